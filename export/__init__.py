@@ -1,0 +1,1 @@
+"""Trained checkpoint to fp16 bundle."""

@@ -1,0 +1,1 @@
+"""What an application embeds: a bundle goes in, answers about pictures come out."""

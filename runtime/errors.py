@@ -1,0 +1,57 @@
+"""What goes wrong, said in one line: what was expected, what was found, what to do."""
+
+from __future__ import annotations
+
+
+class LlavaEdgeError(Exception):
+    """Base of every error a user can cause or mend.
+
+    Each subclass also derives from the builtin an application would catch, so
+    ``except ValueError`` keeps working for people who do not import this module.
+    """
+
+    def __init__(self, *, expected: str, got: str, fix: str) -> None:
+        self.expected = expected
+        self.got = got
+        self.fix = fix
+        super().__init__(f"expected {expected}; got {got}; {fix}")
+
+
+class ImageError(LlavaEdgeError, ValueError):
+    """A picture that can't be read, is too large, or too thin to be tiled."""
+
+
+class BundleError(LlavaEdgeError, ValueError):
+    """A bundle that is missing, altered, of another schema, or not safe to open."""
+
+
+class CheckpointError(LlavaEdgeError, ValueError):
+    """A trained checkpoint that can't be exported."""
+
+
+class ContextError(LlavaEdgeError, ValueError):
+    """A prompt that does not fit the context."""
+
+
+class OptionError(LlavaEdgeError, ValueError):
+    """An option outside its range, or one this build does not have."""
+
+
+class TemplateError(LlavaEdgeError, ValueError):
+    """A chat template that can't be rendered for the given messages."""
+
+
+class NativeError(LlavaEdgeError, RuntimeError):
+    """llama.cpp or onnxruntime refused a file or failed while it ran."""
+
+
+class MissingExtraError(LlavaEdgeError, ImportError):
+    """A package that one of the extras installs is not there."""
+
+
+class StorageError(LlavaEdgeError, OSError):
+    """A file that can't be written: disk full, no permission, something in the way."""
+
+
+class Cancelled(Exception):  # noqa: N818 - it is an answer to a request, not an error
+    """The caller asked to stop; nothing is broken and nothing was kept half-done."""

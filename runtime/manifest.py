@@ -1,0 +1,180 @@
+"""The manifest: the only truth about a bundle, as frozen values that read and write JSON strictly."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from .config import Geometry
+from .errors import BundleError
+
+SCHEMA = 1
+"""Version of the manifest's layout. A bundle of another version is refused, not guessed at."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the weights came from. ``fingerprint`` is a SHA-256 over config and weight headers."""
+
+    name: str
+    layout: Literal["transformers", "original"]
+    architecture: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class TemplateSpec:
+    """How messages become text, and text becomes tokens.
+
+    ``content`` says whether the jinja template expects message content as a list of parts
+    ("list", with ``{"type": "image"}`` entries) or as one string with ``image_token`` in it.
+    ``special_tokens`` are the strings that the template, and never a user, may turn into control
+    tokens. ``space_prefix`` says which plain pieces get SentencePiece's leading space: "every"
+    piece after a control token, only the "first" of the prompt, or "none".
+    """
+
+    chat_template: str
+    content: Literal["list", "string"]
+    image_token: str
+    bos_token: str
+    eos_token: str
+    add_bos: bool
+    special_tokens: dict[str, int]
+    stop_tokens: tuple[str, ...]
+    space_prefix: Literal["every", "first", "none"]
+
+
+@dataclass(frozen=True)
+class VisionPart:
+    """Vision tower and connector: float32 pixels (N, 3, S, S) to float32 features (N, P*P, dim).
+
+    ``recipe`` names the numbers inside; ``feature_error`` is the relative error of the features
+    against the checkpoint's own in float32, measured when this part was made.
+    """
+
+    file: str
+    recipe: str
+    dim: int
+    feature_error: float
+
+
+@dataclass(frozen=True)
+class LlmPart:
+    """The language model as GGUF. ``recipe`` is llama.cpp's type name in lower case."""
+
+    file: str
+    recipe: str
+    architecture: str
+    dim: int
+    context_length: int
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What was measured against the reference, and the file of reference values to measure again.
+
+    ``measured`` maps a rung of the fidelity ladder to its error: ``pixels`` (levels), ``features``
+    and ``embeddings`` (relative), ``logits_kl`` (nats), ``argmax`` (1.0 where equal).
+    """
+
+    file: str
+    reference: str
+    measured: dict[str, float]
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of the bundle: a plain name, its size in bytes and its SHA-256 in hex."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything the runtime needs to know about a bundle, apart from the weights."""
+
+    schema: int
+    name: str
+    created_by: str
+    source: Source
+    geometry: Geometry
+    merge_type: Literal["spatial_unpad"]
+    template: TemplateSpec
+    vision: VisionPart
+    llm: LlmPart
+    newline: str
+    parity: Parity
+    files: tuple[FileEntry, ...] = field(default=())
+
+    def to_json(self) -> str:
+        """Return the manifest as indented JSON with a final newline."""
+        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    @staticmethod
+    def from_json(text: str, *, where: str) -> Manifest:
+        """Read a manifest, refusing unknown or missing keys, wrong types and other schemas.
+
+        ``where`` is the path to name in errors. Raises :class:`BundleError`.
+        """
+        try:
+            raw = json.loads(text)
+        except ValueError as error:
+            raise BundleError(
+                expected=f"JSON in {where}", got=f"{error}", fix="export the bundle again"
+            ) from error
+        schema = raw.get("schema") if isinstance(raw, dict) else None
+        if schema != SCHEMA:
+            later = isinstance(schema, int) and schema > SCHEMA
+            raise BundleError(
+                expected=f"manifest schema {SCHEMA} in {where}",
+                got=f"schema {schema!r}",
+                fix="upgrade llava-edge" if later else "export the bundle again",
+            )
+        return typing.cast(Manifest, _read(Manifest, raw, f"{where}: manifest"))
+
+
+def _read(kind: Any, raw: Any, where: str) -> Any:
+    """Build a value of type ``kind`` from JSON, naming the key where it does not fit."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return _read_dataclass(typing.cast("type[Any]", kind), raw, where)
+    if origin is Literal:
+        return raw if raw in arguments else _refuse(f"one of {', '.join(map(str, arguments))}", raw, where)
+    if origin is tuple and isinstance(raw, list):
+        if arguments[-1] is Ellipsis:
+            return tuple(_read(arguments[0], item, where) for item in raw)
+        if len(raw) == len(arguments):
+            return tuple(_read(one, item, where) for one, item in zip(arguments, raw, strict=True))
+    if origin is dict and isinstance(raw, dict):
+        return {key: _read(arguments[1], item, f"{where}.{key}") for key, item in raw.items()}
+    if origin is types.UnionType:
+        return None if raw is None else _read(arguments[0], raw, where)
+    if kind is float and isinstance(raw, int | float) and not isinstance(raw, bool):
+        return float(raw)
+    if kind in (str, int, bool) and type(raw) is kind:
+        return raw
+    return _refuse(getattr(kind, "__name__", str(kind)), raw, where)
+
+
+def _read_dataclass(kind: type[Any], raw: Any, where: str) -> Any:
+    if not isinstance(raw, dict):
+        _refuse("an object", raw, where)
+    hints = typing.get_type_hints(kind)
+    names = {one.name for one in dataclasses.fields(kind)}
+    if unknown := sorted(set(raw) - names):
+        _refuse(f"only the keys {', '.join(sorted(names))}", f"also {', '.join(unknown)}", where)
+    if missing := sorted(names - set(raw)):
+        _refuse(f"the keys {', '.join(missing)}", "none", where)
+    return kind(**{name: _read(hints[name], raw[name], f"{where}.{name}") for name in names})
+
+
+def _refuse(expected: str, got: Any, where: str) -> typing.NoReturn:
+    raise BundleError(
+        expected=f"{expected} at {where}", got=f"{str(got)[:80]!r}", fix="export the bundle again"
+    )
