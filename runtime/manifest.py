@@ -33,8 +33,9 @@ class TemplateSpec:
     ``content`` says whether the jinja template expects message content as a list of parts
     ("list", with ``{"type": "image"}`` entries) or as one string with ``image_token`` in it.
     ``special_tokens`` are the strings that the template, and never a user, may turn into control
-    tokens. ``space_prefix`` says which plain pieces get SentencePiece's leading space: "every"
-    piece after a control token, only the "first" of the prompt, or "none".
+    tokens. ``space_prefix`` says which plain pieces get SentencePiece's leading space: "none"; only
+    the "first" of the prompt or "every" one, both unless the piece begins with a space already
+    (tokenizers' Metaspace); or "always", even then (tokenizers' Prepend normalizer).
     """
 
     chat_template: str
@@ -45,7 +46,7 @@ class TemplateSpec:
     add_bos: bool
     special_tokens: dict[str, int]
     stop_tokens: tuple[str, ...]
-    space_prefix: Literal["every", "first", "none"]
+    space_prefix: Literal["none", "first", "every", "always"]
 
 
 @dataclass(frozen=True)

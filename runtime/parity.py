@@ -1,0 +1,26 @@
+"""The fidelity ladder measured on a bundle: against values that export took from the reference."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from .config import Geometry
+
+QUESTION = "What is in this picture?"
+"""The question of the parity record: one user turn, the picture first."""
+
+
+def test_picture(geometry: Geometry) -> Image.Image:
+    """Draw the built-in picture: RGB, drawn with integers only, the same on every machine.
+
+    Its size, 1.9 x 1.1 tiles, gives a grid with padding on two sides, so unpadding is exercised.
+    """
+    width, height = geometry.image_size * 19 // 10, geometry.image_size * 11 // 10
+    x, y = np.arange(width)[None, :], np.arange(height)[:, None]
+    waves = (x * 7 + y * 3) % 256
+    checks = ((x // max(geometry.patch_size, 1) + y // max(geometry.patch_size, 1)) % 2) * 120
+    disc = ((x - width // 3) ** 2 + (y - height // 2) ** 2 < (height // 3) ** 2) * 90
+    channels = [waves, (checks + disc + x // 3) % 256, (255 - waves // 2 + disc) % 256]
+    pixels = np.stack([np.broadcast_to(one, (height, width)) for one in channels], axis=-1)
+    return Image.fromarray(pixels.astype(np.uint8))
