@@ -1,1 +1,49 @@
-"""What an application embeds: a bundle goes in, answers about pictures come out."""
+"""What an application embeds: a bundle goes in, answers about pictures come out.
+
+``load`` is the way in. Native libraries are loaded by it, not by importing this package.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from . import errors
+from .bundle import Bundle, demo_bundle
+from .options import GenerationOptions, LoadOptions
+
+if TYPE_CHECKING:
+    from .answer import Answer, EncodedImage, Timings
+    from .chat import Chat
+    from .engine import Model, load
+
+__all__ = [
+    "Answer",
+    "Bundle",
+    "Chat",
+    "EncodedImage",
+    "GenerationOptions",
+    "LoadOptions",
+    "Model",
+    "Timings",
+    "demo_bundle",
+    "errors",
+    "load",
+]
+
+_LAZY = {
+    "Answer": "answer",
+    "Chat": "chat",
+    "EncodedImage": "answer",
+    "Model": "engine",
+    "Timings": "answer",
+    "load": "engine",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the engine when it is first asked for: llama.cpp's library takes a while to load."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)

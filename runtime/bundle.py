@@ -121,9 +121,7 @@ def writing_bundle(destination: str | os.PathLike[str]) -> Iterator[Path]:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write ``manifest`` into ``folder`` with the size and hash of every other file there."""
     names = sorted(path.name for path in folder.iterdir() if path.name != MANIFEST)
-    entries = tuple(
-        FileEntry(name, (folder / name).stat().st_size, file_sha256(folder / name)) for name in names
-    )
+    entries = tuple(FileEntry(name, (folder / name).stat().st_size, file_sha256(folder / name)) for name in names)
     complete = dataclasses.replace(manifest, files=entries)
     (folder / MANIFEST).write_text(complete.to_json(), encoding="utf-8")
 
@@ -158,9 +156,7 @@ def _read_manifest(folder: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise BundleError(
-            expected=f"UTF-8 text in {path}", got=str(error), fix="export the bundle again"
-        ) from error
+        raise BundleError(expected=f"UTF-8 text in {path}", got=str(error), fix="export the bundle again") from error
 
 
 def _check_names(folder: Path, manifest: Manifest) -> None:
@@ -192,9 +188,7 @@ def _check_file(path: Path, entry: FileEntry, *, hashed: bool) -> None:
 
 
 def _refuse_file(path: Path, expected: str, got: str) -> None:
-    raise BundleError(
-        expected=f"{expected} ({path})", got=got, fix="copy the bundle again or export it again"
-    )
+    raise BundleError(expected=f"{expected} ({path})", got=got, fix="copy the bundle again or export it again")
 
 
 def _sync(folder: Path) -> None:

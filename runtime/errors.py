@@ -53,5 +53,9 @@ class StorageError(LlavaEdgeError, OSError):
     """A file that can't be written: disk full, no permission, something in the way."""
 
 
-class Cancelled(Exception):  # noqa: N818 - it is an answer to a request, not an error
+class Cancelled(Exception):
     """The caller asked to stop; nothing is broken and nothing was kept half-done."""
+
+
+class BusyError(LlavaEdgeError, RuntimeError):
+    """A second request came while the model was still answering the first."""

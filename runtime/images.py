@@ -10,12 +10,14 @@ import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import ImageError
 
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF")
-"""What is opened. MPO is what many phones call a JPEG with a second picture behind it."""
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+"""What is opened. Pillow's JPEG reader also takes MPO, a phone's JPEG with a second picture behind it."""
+SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM", b"GIF8")
+"""First bytes of these formats: a file that has them and can't be opened is damaged, not foreign."""
 MAX_PIXELS = 100_000_000
 """Default cap on width x height, read from the header: 100 megapixels decode to 300 MB."""
 
@@ -63,9 +65,7 @@ def _check_regular(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
-        raise ImageError(
-            expected=f"a picture at {path}", got="no such file", fix="check the path"
-        ) from error
+        raise ImageError(expected=f"a picture at {path}", got="no such file", fix="check the path") from error
     if not stat.S_ISREG(mode):
         kind = "a directory" if stat.S_ISDIR(mode) else "a device or pipe"
         raise ImageError(expected=f"a picture at {path}", got=kind, fix="give the path of a picture file")
@@ -83,18 +83,10 @@ def _open(file: io.BytesIO | io.BufferedReader, name: str, max_pixels: int) -> P
         raise
     except Image.DecompressionBombError as error:
         raise _too_large(name, str(error).split(" exceeds")[0], max_pixels) from error
-    except Image.UnidentifiedImageError as error:
-        raise ImageError(
-            expected=f"a PNG, JPEG, WebP, BMP or GIF picture in {name}",
-            got=_describe(file),
-            fix="convert the picture to one of these",
-        ) from error
+    except UnidentifiedImageError as error:
+        raise _unidentified(file, name) from error
     except Exception as error:  # Pillow's decoders raise whatever a broken file makes them trip over
-        raise ImageError(
-            expected=f"a whole picture in {name}",
-            got=f"a damaged one ({error})",
-            fix="get the file again",
-        ) from error
+        raise _damaged(name, str(error)) from error
 
 
 def _picture(image: Image.Image, name: str, max_pixels: int) -> Picture:
@@ -133,9 +125,17 @@ def _too_large(name: str, got: str, max_pixels: int) -> ImageError:
     )
 
 
-def _describe(file: io.BytesIO | io.BufferedReader) -> str:
+def _damaged(name: str, reason: str) -> ImageError:
+    return ImageError(expected=f"a whole picture in {name}", got=f"a damaged one ({reason})", fix="get the file again")
+
+
+def _unidentified(file: io.BytesIO | io.BufferedReader, name: str) -> ImageError:
     file.seek(0)
     head = file.read(16)
-    if not head:
-        return "an empty file"
-    return f"a file that begins with {head[:8]!r}"
+    if head.startswith(SIGNATURES):
+        return _damaged(name, "its header is incomplete")
+    return ImageError(
+        expected=f"a PNG, JPEG, WebP, BMP or GIF picture in {name}",
+        got=f"a file that begins with {head[:8]!r}" if head else "an empty file",
+        fix="convert the picture to one of these",
+    )

@@ -126,9 +126,7 @@ class Manifest:
         try:
             raw = json.loads(text)
         except ValueError as error:
-            raise BundleError(
-                expected=f"JSON in {where}", got=f"{error}", fix="export the bundle again"
-            ) from error
+            raise BundleError(expected=f"JSON in {where}", got=f"{error}", fix="export the bundle again") from error
         schema = raw.get("schema") if isinstance(raw, dict) else None
         if schema != SCHEMA:
             later = isinstance(schema, int) and schema > SCHEMA
@@ -176,6 +174,4 @@ def _read_dataclass(kind: type[Any], raw: Any, where: str) -> Any:
 
 
 def _refuse(expected: str, got: Any, where: str) -> typing.NoReturn:
-    raise BundleError(
-        expected=f"{expected} at {where}", got=f"{str(got)[:80]!r}", fix="export the bundle again"
-    )
+    raise BundleError(expected=f"{expected} at {where}", got=f"{str(got)[:80]!r}", fix="export the bundle again")

@@ -49,9 +49,7 @@ class ImageSlot:
 Piece = Plain | Control | ImageSlot
 
 
-def render(
-    spec: TemplateSpec, messages: Sequence[TemplateMessage], *, answering: bool = True
-) -> list[Piece]:
+def render(spec: TemplateSpec, messages: Sequence[TemplateMessage], *, answering: bool = True) -> list[Piece]:
     """Render ``messages`` with the bundle's chat template and split the text into pieces.
 
     ``answering`` adds the assistant's opening. A guard character is put before every place in the
@@ -63,8 +61,7 @@ def render(
     guard = _guard_character(messages)
     opening = re.compile("|".join(re.escape(character) for character in sorted({one[0] for one in controls})))
     guarded = [
-        TemplateMessage(one.role, opening.sub(lambda found: guard + found[0], one.text), one.images)
-        for one in messages
+        TemplateMessage(one.role, opening.sub(lambda found: guard + found[0], one.text), one.images) for one in messages
     ]
     text = _render_text(spec, guarded, answering)
     pieces = _split(text, spec, controls, guard)

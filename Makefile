@@ -1,0 +1,36 @@
+# Plain targets: make prints every command it runs, so each can be done by hand.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+# RPC lets 'llava-edge worker' put layers on other machines; it has to be chosen when llama.cpp is compiled.
+export CMAKE_ARGS ?= -DGGML_RPC=on
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: chat test check clean
+
+chat: $(VENV)/runtime-installed
+	$(BIN)/llava-edge ask examples/sign.png "What does the sign say?"
+
+test: $(VENV)/dev-installed
+	$(BIN)/python -m pytest --cov --cov-fail-under=95
+	$(MAKE) check
+
+check: $(VENV)/dev-installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	mkdir -p build/typing && ln -sfn ../.. build/typing/llava_edge
+	MYPYPATH=build/typing $(BIN)/mypy $(foreach room,runtime export quantize train benchmark cli,-p llava_edge.$(room))
+
+$(VENV)/runtime-installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -c constraints-dev.txt -e ".[cpu]"
+	touch $@
+
+$(VENV)/dev-installed: pyproject.toml constraints-dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -c constraints-dev.txt torch==2.13.0
+	$(BIN)/python -m pip install -c constraints-dev.txt -e ".[cpu,export,quantize,train,benchmark,dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,23 @@
+"""``llava-edge benchmark``: what a bundle gets right, and how fast it is."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from . import arguments
+
+app = typer.Typer(help="Accuracy and speed.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command("demo")
+def demo(
+    model: arguments.ModelOption = None,
+    limit: Annotated[int, typer.Option("--limit", help="Questions a type; 0 takes all.")] = 0,
+) -> None:
+    """Ask the held-out demo questions, with tiles and with the overview alone, beside chance."""
+    from ..benchmark.demo import measure, table
+    from .progress import Bar
+
+    print(table(measure(model, limit=limit, on_progress=Bar("asking"))))

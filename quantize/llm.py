@@ -1,0 +1,55 @@
+"""The LLM through llama.cpp's own quantizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..runtime.errors import NativeError, OptionError
+from ..runtime.options import physical_cores
+
+TYPES = {
+    "f16": "LLAMA_FTYPE_MOSTLY_F16",
+    "bf16": "LLAMA_FTYPE_MOSTLY_BF16",
+    "q8_0": "LLAMA_FTYPE_MOSTLY_Q8_0",
+    "q6_k": "LLAMA_FTYPE_MOSTLY_Q6_K",
+    "q5_k_m": "LLAMA_FTYPE_MOSTLY_Q5_K_M",
+    "q4_k_m": "LLAMA_FTYPE_MOSTLY_Q4_K_M",
+    "iq4_xs": "LLAMA_FTYPE_MOSTLY_IQ4_XS",
+    "q4_0": "LLAMA_FTYPE_MOSTLY_Q4_0",
+}
+"""Recipe names users type, and llama.cpp's constants."""
+FULL_PRECISION = ("f32", "f16", "bf16")
+"""What may be quantized: quantizing a quantized model again adds up two errors."""
+
+
+def check_llm_recipe(recipe: str, source_recipe: str) -> None:
+    """Refuse an unknown recipe, and one that would quantize twice. Raises :class:`OptionError`."""
+    if recipe not in TYPES:
+        raise OptionError(expected=f"an LLM recipe among {', '.join(TYPES)}, keep", got=recipe, fix="choose one")
+    if source_recipe not in FULL_PRECISION:
+        raise OptionError(
+            expected=f"an LLM in {', '.join(FULL_PRECISION)} to quantize",
+            got=source_recipe,
+            fix="start from the bundle that 'llava-edge export' wrote, or use --llm keep",
+        )
+
+
+def quantize_llm(source: Path, destination: Path, *, recipe: str, threads: int = 0) -> None:
+    """Write ``source`` as ``destination`` in ``recipe``. Raises :class:`NativeError`.
+
+    Rows that k-quants can't cut into blocks of 256 fall back to another type of the same size
+    class, as llama.cpp decides.
+    """
+    import llama_cpp.llama_cpp as lib
+
+    parameters = lib.llama_model_quantize_default_params()
+    parameters.ftype = getattr(lib, TYPES[recipe])
+    parameters.nthread = threads or physical_cores()
+    lib.llama_backend_init()
+    code = lib.llama_model_quantize(str(source).encode(), str(destination).encode(), parameters)
+    if code != 0 or not destination.is_file():
+        raise NativeError(
+            expected=f"{source.name} quantized to {recipe}",
+            got=f"llama.cpp's code {code}",
+            fix="check the free disk space and the GGUF file",
+        )

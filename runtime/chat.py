@@ -1,0 +1,141 @@
+"""A conversation about pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .answer import Answer, EncodedImage, Timings
+from .generation import Run, generate, new_run, room_for_answer
+from .images import ImageSource, Picture
+from .kv_cache import Progress
+from .options import GenerationOptions, make_options
+from .segments import Segment, build_segments, total_positions
+from .template import TemplateMessage, render
+
+if TYPE_CHECKING:
+    from .engine import Model
+
+ImageInput = ImageSource | Picture | EncodedImage
+"""What a question may be about: a path, file bytes, a Pillow image, or one encoded before."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn of a conversation: the message and the pictures that came with it."""
+
+    message: TemplateMessage
+    images: tuple[EncodedImage, ...] = ()
+
+
+class Chat:
+    """A conversation with a model. Made by ``Model.chat``.
+
+    Turns are added only when an answer came: an error, or a cancel before the first token, leaves
+    the conversation as it was.
+    """
+
+    def __init__(self, model: Model, *, system: str | None = None) -> None:
+        self._model = model
+        self._system = system
+        self._turns: list[Turn] = []
+        self._answer: Answer | None = None
+        self.clear()
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """The conversation so far, the system message included."""
+        return tuple(self._turns)
+
+    @property
+    def answer(self) -> Answer | None:
+        """The latest answer with its statistics; valid once ``stream`` has ended."""
+        return self._answer
+
+    def clear(self) -> None:
+        """Forget the conversation; the system message stays."""
+        self._turns = [Turn(TemplateMessage("system", self._system))] if self._system else []
+        self._answer = None
+
+    def stream(
+        self,
+        question: str,
+        *,
+        images: Sequence[ImageInput] = (),
+        on_encode: Progress | None = None,
+        on_prefill: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None,
+        **options: Any,
+    ) -> Iterator[str]:
+        """Ask ``question`` about new ``images`` (and all earlier ones); yield the answer's text.
+
+        ``options`` are those of :class:`GenerationOptions`. ``on_encode`` hears (tiles done, all),
+        ``on_prefill`` (positions done, all). ``cancelled`` is asked between tiles, prefill chunks
+        and tokens; closing the iterator cancels too. Raises ImageError, ContextError before any
+        work, OptionError, TemplateError, BusyError.
+        """
+        settings: GenerationOptions = make_options(GenerationOptions, **options)
+        run = new_run(settings)
+        with self._model.answering():
+            pictures = [self._model.open_image(one) for one in images]
+            question_turn = TemplateMessage("user", question, len(pictures))
+            segments = self.plan(question_turn, pictures)
+            room_for_answer(segments, self._model.context_limit, settings)
+            encoded = self._model.encode_all(pictures, on_progress=on_encode, cancelled=cancelled, run=run)
+            self._answer = None
+            turn = Turn(question_turn, tuple(encoded or ()))
+            broken = False
+            try:
+                if encoded is not None:
+                    yield from generate(
+                        self._model.llm,
+                        self._model.cache,
+                        segments,
+                        {one.key: one.embeddings for one in self._images(turn)},
+                        options=settings,
+                        limit=self._model.context_limit,
+                        run=run,
+                        on_progress=on_prefill,
+                        cancelled=cancelled,
+                    )
+            except Exception:
+                broken = True
+                raise
+            finally:
+                if not broken:
+                    self._record(turn, segments, run)
+
+    def generate(self, question: str, **arguments: Any) -> Answer:
+        """Ask and wait: ``stream`` collected. Takes the same arguments."""
+        for _ in self.stream(question, **arguments):
+            pass
+        assert self._answer is not None
+        return self._answer
+
+    def plan(self, question: TemplateMessage, pictures: Sequence[Picture | EncodedImage]) -> list[Segment]:
+        """The segments of a prompt that ends with ``question``, known before anything is encoded."""
+        spec = self._model.manifest.template
+        pieces = render(spec, [*(turn.message for turn in self._turns), question])
+        earlier = [one.segment for turn in self._turns for one in turn.images]
+        new = [self._model.image_segment(one) for one in pictures]
+        return build_segments(pieces, [*earlier, *new], spec=spec, tokenize=self._model.llm.tokenize)
+
+    def _images(self, turn: Turn) -> list[EncodedImage]:
+        return [one for each in [*self._turns, turn] for one in each.images]
+
+    def _record(self, turn: Turn, segments: Sequence[Segment], run: Run) -> None:
+        images = self._images(turn)
+        text = run.stream.text
+        self._answer = Answer(
+            text=text,
+            tokens=tuple(run.tokens),
+            finish_reason=run.finish_reason,
+            prompt_tokens=total_positions(segments),
+            image_tokens=tuple(one.layout.image_tokens for one in images),
+            cached_tokens=run.cached_tokens,
+            seed=run.seed,
+            timings=Timings(self._model.load_seconds, run.encode, run.prefill, run.decode, run.first_token),
+        )
+        if run.finish_reason != "cancel" or run.tokens:
+            self._turns += [turn, Turn(TemplateMessage("assistant", text))]

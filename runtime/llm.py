@@ -1,0 +1,244 @@
+"""llama.cpp through its C API: the only module that imports ``llama_cpp``.
+
+Everything here is about one sequence (id 0) in one context. What its cache holds is recorded in
+``kv_cache``; this module only computes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import llama_cpp.llama_cpp as lib
+import numpy as np
+import numpy.typing as npt
+
+from .errors import NativeError
+from .options import PENALTY_WINDOW, GenerationOptions, LoadOptions, physical_cores
+
+CONTEXT_STEP = 256
+"""Contexts are sized in steps of this many positions; llama.cpp pads to it anyway."""
+CONTEXT_GROWTH = 1.5
+"""A context that must grow gets this much room, so that a long chat copies its cache seldom."""
+_LOG_ERROR = 4
+_log_lines: deque[str] = deque(maxlen=8)
+
+
+@lib.llama_log_callback  # type: ignore[untyped-decorator]
+def _keep_log(level: int, text: bytes, _: Any) -> None:
+    """llama.cpp has one log for the process; its last error lines say why a load failed."""
+    if level == _LOG_ERROR:
+        _log_lines.append(text.decode("utf-8", "replace").strip())
+
+
+class Llm:
+    """One GGUF model and its context. Not safe to use from two threads at once."""
+
+    def __init__(self, path: Path, *, options: LoadOptions, space_prefixed: bool = False) -> None:
+        """Load ``path``. ``space_prefixed`` drops the leading space of an answer's first token.
+
+        The leading space of SentencePiece vocabularies is switched off in the tokenizer, because
+        ``segments`` puts it where the reference has it. Raises :class:`NativeError`.
+        """
+        lib.llama_log_set(_keep_log, None)
+        lib.llama_backend_init()
+        _log_lines.clear()
+        self._options = options
+        self._space_prefixed = space_prefixed
+        self._context: Any = None
+        self._batch: Any = None
+        self._model: Any = _load_model(path, options)
+        self._vocab = lib.llama_model_get_vocab(self._model)
+        self.vocab_size = int(lib.llama_vocab_n_tokens(self._vocab))
+        self.dim = int(lib.llama_model_n_embd(self._model))
+        self.context_limit = int(lib.llama_model_n_ctx_train(self._model))
+        self.threads = options.threads or physical_cores()
+        self._batch = lib.llama_batch_init(options.batch, 0, 1)
+        self._piece = ctypes.create_string_buffer(256)
+
+    def close(self) -> None:
+        """Free context and model. Safe to call twice."""
+        if self._context is not None:
+            lib.llama_free(self._context)
+        if self._batch is not None:
+            lib.llama_batch_free(self._batch)
+        if self._model is not None:
+            lib.llama_model_free(self._model)
+        self._context = self._batch = self._model = None
+
+    # --- vocabulary ---
+
+    def tokenize(self, text: str) -> list[int]:
+        """Plain text to ids: no BOS, no control tokens, no leading space."""
+        raw = text.encode("utf-8", "surrogatepass")
+        room = len(raw) + 8
+        ids = (lib.llama_token * room)()
+        count = lib.llama_tokenize(self._vocab, raw, len(raw), ids, room, False, False)
+        if count < 0:
+            raise NativeError(expected="text that llama.cpp can tokenize", got=f"code {count}", fix="shorten the text")
+        return list(ids[:count])
+
+    def piece(self, token: int, *, first: bool = False) -> bytes:
+        """The bytes of one token; nothing for control tokens. May be part of a UTF-8 character."""
+        lstrip = 1 if first and self._space_prefixed else 0
+        length = lib.llama_token_to_piece(self._vocab, token, self._piece, len(self._piece), lstrip, False)
+        if length < 0:
+            self._piece = ctypes.create_string_buffer(-length)
+            return self.piece(token, first=first)
+        return self._piece.raw[:length]
+
+    def is_end(self, token: int) -> bool:
+        """Whether ``token`` ends a generation (EOS, end of turn)."""
+        return bool(lib.llama_vocab_is_eog(self._vocab, token))
+
+    # --- context ---
+
+    @property
+    def context_size(self) -> int:
+        """Positions of the current context; 0 before the first one."""
+        return int(lib.llama_n_ctx(self._context)) if self._context is not None else 0
+
+    def ensure_context(self, positions: int) -> None:
+        """Make room for ``positions``, keeping what the cache holds."""
+        current = self.context_size
+        if positions <= current:
+            return
+        wanted = max(positions, min(int(current * CONTEXT_GROWTH), self.context_limit))
+        wanted = math.ceil((self._options.context or wanted) / CONTEXT_STEP) * CONTEXT_STEP
+        state = self._save_state() if current else None
+        if self._context is not None:
+            lib.llama_free(self._context)
+            self._context = None
+        self._context = self._new_context(wanted)
+        if state is not None:
+            lib.llama_state_seq_set_data(self._context, state, len(state), 0)
+
+    def _new_context(self, positions: int) -> Any:
+        parameters = lib.llama_context_default_params()
+        parameters.n_ctx = positions
+        parameters.n_batch = self._options.batch
+        parameters.n_ubatch = self._options.micro_batch
+        parameters.n_seq_max = 1
+        parameters.n_threads = parameters.n_threads_batch = self.threads
+        parameters.no_perf = True
+        if self._options.flash_attention is not None:
+            parameters.flash_attn_type = int(self._options.flash_attention)
+        context = lib.llama_init_from_model(self._model, parameters)
+        if not context:
+            raise _native_error(f"memory for a context of {positions} positions", "choose a smaller context")
+        return context
+
+    def _save_state(self) -> Any:
+        size = lib.llama_state_seq_get_size(self._context, 0)
+        state = (ctypes.c_uint8 * size)()
+        lib.llama_state_seq_get_data(self._context, state, size, 0)
+        return state
+
+    def truncate(self, positions: int) -> None:
+        """Forget everything from ``positions`` on."""
+        if self._context is not None:
+            lib.llama_memory_seq_rm(lib.llama_get_memory(self._context), 0, positions, -1)
+
+    # --- computing ---
+
+    def decode_tokens(self, tokens: Sequence[int], position: int, *, logits: bool) -> None:
+        """Compute at most ``batch`` tokens starting at ``position``; ``logits`` for the last one."""
+        batch, last = self._batch, len(tokens) - 1
+        batch.n_tokens = len(tokens)
+        for index, token in enumerate(tokens):
+            batch.token[index] = token
+            batch.pos[index] = position + index
+            batch.n_seq_id[index] = 1
+            batch.seq_id[index][0] = 0
+            batch.logits[index] = logits and index == last
+        self._decode(batch)
+
+    def decode_embeddings(self, embeddings: npt.NDArray[np.float32], position: int, *, logits: bool = False) -> None:
+        """Compute at most ``batch`` embeddings (count, dim), contiguous, starting at ``position``."""
+        own, count = self._batch, len(embeddings)
+        for index in range(count):
+            own.pos[index] = position + index
+            own.n_seq_id[index] = 1
+            own.seq_id[index][0] = 0
+            own.logits[index] = logits and index == count - 1
+        values = embeddings.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        self._decode(lib.llama_batch(count, None, values, own.pos, own.n_seq_id, own.seq_id, own.logits))
+
+    def _decode(self, batch: Any) -> None:
+        code = lib.llama_decode(self._context, batch)
+        if code != 0:
+            raise _native_error(f"{batch.n_tokens} positions computed", "load the model again", code=code)
+
+    def logits(self) -> npt.NDArray[np.float32]:
+        """Logits (vocab_size,) of the last position that asked for them, copied."""
+        pointer = lib.llama_get_logits_ith(self._context, -1)
+        return np.ctypeslib.as_array(pointer, shape=(self.vocab_size,)).copy()
+
+    def sampler(self, options: GenerationOptions, *, seed: int, recent: Sequence[int]) -> Sampler:
+        """A sampler over this context; ``recent`` prompt tokens count for the repeat penalty."""
+        return Sampler(self._context, self.vocab_size, options, seed=seed, recent=recent)
+
+
+class Sampler:
+    """A chain of llama.cpp's samplers: penalty, top-k, top-p, min-p, temperature, draw."""
+
+    def __init__(
+        self, context: Any, vocab_size: int, options: GenerationOptions, *, seed: int, recent: Sequence[int]
+    ) -> None:
+        self._context = context
+        self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+        for stage in _stages(vocab_size, options, seed):
+            lib.llama_sampler_chain_add(self._chain, stage)
+        if options.repeat_penalty != 1.0:
+            for token in recent[-PENALTY_WINDOW:]:
+                lib.llama_sampler_accept(self._chain, token)
+
+    def sample(self) -> int:
+        """Draw the next token from the latest logits."""
+        return int(lib.llama_sampler_sample(self._chain, self._context, -1))
+
+    def close(self) -> None:
+        """Free the chain."""
+        if self._chain is not None:
+            lib.llama_sampler_free(self._chain)
+            self._chain = None
+
+
+def _stages(vocab_size: int, options: GenerationOptions, seed: int) -> list[Any]:
+    stages = []
+    if options.repeat_penalty != 1.0:
+        stages.append(lib.llama_sampler_init_penalties(vocab_size, PENALTY_WINDOW, options.repeat_penalty, 0.0, 0.0))
+    if options.temperature == 0.0:
+        return [*stages, lib.llama_sampler_init_greedy()]
+    return [
+        *stages,
+        lib.llama_sampler_init_top_k(options.top_k),
+        lib.llama_sampler_init_top_p(options.top_p, 1),
+        lib.llama_sampler_init_min_p(options.min_p, 1),
+        lib.llama_sampler_init_temp(options.temperature),
+        lib.llama_sampler_init_dist(seed),
+    ]
+
+
+def _load_model(path: Path, options: LoadOptions) -> Any:
+    parameters = lib.llama_model_default_params()
+    parameters.n_gpu_layers = options.gpu_layers
+    overrides = (lib.llama_model_kv_override * 2)()  # the second, empty one ends the list
+    overrides[0].tag = lib.LLAMA_KV_OVERRIDE_TYPE_BOOL
+    overrides[0].key = b"tokenizer.ggml.add_space_prefix"
+    overrides[0].value.val_bool = False
+    parameters.kv_overrides = overrides
+    model = lib.llama_model_load_from_file(str(path).encode(), parameters)
+    if not model:
+        raise _native_error(f"a GGUF model that llama.cpp can load at {path}", "export the bundle again")
+    return model
+
+
+def _native_error(expected: str, fix: str, *, code: int | None = None) -> NativeError:
+    said = _log_lines[-1] if _log_lines else "no reason given"
+    got = f"llama.cpp: {said}" + (f" (code {code})" if code is not None else "")
+    return NativeError(expected=expected, got=got, fix=fix)

@@ -1,0 +1,106 @@
+"""What a caller may choose: how a bundle is loaded, and how an answer is sampled."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+from typing import Any
+
+from .errors import OptionError
+
+DEFAULT_MAX_TOKENS = 512
+PENALTY_WINDOW = 64
+"""Tokens that the repeat penalty looks back on (llama.cpp's usual window)."""
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a bundle is loaded. The defaults are what measured best; see ``docs/performance.md``.
+
+    ``threads`` drives decoding, prefill and the vision tower; 0 means one per physical core.
+    ``batch`` is positions a prefill call, ``micro_batch`` positions llama.cpp computes at once.
+    ``flash_attention`` None leaves the choice to llama.cpp. ``context`` in positions; 0 sizes it
+    from each prompt, up to the model's limit. ``gpu_layers`` -1 puts all layers on a GPU if the
+    build has one. ``providers`` are onnxruntime's names; empty means the best one installed.
+    ``images_kept`` encoded pictures stay in memory, the latest used.
+    """
+
+    threads: int = 0
+    batch: int = 512
+    micro_batch: int = 512
+    flash_attention: bool | None = None
+    context: int = 0
+    gpu_layers: int = -1
+    providers: tuple[str, ...] = ()
+    images_kept: int = 8
+
+    def __post_init__(self) -> None:
+        _check("threads", self.threads, 0, 1024)
+        _check("batch", self.batch, 1, 65536)
+        _check("micro_batch", self.micro_batch, 1, self.batch)
+        _check("context", self.context, 0, 2**24)
+        _check("gpu_layers", self.gpu_layers, -1, 10_000)
+        _check("images_kept", self.images_kept, 0, 10_000)
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """How an answer is sampled. ``temperature`` 0 is greedy and deterministic.
+
+    ``top_k`` 0, ``top_p`` 1, ``min_p`` 0 and ``repeat_penalty`` 1 switch their filters off.
+    ``seed`` None draws a new one for every answer. ``stop`` strings end the answer and are not
+    part of it.
+    """
+
+    max_tokens: int = DEFAULT_MAX_TOKENS
+    temperature: float = 0.0
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    repeat_penalty: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check("max_tokens", self.max_tokens, 1, 2**24)
+        _check("temperature", self.temperature, 0.0, 100.0)
+        _check("top_k", self.top_k, 0, 2**31 - 1)
+        _check("top_p", self.top_p, 0.0, 1.0)
+        _check("min_p", self.min_p, 0.0, 1.0)
+        _check("repeat_penalty", self.repeat_penalty, 0.01, 100.0)
+        if self.seed is not None:
+            _check("seed", self.seed, 0, 2**32 - 1)
+        if isinstance(self.stop, str) or not all(self.stop):
+            raise OptionError(expected="stop as a tuple of non-empty strings", got=repr(self.stop), fix="give a tuple")
+
+
+def make_options(kind: type[Any], **values: Any) -> Any:
+    """Build an options value, naming a keyword that it does not have."""
+    known = [one.name for one in fields(kind)]
+    if unknown := sorted(set(values) - set(known)):
+        raise OptionError(
+            expected=f"options among {', '.join(known)}", got=", ".join(unknown), fix="check the spelling"
+        )
+    return kind(**values)
+
+
+def physical_cores() -> int:
+    """Physical cores this process may use; hyperthreads slow matrix products down."""
+    try:
+        usable = os.sched_getaffinity(0)
+    except AttributeError:  # pragma: no cover - macOS and Windows have no affinity call
+        return os.cpu_count() or 1
+    groups = set()
+    for cpu in usable:
+        try:
+            with open(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") as file:
+                groups.add(file.read().strip())
+        except OSError:
+            groups.add(str(cpu))
+    return max(1, len(groups))
+
+
+def _check(name: str, value: float, low: float, high: float) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not low <= value <= high:
+        raise OptionError(expected=f"{name} from {low:g} to {high:g}", got=repr(value), fix=f"choose another {name}")
