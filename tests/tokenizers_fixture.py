@@ -56,7 +56,7 @@ class TokenizerFiles:
 
     def write(self, folder: Path, *, model_only: bool = False) -> None:
         """Write ``tokenizer.json`` and, where there is one, ``tokenizer.model``."""
-        if not model_only:
+        if not (model_only and self.sentencepiece_model):
             text = json.dumps(self.tokenizer, ensure_ascii=False)
             (folder / "tokenizer.json").write_text(text, encoding="utf-8")
         if self.sentencepiece_model is not None:
@@ -102,18 +102,14 @@ def byte_level_tokenizer(split: str, special: tuple[str, ...], bos: str | None) 
         tokenizer.post_processor = processors.Sequence(
             [
                 processors.ByteLevel(trim_offsets=False),
-                processors.TemplateProcessing(
-                    single=f"{bos} $A", special_tokens=[(bos, tokenizer.token_to_id(bos))]
-                ),
+                processors.TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, tokenizer.token_to_id(bos))]),
             ]
         )
     return TokenizerFiles(json.loads(tokenizer.to_str()), None)
 
 
 @cache
-def sentencepiece_tokenizer(
-    added: tuple[str, ...], prefix: str = "every", bos_first: bool = True
-) -> TokenizerFiles:
+def sentencepiece_tokenizer(added: tuple[str, ...], prefix: str = "every", bos_first: bool = True) -> TokenizerFiles:
     """SentencePiece BPE with byte fallback, and the tokenizer.json that transformers 4 made of it.
 
     ``prefix`` "every" is the legacy normalizer (``Prepend`` then ``Replace``), "first" the
@@ -141,9 +137,7 @@ def sentencepiece_tokenizer(
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [
-            added_token(index, content) for index, content in enumerate(("<unk>", "<s>", "</s>"))
-        ]
+        "added_tokens": [added_token(index, content) for index, content in enumerate(("<unk>", "<s>", "</s>"))]
         + [added_token(len(vocabulary) + index, content) for index, content in enumerate(added)],
         **_space_handling(prefix),
         "post_processor": _bos_processor() if bos_first else None,
