@@ -28,7 +28,10 @@ def read_geometry(checkpoint: Checkpoint) -> Geometry:
     _check_processor(settings, side)
     pinpoints = checkpoint.config.image_grid_pinpoints
     if checkpoint.layout == "transformers":
-        pinpoints = settings.get("image_grid_pinpoints", pinpoints)
+        listed = settings.get("image_grid_pinpoints", pinpoints)
+        if sorted(map(list, listed)) != sorted(map(list, pinpoints)):
+            _refuse("the same image_grid_pinpoints in config.json and the image processor", "two lists")
+        pinpoints = listed
     if side % patch:
         _refuse("an image size that is a multiple of the patch size", f"{side} and {patch}")
     return Geometry(

@@ -34,7 +34,7 @@ def read_template(checkpoint: Checkpoint, vocabulary: Vocabulary, image_token: s
     An original-layout checkpoint gets its family's template, as its tokenizer's own knows no
     pictures. Raises :class:`CheckpointError` where no content style renders a picture's place.
     """
-    own = _checkpoint_template(checkpoint.folder) if checkpoint.layout == "transformers" else None
+    own = checkpoint_template(checkpoint)
     family = family_of(checkpoint.config.text_config.model_type, vocabulary.control)
     spec = TemplateSpec(
         chat_template=_portable(own or TEMPLATES[family].replace(IMAGE_TOKEN, image_token)),
@@ -50,8 +50,11 @@ def read_template(checkpoint: Checkpoint, vocabulary: Vocabulary, image_token: s
     return dataclasses.replace(spec, content=_content_style(spec, checkpoint.folder))
 
 
-def _checkpoint_template(folder: Path) -> str | None:
-    """The template as the reference's processor finds it, the tokenizer's last."""
+def checkpoint_template(checkpoint: Checkpoint) -> str | None:
+    """The checkpoint's own template, as the reference's processor finds it, the tokenizer's last."""
+    if checkpoint.layout == "original":
+        return None
+    folder = checkpoint.folder
     path = folder / "chat_template.jinja"
     if path.is_file():
         return path.read_text(encoding="utf-8")

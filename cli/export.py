@@ -1,0 +1,46 @@
+"""``llava-edge export``: a trained checkpoint becomes a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def export(
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT", help="Checkpoint folder, or a hub id like owner/name.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="BUNDLE", help="Folder to write; must not exist.")],
+    llm: Annotated[str, typer.Option("--llm", help="How the LLM is stored: f16, bf16 or f32.")] = "f16",
+    vision: Annotated[str, typer.Option("--vision", help="How the vision tower is stored: f32 or f16.")] = "f32",
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Also read .bin weights; only from authors you trust.")
+    ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Measure the bundle against the reference.")
+    ] = True,
+) -> None:
+    """Export a trained LLaVA-NeXT checkpoint (transformers or original layout), verified."""
+    from ..export.pipeline import export_checkpoint
+    from .progress import Bar, note
+
+    bars: dict[str, Bar] = {}
+
+    def show(stage: str, done: int, total: int) -> None:
+        bars.setdefault(stage, Bar(stage))(done, total)
+
+    manifest = export_checkpoint(
+        checkpoint,
+        output,
+        llm_type=llm,
+        vision_type=vision,
+        allow_pickle=allow_pickle,
+        verify=verify,
+        progress=show,
+    )
+    total = sum(entry.size for entry in manifest.files)
+    measured = manifest.parity.measured
+    rungs = ", ".join(f"{name} {value:.3g}" for name, value in measured.items()) or "not verified"
+    note(f"{output}: {total / 1e6:,.1f} MB; {rungs}")

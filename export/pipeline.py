@@ -1,0 +1,204 @@
+"""Checkpoint in, verified bundle out: the stages in order, nothing half-written."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from ..runtime.bundle import write_manifest, writing_bundle
+from ..runtime.errors import MissingExtraError, OptionError
+from ..runtime.manifest import SCHEMA, LlmPart, Manifest, Parity, Source, TemplateSpec, VisionPart
+
+if TYPE_CHECKING:
+    from ..runtime.config import Geometry
+    from .checkpoint import Checkpoint
+    from .llm import LlmType
+    from .llm_settings import LlmSettings
+    from .vocabulary import Vocabulary
+
+LLM_TYPES = ("f16", "bf16", "f32")
+VISION_TYPES = ("f32", "f16")
+LLM, VISION, NEWLINE, PARITY = "llm.gguf", "vision.onnx", "newline.npy", "parity.npz"
+Progress = Callable[[str, int, int], None]
+"""Hears (what is being done, steps done, all of them)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Everything known of a checkpoint before a byte is written."""
+
+    checkpoint: Checkpoint
+    geometry: Geometry
+    settings: LlmSettings
+    tokenizer: Any
+    vocabulary: Vocabulary
+    template: TemplateSpec
+
+
+def export_checkpoint(
+    source: str,
+    destination: Path,
+    *,
+    llm_type: str = "f16",
+    vision_type: str = "f32",
+    allow_pickle: bool = False,
+    verify: bool = True,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Export the checkpoint at ``source`` (folder or hub id) as a bundle at ``destination``.
+
+    ``verify`` measures the finished bundle against the reference and refuses one that fails a rung
+    of the fidelity ladder; the LLM's part of it needs memory for the model in float32 and is left
+    out where that is missing. Returns the manifest. Raises CheckpointError, OptionError,
+    StorageError and MissingExtraError; then nothing is left at ``destination``.
+    """
+    _check_option("LLM type", llm_type, LLM_TYPES)
+    _check_option("vision type", vision_type, VISION_TYPES)
+    report = progress or _ignore
+    with _needing_export_extra(), writing_bundle(destination) as folder:
+        report("checkpoint", 0, 1)
+        plan = make_plan(source, allow_pickle=allow_pickle)
+        report("checkpoint", 1, 1)
+        _write_llm(plan, folder / LLM, llm_type, report)
+        vision = _write_vision(plan, folder, vision_type, report)
+        _write_reference(plan, folder / PARITY, verify, report)
+        manifest = _manifest(plan, llm_type, vision)
+        write_manifest(folder, manifest)
+        if verify:
+            manifest = _verified(folder, manifest, llm_type, vision_type, report)
+            write_manifest(folder, manifest)
+        return Manifest.from_json((folder / "manifest.json").read_text(encoding="utf-8"), where=str(folder))
+
+
+def make_plan(source: str, *, allow_pickle: bool = False) -> Plan:
+    """Open a checkpoint and settle all that is written about it. Raises :class:`CheckpointError`."""
+    from .checkpoint import open_checkpoint
+    from .geometry import read_geometry
+    from .llm_settings import read_llm_settings
+    from .names import CANONICAL
+    from .template import image_token_of, read_template
+    from .tokenizer import load_tokenizer
+    from .vocabulary import read_vocabulary
+
+    checkpoint = open_checkpoint(source, allow_pickle=allow_pickle)
+    geometry = read_geometry(checkpoint)
+    settings = read_llm_settings(checkpoint.config.text_config)
+    tokenizer = load_tokenizer(checkpoint.folder)
+    image_token = image_token_of(checkpoint)
+    rows = checkpoint.tensors.shape(CANONICAL["decoder"] + "embed_tokens.weight")[0]
+    vocabulary = read_vocabulary(tokenizer, size=rows, image_token=image_token)
+    template = read_template(checkpoint, vocabulary, image_token)
+    return Plan(checkpoint, geometry, settings, tokenizer, vocabulary, template)
+
+
+def _write_llm(plan: Plan, path: Path, llm_type: str, report: Progress) -> None:
+    from .llm import write_llm
+    from .tokenizer_check import check_tokenizer
+
+    write_llm(
+        plan.checkpoint,
+        plan.settings,
+        plan.vocabulary,
+        path,
+        llm_type=cast("LlmType", llm_type),
+        progress=lambda done, total: report("language model", done, total),
+    )
+    check_tokenizer(path, plan.tokenizer, plan.vocabulary, plan.template)
+
+
+def _write_vision(plan: Plan, folder: Path, vision_type: str, report: Progress) -> VisionPart:
+    import numpy as np
+
+    from .tower import load_connector, load_newline, load_tower
+    from .vision import export_vision
+
+    report("vision", 0, 1)
+    newline = load_newline(plan.checkpoint)
+    np.save(folder / NEWLINE, newline)
+    error = export_vision(
+        load_tower(plan.checkpoint),
+        load_connector(plan.checkpoint),
+        feature_layer=int(plan.checkpoint.config.vision_feature_layer),
+        path=folder / VISION,
+        precision=cast(Any, vision_type),
+    )
+    report("vision", 1, 1)
+    return VisionPart(VISION, vision_type, dim=len(newline), feature_error=float(error))
+
+
+def _write_reference(plan: Plan, path: Path, verify: bool, report: Progress) -> None:
+    import numpy as np
+
+    from .reference import reference_values
+
+    report("reference", 0, 1)
+    values = reference_values(plan.checkpoint, plan.geometry, plan.tokenizer, plan.template, llm=verify)
+    np.savez_compressed(path, **values)  # type: ignore[arg-type]
+    report("reference", 1, 1)
+
+
+def _manifest(plan: Plan, llm_type: str, vision: VisionPart) -> Manifest:
+    import transformers
+
+    checkpoint, settings = plan.checkpoint, plan.settings
+    source = Source(checkpoint.name, checkpoint.layout, checkpoint.architecture, checkpoint.fingerprint)
+    return Manifest(
+        schema=SCHEMA,
+        name=checkpoint.name,
+        created_by=f"llava-edge {_own_version()}",
+        source=source,
+        geometry=plan.geometry,
+        merge_type="spatial_unpad",
+        template=plan.template,
+        vision=vision,
+        llm=LlmPart(LLM, llm_type, settings.architecture, settings.dim, settings.context_length),
+        newline=NEWLINE,
+        parity=Parity(PARITY, f"transformers {transformers.__version__}, eager float32", {}),
+    )
+
+
+def _verified(folder: Path, manifest: Manifest, llm_type: str, vision_type: str, report: Progress) -> Manifest:
+    """Measure the bundle in ``folder``, check every rung, and return the manifest with the results."""
+    from ..runtime.parity import measure
+    from .rungs import check_rungs
+
+    report("verify", 0, 1)
+    measured = measure(folder)
+    check_rungs(measured, llm_type=llm_type, vision_type=vision_type)
+    report("verify", 1, 1)
+    return dataclasses.replace(manifest, parity=dataclasses.replace(manifest.parity, measured=measured))
+
+
+def _check_option(what: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise OptionError(
+            expected=f"{what} {', '.join(known)}", got=repr(value), fix="use 'quantize' for smaller types"
+        )
+
+
+@contextmanager
+def _needing_export_extra() -> Any:
+    """Turn a missing package into the name of the extra that brings it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            expected=f"the package {error.name}",
+            got="no such package",
+            fix="install the extra: pip install 'llava-edge[export,cpu]'",
+        ) from error
+
+
+def _own_version() -> str:
+    try:
+        return version("llava-edge")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _ignore(stage: str, done: int, total: int) -> None:
+    """No one is listening."""
