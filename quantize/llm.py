@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..runtime.errors import NativeError, OptionError
+from ..runtime.errors import OptionError
 from ..runtime.options import physical_cores
 
 TYPES = {
@@ -42,14 +42,14 @@ def quantize_llm(source: Path, destination: Path, *, recipe: str, threads: int =
     """
     import llama_cpp.llama_cpp as lib
 
+    from ..runtime.llm import native_error, start_native
+
+    start_native()
     parameters = lib.llama_model_quantize_default_params()
     parameters.ftype = getattr(lib, TYPES[recipe])
     parameters.nthread = threads or physical_cores()
-    lib.llama_backend_init()
     code = lib.llama_model_quantize(str(source).encode(), str(destination).encode(), parameters)
     if code != 0 or not destination.is_file():
-        raise NativeError(
-            expected=f"{source.name} quantized to {recipe}",
-            got=f"llama.cpp's code {code}",
-            fix="check the free disk space and the GGUF file",
+        raise native_error(
+            f"{source.name} quantized to {recipe}", "check the free disk space and the GGUF file", code=code
         )

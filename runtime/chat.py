@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .answer import Answer, EncodedImage, Timings
+from .errors import OptionError
 from .generation import Run, generate, new_run, room_for_answer
 from .images import ImageSource, Picture
 from .kv_cache import Progress
@@ -57,6 +58,18 @@ class Chat:
         """Forget the conversation; the system message stays."""
         self._turns = [Turn(TemplateMessage("system", self._system))] if self._system else []
         self._answer = None
+
+    def restore(self, messages: Sequence[TemplateMessage], images: Sequence[EncodedImage]) -> None:
+        """Continue a conversation that was kept elsewhere: its messages, and their pictures in order.
+
+        Raises :class:`OptionError` where the messages count other pictures than there are.
+        """
+        if (counted := sum(message.images for message in messages)) != len(images):
+            raise OptionError(
+                expected=f"{counted} pictures for these messages", got=str(len(images)), fix="give each one's pictures"
+            )
+        waiting = iter(images)
+        self._turns = [Turn(message, tuple(next(waiting) for _ in range(message.images))) for message in messages]
 
     def stream(
         self,

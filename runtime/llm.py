@@ -44,9 +44,7 @@ class Llm:
         The leading space of SentencePiece vocabularies is switched off in the tokenizer, because
         ``segments`` puts it where the reference has it. Raises :class:`NativeError`.
         """
-        lib.llama_log_set(_keep_log, None)
-        lib.llama_backend_init()
-        _log_lines.clear()
+        start_native()
         self._options = options
         self._space_prefixed = space_prefixed
         self._context: Any = None
@@ -129,7 +127,7 @@ class Llm:
             parameters.flash_attn_type = int(self._options.flash_attention)
         context = lib.llama_init_from_model(self._model, parameters)
         if not context:
-            raise _native_error(f"memory for a context of {positions} positions", "choose a smaller context")
+            raise native_error(f"memory for a context of {positions} positions", "choose a smaller context")
         return context
 
     def _save_state(self) -> Any:
@@ -171,7 +169,7 @@ class Llm:
     def _decode(self, batch: Any) -> None:
         code = lib.llama_decode(self._context, batch)
         if code != 0:
-            raise _native_error(f"{batch.n_tokens} positions computed", "load the model again", code=code)
+            raise native_error(f"{batch.n_tokens} positions computed", "load the model again", code=code)
 
     def logits(self) -> npt.NDArray[np.float32]:
         """Logits (vocab_size,) of the last position that asked for them, copied."""
@@ -224,6 +222,13 @@ def _stages(vocab_size: int, options: GenerationOptions, seed: int) -> list[Any]
     ]
 
 
+def start_native() -> None:
+    """Start llama.cpp's backends and keep its log quiet, its last errors ready for messages."""
+    lib.llama_log_set(_keep_log, None)
+    lib.llama_backend_init()
+    _log_lines.clear()
+
+
 def _load_model(path: Path, options: LoadOptions) -> Any:
     parameters = lib.llama_model_default_params()
     parameters.n_gpu_layers = options.gpu_layers
@@ -234,11 +239,12 @@ def _load_model(path: Path, options: LoadOptions) -> Any:
     parameters.kv_overrides = overrides
     model = lib.llama_model_load_from_file(str(path).encode(), parameters)
     if not model:
-        raise _native_error(f"a GGUF model that llama.cpp can load at {path}", "export the bundle again")
+        raise native_error(f"a GGUF model that llama.cpp can load at {path}", "export the bundle again")
     return model
 
 
-def _native_error(expected: str, fix: str, *, code: int | None = None) -> NativeError:
+def native_error(expected: str, fix: str, *, code: int | None = None) -> NativeError:
+    """An error in one line, with the last thing llama.cpp said."""
     said = _log_lines[-1] if _log_lines else "no reason given"
     got = f"llama.cpp: {said}" + (f" (code {code})" if code is not None else "")
     return NativeError(expected=expected, got=got, fix=fix)

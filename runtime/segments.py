@@ -47,6 +47,7 @@ def build_segments(
     segments: list[Segment] = []
     tokens: list[int] = []
     waiting = iter(images)
+    first = _first_text(pieces)
     for index, piece in enumerate(pieces):
         if isinstance(piece, ImageSlot):
             if tokens:
@@ -56,17 +57,15 @@ def build_segments(
         elif isinstance(piece, Control):
             tokens.append(piece.token)
         else:
-            tokens.extend(tokenize(_spaced(piece.text, spec, first=index == _first_text(spec, pieces))))
+            tokens.extend(tokenize(_spaced(piece.text, spec, first=index == first)))
     if tokens:
         segments.append(TextSegment(tuple(tokens)))
     return segments
 
 
-def _first_text(spec: TemplateSpec, pieces: Sequence[Piece]) -> int:
-    """Index of the piece that stands at the very start of the text (behind a BOS that was added)."""
-    if spec.add_bos and pieces and isinstance(pieces[0], Control):
-        return 1 if spec.bos_token not in spec.chat_template else 0
-    return 0
+def _first_text(pieces: Sequence[Piece]) -> int:
+    """Index of the piece that stands at the very start of the rendered text."""
+    return 1 if pieces and isinstance(pieces[0], Control) and pieces[0].added else 0
 
 
 def _spaced(text: str, spec: TemplateSpec, *, first: bool) -> str:

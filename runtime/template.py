@@ -36,9 +36,10 @@ class Plain:
 
 @dataclass(frozen=True)
 class Control:
-    """One control token."""
+    """One control token; ``added`` where it is the tokenizer's BOS and stands in no text."""
 
     token: int
+    added: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,5 +144,5 @@ def _with_bos(pieces: list[Piece], spec: TemplateSpec) -> list[Piece]:
     """Begin with the tokenizer's BOS where it adds one and the template did not."""
     if not spec.add_bos:
         return pieces
-    bos = Control(spec.special_tokens[spec.bos_token])
-    return pieces if pieces and pieces[0] == bos else [bos, *pieces]
+    bos = spec.special_tokens[spec.bos_token]
+    return pieces if pieces and pieces[0] == Control(bos) else [Control(bos, added=True), *pieces]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from .config import Geometry
 from .errors import BundleError, Cancelled, MissingExtraError, NativeError, OptionError
+from .options import physical_cores
 
 PIXELS = "pixels"
 """Name of the graph's only input, float32 (tiles, 3, S, S)."""
@@ -47,13 +47,7 @@ class VisionEncoder:
         threads: int | None = None,
         providers: Sequence[str] | None = None,
     ) -> None:
-        onnxruntime = _import_onnxruntime()
-        chosen = _choose_providers(onnxruntime.get_available_providers(), providers)
-        options = _session_options(onnxruntime, threads)
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=chosen)
-        except Exception as error:  # onnxruntime's own classes share no base but this
-            raise _native_error(f"a vision graph onnxruntime can load at {path}", error) from error
+        self._session = open_session(path, threads=threads, providers=providers)
         side = geometry.image_size
         self._tile_shape = (3, side, side)
         self._feature_shape = (geometry.features_per_tile, dim)
@@ -108,14 +102,18 @@ class VisionEncoder:
             )
 
 
-def physical_cores() -> int:
-    """Cores this process may use, hyper-threads of one core counted once where Linux tells."""
-    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    siblings = (Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings") for cpu in usable)
+def open_session(path: Path, *, threads: int | None = None, providers: Sequence[str] | None = None) -> Any:
+    """Open an ``onnxruntime.InferenceSession`` on an ONNX file, with this package's settings.
+
+    Arguments and errors as for :class:`VisionEncoder`, which adds the check of names and shapes.
+    """
+    onnxruntime = _import_onnxruntime()
+    chosen = _choose_providers(onnxruntime.get_available_providers(), providers)
+    options = _session_options(onnxruntime, threads)
     try:
-        return len({path.read_text() for path in siblings})
-    except OSError:
-        return len(usable)
+        return onnxruntime.InferenceSession(str(path), options, providers=chosen)
+    except Exception as error:  # onnxruntime's own classes share no other base
+        raise _native_error(f"a vision graph onnxruntime can load at {path}", error) from error
 
 
 def _import_onnxruntime() -> Any:
@@ -176,6 +174,4 @@ def _run(session: Any, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float3
 def _native_error(expected: str, error: Exception) -> NativeError:
     """One line of onnxruntime's message, which may have several."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return NativeError(
-        expected=expected, got=lines[0][:200], fix="verify the bundle, or export it again"
-    )
+    return NativeError(expected=expected, got=lines[0][:200], fix="verify the bundle, or export it again")

@@ -65,7 +65,7 @@ def test_string_content_and_bos() -> None:
     template = "{% for m in messages %}{{ m['role'] ~ ': ' ~ m['content'] }}{% endfor %}"
     spec = dataclasses.replace(SPEC, chat_template=template, content="string", add_bos=True)
     pieces = render(spec, [TemplateMessage("user", "hi", 1)])
-    assert pieces == [Control(3), Plain("user: "), ImageSlot(), Plain("\nhi")]
+    assert pieces == [Control(3, added=True), Plain("user: "), ImageSlot(), Plain("\nhi")]
 
 
 def test_bos_is_not_doubled() -> None:
@@ -112,7 +112,7 @@ def characters(text: str) -> list[int]:
 )
 def test_space_prefix(prefix: str, texts: list[str]) -> None:
     spec = dataclasses.replace(SPEC, space_prefix=prefix, add_bos=True)  # type: ignore[arg-type]
-    pieces = [Control(3), Plain("a"), Control(1), Plain("b"), ImageSlot(), Plain(" c")]
+    pieces = [Control(3, added=True), Plain("a"), Control(1), Plain("b"), ImageSlot(), Plain(" c")]
     image = ImageSegment("x", 5)
     segments = build_segments(pieces, [image], spec=spec, tokenize=characters)
     expected = (3, *characters(texts[0]), 1, *characters(texts[1]))
@@ -129,3 +129,10 @@ def test_common_prefix_counts_a_picture_whole_or_not_at_all() -> None:
     assert common_prefix([TextSegment((1, 2))], [text, image]) == 2
     assert common_prefix([image], [text]) == 0
     assert common_prefix([], [text]) == 0
+
+
+def test_first_piece_behind_a_bos_that_the_template_wrote_is_not_the_first() -> None:
+    """tokenizers' Metaspace looks at the offset in the text, and "<s>" takes part in that."""
+    spec = dataclasses.replace(SPEC, space_prefix="first", add_bos=True, chat_template="{{ bos_token }}a")
+    pieces = render(spec, [TemplateMessage("user", "", 0)])
+    assert build_segments(pieces, [], spec=spec, tokenize=characters) == [TextSegment((3, ord("a")))]

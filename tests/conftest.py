@@ -1,0 +1,34 @@
+"""Bundles exported once a session from tiny seeded checkpoints."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from checkpoints import make_checkpoint
+
+MakeBundle = Callable[..., tuple[Path, Path]]
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
+    """(checkpoint, bundle) of a family and layout, made at the first request of the session."""
+
+    @functools.cache
+    def make(family: str = "llama3", layout: str = "transformers") -> tuple[Path, Path]:
+        from llava_edge.export.pipeline import export_checkpoint
+
+        folder = tmp_path_factory.mktemp(f"{family}-{layout}")
+        checkpoint = make_checkpoint(folder / "checkpoint", family, layout)
+        export_checkpoint(str(checkpoint), folder / "bundle", llm_type="f32", vision_type="f32")
+        return checkpoint, folder / "bundle"
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(exported: MakeBundle) -> Path:
+    """The tiny Llama-3 bundle, f32 throughout."""
+    return exported()[1]
