@@ -107,7 +107,7 @@ def _write_llm(plan: Plan, path: Path, llm_type: str, report: Progress) -> None:
         llm_type=cast("LlmType", llm_type),
         progress=lambda done, total: report("language model", done, total),
     )
-    check_tokenizer(path, plan.tokenizer, plan.vocabulary, plan.template)
+    check_tokenizer(path, plan.tokenizer, plan.template)
 
 
 def _write_vision(plan: Plan, folder: Path, vision_type: str, report: Progress) -> VisionPart:

@@ -46,6 +46,7 @@ def read_template(checkpoint: Checkpoint, vocabulary: Vocabulary, image_token: s
         special_tokens=vocabulary.control,
         stop_tokens=_stop_tokens(checkpoint.folder, vocabulary),
         space_prefix=vocabulary.space_prefix,
+        normalization=vocabulary.normalization,
     )
     return dataclasses.replace(spec, content=_content_style(spec, checkpoint.folder))
 

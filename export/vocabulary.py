@@ -44,7 +44,7 @@ class Vocabulary:
     """Everything about a tokenizer that goes into a GGUF.
 
     ``model`` is "gpt2" for byte-level BPE, "llama" for SentencePiece. ``control`` maps every token
-    that only a template may place to its id; ``nfc`` says the reference normalises text to NFC.
+    that only a template may place to its id; ``normalization`` is the Unicode form text gets first.
     """
 
     model: Literal["gpt2", "llama"]
@@ -61,7 +61,7 @@ class Vocabulary:
     add_bos: bool
     add_eos: bool
     space_prefix: SpacePrefix
-    nfc: bool
+    normalization: Literal["none", "NFC"]
 
 
 def read_vocabulary(tokenizer: Any, *, size: int, image_token: str) -> Vocabulary:
@@ -95,7 +95,7 @@ def read_vocabulary(tokenizer: Any, *, size: int, image_token: str) -> Vocabular
         add_bos=ids[0] == tokenizer.bos_token_id,
         add_eos=ids[-1] == tokenizer.eos_token_id,
         space_prefix=_space_prefix(description) if sentencepiece else "none",
-        nfc=_is_nfc(description, sentencepiece),
+        normalization="NFC" if _is_nfc(description, sentencepiece) else "none",
     )
 
 

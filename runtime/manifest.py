@@ -36,6 +36,8 @@ class TemplateSpec:
     tokens. ``space_prefix`` says which plain pieces get SentencePiece's leading space: "none"; only
     the "first" of the prompt or "every" one, both unless the piece begins with a space already
     (tokenizers' Metaspace); or "always", even then (tokenizers' Prepend normalizer).
+    ``normalization`` is the Unicode form that the reference's tokenizer gives plain text first;
+    llama.cpp's gives none (Qwen's "e" + U+0301 would become two tokens instead of "é").
     """
 
     chat_template: str
@@ -47,6 +49,7 @@ class TemplateSpec:
     special_tokens: dict[str, int]
     stop_tokens: tuple[str, ...]
     space_prefix: Literal["none", "first", "every", "always"]
+    normalization: Literal["none", "NFC"] = "none"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -57,7 +58,8 @@ def build_segments(
         elif isinstance(piece, Control):
             tokens.append(piece.token)
         else:
-            tokens.extend(tokenize(_spaced(piece.text, spec, first=index == first)))
+            text = _normalized(piece.text, spec)
+            tokens.extend(tokenize(_spaced(text, spec, first=index == first)))
     if tokens:
         segments.append(TextSegment(tuple(tokens)))
     return segments
@@ -66,6 +68,11 @@ def build_segments(
 def _first_text(pieces: Sequence[Piece]) -> int:
     """Index of the piece that stands at the very start of the rendered text."""
     return 1 if pieces and isinstance(pieces[0], Control) and pieces[0].added else 0
+
+
+def _normalized(text: str, spec: TemplateSpec) -> str:
+    """Give ``text`` the Unicode form that this tokenizer's reference works on."""
+    return text if spec.normalization == "none" else unicodedata.normalize(spec.normalization, text)
 
 
 def _spaced(text: str, spec: TemplateSpec, *, first: bool) -> str:

@@ -32,8 +32,7 @@ CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
 CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
 
 _IMAGES_FIRST = (
-    "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}"
-    "{{ '<image>\n' }}{% endfor %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
 )
 _TEXTS = "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
 LLAMA3_TEMPLATE = (
@@ -323,17 +322,12 @@ def _write_weights(folder: Path, state: dict[str, torch.Tensor], shards: int) ->
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
         return
     names = sorted(state)
-    files = {
-        name: f"model-{index % shards + 1:05d}-of-{shards:05d}.safetensors"
-        for index, name in enumerate(names)
-    }
+    files = {name: f"model-{index % shards + 1:05d}-of-{shards:05d}.safetensors" for index, name in enumerate(names)}
     for file in sorted(set(files.values())):
         part = {name: state[name] for name in names if files[name] == file}
         save_file(part, folder / file, metadata={"format": "pt"})
     size = sum(value.numel() * value.element_size() for value in state.values())
-    _write_json(
-        folder / "model.safetensors.index.json", {"metadata": {"total_size": size}, "weight_map": files}
-    )
+    _write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": size}, "weight_map": files})
 
 
 def _write_processor(folder: Path, settings: dict[str, Any]) -> None:
@@ -360,8 +354,7 @@ def _write_image_processor(path: Path, side: int, more: dict[str, Any]) -> None:
 
 def _write_tokenizer_config(folder: Path, kind: Family, tokenizer: TokenizerFiles, layout: str) -> None:
     added = {
-        str(token["id"]): {k: v for k, v in token.items() if k != "id"}
-        for token in tokenizer.tokenizer["added_tokens"]
+        str(token["id"]): {k: v for k, v in token.items() if k != "id"} for token in tokenizer.tokenizer["added_tokens"]
     }
     contents = [token["content"] for token in tokenizer.tokenizer["added_tokens"]]
     sentencepiece = tokenizer.sentencepiece_model is not None
