@@ -106,9 +106,10 @@ def _decode(
         cache.append(token)
         token = sampler.sample()
     run.decode = time.perf_counter() - began
-    if run.finish_reason == "cancel":
+    text = run.stream.finish()  # may complete a stop string
+    if run.finish_reason == "cancel" or run.stream.stopped:
         run.finish_reason = "stop"
-    if text := run.stream.finish():
+    if text:
         yield text
 
 
