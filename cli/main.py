@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from typing import Any, NoReturn
 
-import click
 import typer
 
 from ..runtime.errors import LlavaEdgeError
 from . import ask, benchmark, chat, export, quantize, show, tiles, train, verify
+
+_USAGE_ERRORS = next(one for one in typer.BadParameter.__mro__ if one.__name__ == "ClickException")
+"""click's base of usage errors, wherever this typer has it: newer releases carry click inside."""
 
 app = typer.Typer(
     name="llava-edge",
@@ -35,14 +38,9 @@ def main() -> None:
         status = app(standalone_mode=False)
     except LlavaEdgeError as error:
         _fail(str(error))
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message())
-        sys.exit(0)
-    except click.ClickException as error:
-        context = getattr(error, "ctx", None)
-        hint = f"; see '{context.command_path} --help'" if context else ""
-        _fail(error.format_message().rstrip(".").replace("\n", " ") + hint)
-    except (click.Abort, KeyboardInterrupt):
+    except _USAGE_ERRORS as error:
+        _fail_usage(error)
+    except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()  # the reader has gone; Python would complain about the unflushed rest
@@ -50,7 +48,17 @@ def main() -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _fail(message: str) -> None:
+def _fail_usage(error: Any) -> NoReturn:
+    """A wrong command line. A bare ``llava-edge`` is none: it shows the help."""
+    message = error.format_message()
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(message)
+        sys.exit(0)
+    context = getattr(error, "ctx", None)
+    _fail(message.rstrip(".") + (f"; see '{context.command_path} --help'" if context else ""))
+
+
+def _fail(message: str) -> NoReturn:
     print("llava-edge: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(1)
 

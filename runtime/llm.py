@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import NativeError
-from .options import PENALTY_WINDOW, GenerationOptions, LoadOptions, physical_cores
+from .options import PENALTY_WINDOW, GenerationOptions, LoadOptions, has_amx, physical_cores
 
 CONTEXT_STEP = 256
 """Contexts are sized in steps of this many positions; llama.cpp pads to it anyway."""
@@ -232,6 +232,9 @@ def start_native() -> None:
 def _load_model(path: Path, options: LoadOptions) -> Any:
     parameters = lib.llama_model_default_params()
     parameters.n_gpu_layers = options.gpu_layers
+    # GCC 12's _tile_loadconfig lets the compiler drop half of the tile configuration, and the first
+    # product of a quantized matrix then kills the process (seen with llama.cpp of llama-cpp-python 0.3.36)
+    parameters.use_extra_bufts = not has_amx() if options.repack is None else options.repack
     overrides = (lib.llama_model_kv_override * 2)()  # the second, empty one ends the list
     overrides[0].tag = lib.LLAMA_KV_OVERRIDE_TYPE_BOOL
     overrides[0].key = b"tokenizer.ggml.add_space_prefix"

@@ -22,6 +22,8 @@ class LoadOptions:
     ``flash_attention`` None leaves the choice to llama.cpp. ``context`` in positions; 0 sizes it
     from each prompt, up to the model's limit. ``gpu_layers`` -1 puts all layers on a GPU if the
     build has one. ``providers`` are onnxruntime's names; empty means the best one installed.
+    ``repack`` lets llama.cpp rearrange weights at load for faster products; None means yes except
+    on CPUs with AMX, where a llama.cpp compiled by GCC 12 dies (see ``docs/performance.md``).
     ``images_kept`` encoded pictures stay in memory, the latest used.
     """
 
@@ -32,6 +34,7 @@ class LoadOptions:
     context: int = 0
     gpu_layers: int = -1
     providers: tuple[str, ...] = ()
+    repack: bool | None = None
     images_kept: int = 8
 
     def __post_init__(self) -> None:
@@ -98,6 +101,15 @@ def physical_cores() -> int:
         except OSError:
             groups.add(str(cpu))
     return max(1, len(groups))
+
+
+def has_amx() -> bool:
+    """Whether this CPU has Intel's AMX matrix unit (as Linux tells it; elsewhere no)."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            return "amx_tile" in file.read()
+    except OSError:
+        return False
 
 
 def _check(name: str, value: float, low: float, high: float) -> None:

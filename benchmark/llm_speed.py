@@ -1,0 +1,164 @@
+"""Our decoding and prefill against a bare ``llama_decode`` loop on the same GGUF, in the same run.
+
+``python -m llava_edge.benchmark.llm_speed`` writes a seeded model of Llama-3.2-1B's shape, quantizes
+it with llama.cpp and times both in turn. Aim: at least 97 % of the bare loop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..runtime.generation import generate, new_run
+from ..runtime.kv_cache import KvCache
+from ..runtime.llm import Llm, start_native
+from ..runtime.options import GenerationOptions, LoadOptions, has_amx, make_options
+from ..runtime.segments import ImageSegment, Segment, TextSegment
+
+PICTURE = 1024
+"""Embedding positions of a prefill run."""
+
+
+class BareLoop:
+    """The least that can be done with llama.cpp's C API: one batch, one call, no sampling."""
+
+    def __init__(self, path: Path, options: LoadOptions, threads: int) -> None:
+        import llama_cpp.llama_cpp as lib
+
+        self._lib = lib
+        parameters = lib.llama_model_default_params()
+        parameters.use_extra_bufts = not has_amx() if options.repack is None else options.repack
+        self._model = lib.llama_model_load_from_file(str(path).encode(), parameters)
+        settings = lib.llama_context_default_params()
+        settings.n_ctx, settings.n_batch, settings.n_ubatch = 2048, options.batch, options.micro_batch
+        settings.n_threads = settings.n_threads_batch = threads
+        settings.n_seq_max, settings.no_perf = 1, True
+        if options.flash_attention is not None:
+            settings.flash_attn_type = int(options.flash_attention)
+        self._context = lib.llama_init_from_model(self._model, settings)
+        self._batch = lib.llama_batch_init(options.batch, 0, 1)
+        self._size = options.batch
+
+    def close(self) -> None:
+        """Free everything."""
+        self._lib.llama_batch_free(self._batch)
+        self._lib.llama_free(self._context)
+        self._lib.llama_model_free(self._model)
+
+    def clear(self) -> None:
+        """Empty the cache."""
+        self._lib.llama_memory_clear(self._lib.llama_get_memory(self._context), True)
+
+    def _fill(self, count: int, position: int, logits: bool) -> Any:
+        batch = self._batch
+        for index in range(count):
+            batch.pos[index], batch.n_seq_id[index] = position + index, 1
+            batch.seq_id[index][0] = 0
+            batch.logits[index] = logits and index == count - 1
+        return batch
+
+    def prefill(self, embeddings: np.ndarray[Any, np.dtype[np.float32]]) -> None:
+        """Compute embeddings (positions, dim) in chunks of the batch size."""
+        for start in range(0, len(embeddings), self._size):
+            chunk = embeddings[start : start + self._size]
+            own = self._fill(len(chunk), start, start + len(chunk) == len(embeddings))
+            values = chunk.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+            batch = self._lib.llama_batch(len(chunk), None, values, own.pos, own.n_seq_id, own.seq_id, own.logits)
+            assert self._lib.llama_decode(self._context, batch) == 0
+
+    def decode(self, count: int, position: int) -> None:
+        """Compute ``count`` single tokens."""
+        for index in range(count):
+            batch = self._fill(1, position + index, True)
+            batch.n_tokens, batch.token[0] = 1, 7
+            assert self._lib.llama_decode(self._context, batch) == 0
+
+
+def measure(path: Path, *, runs: int, tokens: int, options: LoadOptions) -> dict[str, list[float]]:
+    """Seconds of our and the bare prefill and decoding, alternating, ``runs`` times."""
+    llm = Llm(path, options=options)
+    bare = BareLoop(path, options, llm.threads)
+    image = np.random.default_rng(1).standard_normal((PICTURE, llm.dim), np.float32) * 0.05
+    seconds: dict[str, list[float]] = {name: [] for name in ("prefill", "bare prefill", "decode", "bare decode")}
+    cache = KvCache(llm, batch=options.batch)
+    segments: list[Segment] = [TextSegment((1, 2, 3)), ImageSegment("noise", PICTURE), TextSegment((4, 5, 6))]
+    settings = GenerationOptions(max_tokens=tokens, temperature=0.0)
+    for _ in range(runs + 1):  # the first run warms up and is thrown away
+        cache.clear()
+        run = new_run(settings)
+        for _ in generate(llm, cache, segments, {"noise": image}, options=settings, limit=2048, run=run):
+            pass
+        bare.clear()
+        seconds["prefill"].append(run.prefill)
+        seconds["decode"].append(run.decode / max(len(run.tokens) - 1, 1))
+        # three short text batches belong to our prompt, so the bare loop gets their positions too
+        prompt = np.concatenate([image[:3], image, image[:3]])
+        seconds["bare prefill"].append(_timed(lambda: bare.prefill(prompt)))  # noqa: B023
+        count = max(len(run.tokens) - 1, 1)
+        seconds["bare decode"].append(_timed(lambda: bare.decode(count, len(prompt))) / count)  # noqa: B023
+    bare.close()
+    llm.close()
+    return {name: values[1:] for name, values in seconds.items()}
+
+
+def _timed(action: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
+
+
+def report(seconds: dict[str, list[float]]) -> str:
+    """Medians and the median of the pairwise ratios (bare time over ours: 1 is as fast)."""
+    lines = [f"{'':<10}{'ours':>12}{'bare':>12}{'of bare':>10}"]
+    for name, unit, factor in (("prefill", "s", 1.0), ("decode", "ms/token", 1e3)):
+        ours, bare = seconds[name], seconds[f"bare {name}"]
+        ratio = statistics.median(b / a for a, b in zip(ours, bare, strict=True))
+        figures = f"{statistics.median(ours) * factor:>12.3f}{statistics.median(bare) * factor:>12.3f}"
+        lines.append(f"{name:<10}{figures}{ratio:>10.1%}  {unit}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Parse the command line, make the model if none is given, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gguf", type=Path, help="a GGUF file; a seeded one without it")
+    parser.add_argument("--type", default="q4_k_m", help="llama.cpp type of the seeded model")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--micro-batch", type=int, default=512)
+    parser.add_argument("--flash-attention", choices=("auto", "on", "off"), default="auto")
+    arguments = parser.parse_args()
+    flash = {"auto": None, "on": True, "off": False}[arguments.flash_attention]
+    options = make_options(
+        LoadOptions, threads=arguments.threads, micro_batch=arguments.micro_batch, flash_attention=flash
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = arguments.gguf or _seeded(Path(folder), arguments.type)
+        print(report(measure(path, runs=arguments.runs, tokens=arguments.tokens, options=options)))
+
+
+def _seeded(folder: Path, recipe: str) -> Path:
+    import llama_cpp.llama_cpp as lib
+
+    from .seeded_llm import SHAPE_1B, write_seeded_llm
+
+    write_seeded_llm(folder / "f16.gguf", SHAPE_1B)
+    start_native()
+    parameters = lib.llama_model_quantize_default_params()
+    parameters.ftype = getattr(lib, f"LLAMA_FTYPE_MOSTLY_{recipe.upper()}")
+    lib.llama_model_quantize(str(folder / "f16.gguf").encode(), str(folder / "llm.gguf").encode(), parameters)
+    (folder / "f16.gguf").unlink()
+    return folder / "llm.gguf"
+
+
+if __name__ == "__main__":
+    main()
