@@ -17,6 +17,7 @@ import torch
 from ..runtime.errors import CheckpointError
 from .checkpoint import Checkpoint
 from .llm_settings import LlmSettings
+from .llm_vocabulary import add_vocabulary
 from .names import CANONICAL, gguf_name
 from .vocabulary import Vocabulary
 
@@ -46,7 +47,7 @@ def write_llm(
     writer = gguf.GGUFWriter(path, settings.architecture)
     try:
         _add_settings(writer, checkpoint.name, settings, len(vocabulary.tokens), llm_type)
-        _add_vocabulary(writer, vocabulary)
+        add_vocabulary(writer, vocabulary)
         names = _order(checkpoint)
         for name in names:
             _add_tensor(writer, gguf_name(name), checkpoint.tensors.shape(name), llm_type)
@@ -106,32 +107,6 @@ def _add_settings(writer: Any, name: str, settings: LlmSettings, size: int, llm_
         writer.add_rope_scaling_factor(settings.rope.factor)
     if settings.rope.scaling == "yarn":
         writer.add_rope_scaling_orig_ctx_len(settings.rope.original_context)
-
-
-def _add_vocabulary(writer: Any, vocabulary: Vocabulary) -> None:
-    writer.add_tokenizer_model(vocabulary.model)
-    writer.add_tokenizer_pre(vocabulary.pre)
-    writer.add_token_list(vocabulary.tokens)
-    writer.add_token_types(vocabulary.types)
-    if vocabulary.model == "llama":
-        writer.add_token_scores(vocabulary.scores)
-    else:
-        writer.add_token_merges(vocabulary.merges)
-    # llama.cpp takes token 11 for BOS where none is named
-    writer.add_bos_token_id(vocabulary.eos if vocabulary.bos is None else vocabulary.bos)
-    writer.add_eos_token_id(vocabulary.eos)
-    if vocabulary.unknown is not None:
-        writer.add_unk_token_id(vocabulary.unknown)
-    if vocabulary.pad is not None:
-        writer.add_pad_token_id(vocabulary.pad)
-    for token in ("<|eot_id|>", "<|im_end|>"):
-        if token in vocabulary.control:
-            writer.add_eot_token_id(vocabulary.control[token])
-            break
-    writer.add_add_bos_token(vocabulary.add_bos)
-    writer.add_add_eos_token(vocabulary.add_eos)
-    if vocabulary.model == "llama":
-        writer.add_add_space_prefix(vocabulary.space_prefix != "none")
 
 
 def _add_tensor(writer: Any, name: str, shape: tuple[int, ...], llm_type: LlmType) -> None:
