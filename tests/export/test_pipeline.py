@@ -1,0 +1,188 @@
+"""Checkpoint in, verified bundle out, or one line and nothing left behind."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import FAMILIES, LAYOUTS, make_checkpoint
+from llava_edge.export import llm, pipeline, rungs
+from llava_edge.export.pipeline import export_checkpoint
+from llava_edge.export.rungs import check_rungs
+from llava_edge.runtime.bundle import Bundle
+from llava_edge.runtime.errors import CheckpointError, OptionError, StorageError
+from safetensors.torch import load_file, save_file
+
+QUICK = [("llama3", "transformers"), ("vicuna", "original")]
+REST = [(family, layout) for family in FAMILIES for layout in LAYOUTS if (family, layout) not in QUICK]
+
+
+def exports_and_verifies(folder: Path, destination: Path) -> Bundle:
+    manifest = export_checkpoint(str(folder), destination)
+    bundle = Bundle.open(destination, hash_all=True)
+    assert bundle.manifest == manifest
+    measured = manifest.parity.measured
+    assert measured["tiles"] == measured["prompt_ids"] == measured["argmax"] == 1.0
+    assert measured["pixels"] <= 1e-6
+    assert max(measured["features"], measured["embeddings"]) <= 1e-5
+    assert measured["logits_kl"] <= 1e-4
+    assert measured["greedy"] >= measured["greedy_expected"]
+    return bundle
+
+
+@pytest.mark.parametrize(("family", "layout"), QUICK)
+def test_export(family: str, layout: str, tmp_path: Path, shared_checkpoint: Callable[..., Path]) -> None:
+    folder = shared_checkpoint(family, layout)
+    bundle = exports_and_verifies(folder, tmp_path / "bundle")
+    assert {path.name for path in bundle.path.iterdir()} == {
+        "manifest.json", "llm.gguf", "vision.onnx", "newline.npy", "parity.npz",
+    }  # fmt: skip
+    manifest = bundle.manifest
+    assert (manifest.name, manifest.source.layout) == (folder.name, "original" if layout == "original" else layout)
+    assert manifest.llm.recipe == "f16"
+    assert manifest.vision.recipe == "f32"
+    assert manifest.llm.dim == manifest.vision.dim == len(bundle.newline())
+    state = load_file(folder / "model.safetensors")
+    assert np.array_equal(bundle.newline(), state["model.image_newline"].float().numpy())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "layout"), REST)
+def test_export_every_family_and_layout(
+    family: str, layout: str, tmp_path: Path, shared_checkpoint: Callable[..., Path]
+) -> None:
+    exports_and_verifies(shared_checkpoint(family, layout), tmp_path / "bundle")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("llm_type", "vision_type"), [("bf16", "f32"), ("f32", "f32"), ("f16", "f16")])
+def test_export_types(llm_type: str, vision_type: str, tmp_path: Path, shared_checkpoint: Callable[..., Path]) -> None:
+    source = str(shared_checkpoint("qwen"))
+    manifest = export_checkpoint(source, tmp_path / "bundle", llm_type=llm_type, vision_type=vision_type)
+    assert (manifest.llm.recipe, manifest.vision.recipe) == (llm_type, vision_type)
+    assert manifest.parity.measured["logits_kl"] < 5e-3
+
+
+def test_without_verification(tmp_path: Path, shared_checkpoint: Callable[..., Path]) -> None:
+    stages: list[str] = []
+    manifest = export_checkpoint(
+        str(shared_checkpoint()),
+        tmp_path / "bundle",
+        verify=False,
+        progress=lambda stage, done, total: stages.append(stage) if done == total else None,
+    )
+    assert manifest.parity.measured == {}
+    assert "logprobs" not in Bundle.open(tmp_path / "bundle").parity_values()
+    assert list(dict.fromkeys(stages)) == ["checkpoint", "language model", "vision", "reference"]
+
+
+def left_alone(folder: Path, before: set[Path]) -> None:
+    assert set(folder.iterdir()) == before
+
+
+def not_finite(folder: Path) -> None:
+    state = load_file(folder / "model.safetensors")
+    state["model.multi_modal_projector.linear_2.weight"][0, 0] = float("inf")
+    save_file(state, folder / "model.safetensors")
+
+
+def truncated(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def wrong_shape(folder: Path) -> None:
+    state = load_file(folder / "model.safetensors")
+    name = "model.vision_tower.vision_model.encoder.layers.0.mlp.fc1.weight"
+    state[name] = torch.zeros(3, 3)
+    save_file(state, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("damage", [not_finite, truncated, wrong_shape])
+def test_a_damaged_checkpoint_leaves_nothing(damage: Callable[[Path], None], tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "c")
+    damage(folder)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(CheckpointError) as caught:
+        export_checkpoint(str(folder), tmp_path / "out" / "bundle")
+    assert "\n" not in str(caught.value)
+    left_alone(tmp_path / "out", set())
+
+
+def test_a_failed_rung_leaves_nothing(
+    tmp_path: Path, shared_checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(rungs.FEATURES, "f32", 1e-9)
+    with pytest.raises(CheckpointError, match="features within 1e-09"):
+        export_checkpoint(str(shared_checkpoint()), tmp_path / "bundle")
+    left_alone(tmp_path, set())
+
+
+def test_a_wrong_permutation_fails_a_rung(
+    tmp_path: Path, shared_checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llm, "_permuted", lambda tensor, name, settings: tensor)
+    with pytest.raises(CheckpointError, match="logits_kl"):
+        export_checkpoint(str(shared_checkpoint()), tmp_path / "bundle")
+
+
+def test_a_full_disk(tmp_path: Path, shared_checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    import gguf
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(gguf.GGUFWriter, "write_tensor_data", full)
+    with pytest.raises(StorageError, match="free some space"):
+        export_checkpoint(str(shared_checkpoint()), tmp_path / "bundle")
+    left_alone(tmp_path, set())
+
+
+def test_an_existing_destination(tmp_path: Path) -> None:
+    (tmp_path / "bundle").mkdir()
+    with pytest.raises(StorageError):
+        export_checkpoint("anything", tmp_path / "bundle")
+
+
+@pytest.mark.parametrize("options", [{"llm_type": "q4_k_m"}, {"vision_type": "int8"}])
+def test_types_of_other_commands(options: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="quantize"):
+        export_checkpoint("anything", tmp_path / "bundle", **options)
+
+
+GOOD = {
+    "pixels": 0.0, "tiles": 1.0, "features": 1e-6, "embeddings": 1e-6, "prompt_ids": 1.0,
+    "argmax": 1.0, "logits_kl": 1e-6, "greedy": 32.0, "greedy_expected": 9.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"pixels": 1e-5}, {"tiles": 0.0}, {"features": 1e-4}, {"embeddings": float("nan")},
+        {"prompt_ids": 0.0}, {"argmax": 0.0}, {"logits_kl": 1e-3}, {"greedy": 8.0},
+    ],
+)  # fmt: skip
+def test_every_rung_can_fail(bad: dict[str, float]) -> None:
+    check_rungs(GOOD, llm_type="f16", vision_type="f32")
+    with pytest.raises(CheckpointError):
+        check_rungs(GOOD | bad, llm_type="f16", vision_type="f32")
+
+
+def test_rounder_types_have_wider_limits() -> None:
+    check_rungs(GOOD | {"logits_kl": 1e-3, "greedy": 8.0}, llm_type="bf16", vision_type="f32")
+    check_rungs(GOOD | {"features": 1e-3, "embeddings": 1e-3}, llm_type="f16", vision_type="f16")
+
+
+def test_the_manifest_names_no_path_of_this_machine(tmp_path: Path, shared_checkpoint: Callable[..., Path]) -> None:
+    export_checkpoint(str(shared_checkpoint()), tmp_path / "bundle", verify=False)
+    text = (tmp_path / "bundle" / "manifest.json").read_text()
+    assert str(tmp_path.parent) not in text
+    assert json.loads(text)["created_by"].startswith("llava-edge ")
+    assert pipeline.LLM in text
