@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..runtime.engine import Model, load
 from ..runtime.errors import OptionError
+from ..runtime.model import Model, load
 
 MAX_TOKENS = 16
 """Answers of the demo set are a word or two."""

@@ -30,7 +30,7 @@ def ask(
     context: arguments.ContextOption = 0,
 ) -> None:
     """Answer one question about pictures; the text goes to stdout, statistics to stderr."""
-    from ..runtime.engine import load
+    from ..runtime.model import load
     from .progress import Bar, note, statistics
 
     *images, question = words

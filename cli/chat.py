@@ -17,7 +17,7 @@ from . import arguments
 if TYPE_CHECKING:
     from ..runtime.answer import EncodedImage
     from ..runtime.chat import Chat
-    from ..runtime.engine import Model
+    from ..runtime.model import Model
 
 HELP = """\
 /image PATH   add a picture to the next question
@@ -43,7 +43,7 @@ def chat(
     context: arguments.ContextOption = 0,
 ) -> None:
     """Talk about pictures. Ctrl-C ends an answer and keeps the conversation; twice leaves."""
-    from ..runtime.engine import load
+    from ..runtime.model import load
     from ..runtime.options import GenerationOptions
 
     settings = {

@@ -10,7 +10,7 @@ import typer
 from ..runtime.errors import LlavaEdgeError
 from . import ask, benchmark, chat, export, quantize, show, tiles, train, verify
 
-_USAGE_ERRORS = next(one for one in typer.BadParameter.__mro__ if one.__name__ == "ClickException")
+_USAGE_ERRORS: type[Exception] = next(one for one in typer.BadParameter.__mro__ if one.__name__ == "ClickException")
 """click's base of usage errors, wherever this typer has it: newer releases carry click inside."""
 
 app = typer.Typer(

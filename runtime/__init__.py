@@ -14,7 +14,7 @@ from .options import GenerationOptions, LoadOptions
 if TYPE_CHECKING:
     from .answer import Answer, EncodedImage, Timings
     from .chat import Chat
-    from .engine import Model, load
+    from .model import Model, load
 
 __all__ = [
     "Answer",
@@ -34,9 +34,9 @@ _LAZY = {
     "Answer": "answer",
     "Chat": "chat",
     "EncodedImage": "answer",
-    "Model": "engine",
+    "Model": "model",
     "Timings": "answer",
-    "load": "engine",
+    "load": "model",
 }
 
 

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .answer import Answer, EncodedImage, Timings
+from .engine import Engine, ImageInput
 from .errors import OptionError
 from .generation import Run, generate, new_run, room_for_answer
-from .images import ImageSource, Picture
+from .images import Picture
 from .kv_cache import Progress
 from .options import GenerationOptions, make_options
 from .segments import Segment, build_segments, total_positions
 from .template import TemplateMessage, render
-
-if TYPE_CHECKING:
-    from .engine import Model
-
-ImageInput = ImageSource | Picture | EncodedImage
-"""What a question may be about: a path, file bytes, a Pillow image, or one encoded before."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +26,14 @@ class Turn:
 
 
 class Chat:
-    """A conversation with a model. Made by ``Model.chat``.
+    """A conversation. Made by ``Model.chat``.
 
     Turns are added only when an answer came: an error, or a cancel before the first token, leaves
     the conversation as it was.
     """
 
-    def __init__(self, model: Model, *, system: str | None = None) -> None:
-        self._model = model
+    def __init__(self, engine: Engine, *, system: str | None = None) -> None:
+        self._engine = engine
         self._system = system
         self._turns: list[Turn] = []
         self._answer: Answer | None = None
@@ -90,24 +85,24 @@ class Chat:
         """
         settings: GenerationOptions = make_options(GenerationOptions, **options)
         run = new_run(settings)
-        with self._model.answering():
-            pictures = [self._model.open_image(one) for one in images]
+        with self._engine.answering():
+            pictures = [self._engine.open_image(one) for one in images]
             question_turn = TemplateMessage("user", question, len(pictures))
             segments = self.plan(question_turn, pictures)
-            room_for_answer(segments, self._model.context_limit, settings)
-            encoded = self._model.encode_all(pictures, on_progress=on_encode, cancelled=cancelled, run=run)
+            room_for_answer(segments, self._engine.context_limit, settings)
+            encoded = self._engine.encode_all(pictures, on_progress=on_encode, cancelled=cancelled, run=run)
             self._answer = None
             turn = Turn(question_turn, tuple(encoded or ()))
             broken = False
             try:
                 if encoded is not None:
                     yield from generate(
-                        self._model.llm,
-                        self._model.cache,
+                        self._engine.llm,
+                        self._engine.cache,
                         segments,
                         {one.key: one.embeddings for one in self._images(turn)},
                         options=settings,
-                        limit=self._model.context_limit,
+                        limit=self._engine.context_limit,
                         run=run,
                         on_progress=on_prefill,
                         cancelled=cancelled,
@@ -128,11 +123,11 @@ class Chat:
 
     def plan(self, question: TemplateMessage, pictures: Sequence[Picture | EncodedImage]) -> list[Segment]:
         """The segments of a prompt that ends with ``question``, known before anything is encoded."""
-        spec = self._model.manifest.template
+        spec = self._engine.manifest.template
         pieces = render(spec, [*(turn.message for turn in self._turns), question])
         earlier = [one.segment for turn in self._turns for one in turn.images]
-        new = [self._model.image_segment(one) for one in pictures]
-        return build_segments(pieces, [*earlier, *new], spec=spec, tokenize=self._model.llm.tokenize)
+        new = [self._engine.image_segment(one) for one in pictures]
+        return build_segments(pieces, [*earlier, *new], spec=spec, tokenize=self._engine.llm.tokenize)
 
     def _images(self, turn: Turn) -> list[EncodedImage]:
         return [one for each in [*self._turns, turn] for one in each.images]
@@ -148,7 +143,7 @@ class Chat:
             image_tokens=tuple(one.layout.image_tokens for one in images),
             cached_tokens=run.cached_tokens,
             seed=run.seed,
-            timings=Timings(self._model.load_seconds, run.encode, run.prefill, run.decode, run.first_token),
+            timings=Timings(self._engine.load_seconds, run.encode, run.prefill, run.decode, run.first_token),
         )
         if run.finish_reason != "cancel" or run.tokens:
             self._turns += [turn, Turn(TemplateMessage("assistant", text))]

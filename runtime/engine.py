@@ -1,42 +1,34 @@
-"""The engine: owns the vision session and the language model, and answers."""
+"""The engine: owns the vision session and the language model, and turns pictures into embeddings."""
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Self
 
-from .answer import Answer, EncodedImage
-from .bundle import Bundle, demo_bundle
-from .chat import Chat, ImageInput
+from .answer import EncodedImage
+from .bundle import Bundle
 from .errors import BundleError, BusyError, Cancelled, OptionError
 from .generation import Run
-from .images import Picture, load_picture
+from .images import ImageSource, Picture, load_picture
 from .kv_cache import KvCache, Progress
 from .llm import Llm
 from .manifest import Manifest
-from .options import LoadOptions, make_options
+from .options import LoadOptions
 from .pack import pack
 from .segments import ImageSegment
 from .tiles import Layout, cut_tiles, lay_out, normalise
 from .vision import VisionEncoder
 
-
-def load(path: str | os.PathLike[str] | None = None, **options: Any) -> Model:
-    """Load a bundle; without ``path`` the demo model that ships in the package.
-
-    ``options`` are those of :class:`LoadOptions`. Raises BundleError, OptionError, NativeError,
-    and MissingExtraError where onnxruntime is not installed.
-    """
-    return Model(Bundle.open(path or demo_bundle()), make_options(LoadOptions, **options))
+ImageInput = ImageSource | Picture | EncodedImage
+"""What a question may be about: a path, file bytes, a Pillow image, or one encoded before."""
 
 
-class Model:
-    """A loaded bundle. Answers one request at a time; close it, or use it in a ``with`` block."""
+class Engine:
+    """A loaded bundle: vision session, language model and what its cache holds. One request at a time."""
 
     def __init__(self, bundle: Bundle, options: LoadOptions) -> None:
         began = time.perf_counter()
@@ -59,7 +51,7 @@ class Model:
         self._check_llm(manifest)
         self.load_seconds = time.perf_counter() - began
 
-    def __enter__(self) -> Model:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -80,14 +72,6 @@ class Model:
     def context_limit(self) -> int:
         """Positions that prompt and answer may take together."""
         return self.options.context or self.llm.context_limit
-
-    def chat(self, *, system: str | None = None) -> Chat:
-        """Start a conversation. Its prefilled part is kept as long as no other one is asked."""
-        return Chat(self, system=system)
-
-    def ask(self, question: str, images: Sequence[ImageInput] = (), **options: Any) -> Answer:
-        """Answer one question about ``images``, outside any conversation."""
-        return self.chat().generate(question, images=images, **options)
 
     def encode_image(
         self,

@@ -12,8 +12,8 @@ from PIL import Image
 
 from .answer import EncodedImage
 from .config import Geometry
-from .engine import Model, load
 from .images import load_picture
+from .model import Model, load
 from .pack import pack
 from .template import TemplateMessage
 from .tiles import cut_tiles, lay_out, normalise

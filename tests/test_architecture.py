@@ -61,7 +61,7 @@ def test_only_llm_imports_llama_cpp() -> None:
 
 
 @pytest.mark.parametrize(
-    "statement", ["import llava_edge.runtime", "import llava_edge.runtime.engine", "import llava_edge.cli.main"]
+    "statement", ["import llava_edge.runtime", "import llava_edge.runtime.model", "import llava_edge.cli.main"]
 )
 def test_imports_stay_light(statement: str) -> None:
     """In a fresh interpreter: neither torch nor transformers, nor what belongs to export."""

@@ -1,0 +1,34 @@
+"""The way in: a bundle is loaded, and asked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from .answer import Answer
+from .bundle import Bundle, demo_bundle
+from .chat import Chat
+from .engine import Engine, ImageInput
+from .options import LoadOptions, make_options
+
+
+def load(path: str | os.PathLike[str] | None = None, **options: Any) -> Model:
+    """Load a bundle; without ``path`` the demo model that ships in the package.
+
+    ``options`` are those of :class:`LoadOptions`. Raises BundleError, OptionError, NativeError,
+    and MissingExtraError where onnxruntime is not installed.
+    """
+    return Model(Bundle.open(path or demo_bundle()), make_options(LoadOptions, **options))
+
+
+class Model(Engine):
+    """A loaded bundle that answers. Close it, or use it in a ``with`` block."""
+
+    def chat(self, *, system: str | None = None) -> Chat:
+        """Start a conversation. Its prefilled part is kept as long as no other one is asked."""
+        return Chat(self, system=system)
+
+    def ask(self, question: str, images: Sequence[ImageInput] = (), **options: Any) -> Answer:
+        """Answer one question about ``images``, outside any conversation."""
+        return self.chat().generate(question, images=images, **options)
