@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import BundleError, StorageError
-from .manifest import FileEntry, Manifest
+from .manifest import FileEntry, Manifest, TemplateSpec
 
 MANIFEST = "manifest.json"
 HASH_ON_OPEN = 64 * 2**20
@@ -49,6 +49,7 @@ class Bundle:
             )
         manifest = Manifest.from_json(_read_manifest(folder), where=str(folder / MANIFEST))
         _check_names(folder, manifest)
+        _check_tokens(folder, manifest.template)
         for entry in manifest.files:
             _check_file(folder / entry.name, entry, hashed=hash_all or entry.size <= HASH_ON_OPEN)
         return Bundle(folder, manifest)
@@ -174,6 +175,13 @@ def _check_names(folder: Path, manifest: Manifest) -> None:
         _refuse_file(folder, f"the files {', '.join(missing)}", "none of them" if missing[1:] else "none")
     if extra := sorted(present - set(listed)):
         _refuse_file(folder, "only the files the manifest lists", f"also {', '.join(extra)}")
+
+
+def _check_tokens(folder: Path, template: TemplateSpec) -> None:
+    """Refuse a template that names control tokens without an id."""
+    named = {*template.stop_tokens, *([template.bos_token] if template.add_bos else [])}
+    if unknown := sorted(named - set(template.special_tokens)):
+        _refuse_file(folder / MANIFEST, "an id for every stop token and BOS", f"none for {', '.join(unknown)}")
 
 
 def _check_file(path: Path, entry: FileEntry, *, hashed: bool) -> None:

@@ -45,8 +45,13 @@ class Engine:
             threads=options.threads or None,
             providers=options.providers or None,
         )
-        prefixed = manifest.template.space_prefix != "none"
-        self.llm = Llm(bundle.llm_path, options=options, space_prefixed=prefixed)
+        template = manifest.template
+        self.llm = Llm(
+            bundle.llm_path,
+            options=options,
+            space_prefixed=template.space_prefix != "none",
+            stop_tokens=[template.special_tokens[one] for one in template.stop_tokens],
+        )
         self.cache = KvCache(self.llm, batch=options.batch)
         self._check_llm(manifest)
         self.load_seconds = time.perf_counter() - began

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,12 @@ def _keep_log(level: int, text: bytes, _: Any) -> None:
 class Llm:
     """One GGUF model and its context. Not safe to use from two threads at once."""
 
-    def __init__(self, path: Path, *, options: LoadOptions, space_prefixed: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, options: LoadOptions, space_prefixed: bool = False, stop_tokens: Collection[int] = ()
+    ) -> None:
         """Load ``path``. ``space_prefixed`` drops the leading space of an answer's first token.
+
+        ``stop_tokens`` end an answer, besides those that the GGUF file itself marks.
 
         The leading space of SentencePiece vocabularies is switched off in the tokenizer, because
         ``segments`` puts it where the reference has it. Raises :class:`NativeError`.
@@ -47,6 +51,7 @@ class Llm:
         start_native()
         self._options = options
         self._space_prefixed = space_prefixed
+        self._stop_tokens = frozenset(stop_tokens)
         self._context: Any = None
         self._batch: Any = None
         self._model: Any = _load_model(path, options)
@@ -91,7 +96,7 @@ class Llm:
 
     def is_end(self, token: int) -> bool:
         """Whether ``token`` ends a generation (EOS, end of turn)."""
-        return bool(lib.llama_vocab_is_eog(self._vocab, token))
+        return token in self._stop_tokens or bool(lib.llama_vocab_is_eog(self._vocab, token))
 
     # --- context ---
 

@@ -29,7 +29,9 @@ def manifest() -> Manifest:
         source=Source("somewhere", "transformers", "LlavaNextForConditionalGeneration", "00"),
         geometry=Geometry(28, 14, ((28, 56), (56, 28)), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
         merge_type="spatial_unpad",
-        template=TemplateSpec("{{ messages }}", "list", "<image>", "<s>", "</s>", True, {"<s>": 1}, ("</s>",), "none"),
+        template=TemplateSpec(
+            "{{ messages }}", "list", "<image>", "<s>", "</s>", True, {"<s>": 1, "</s>": 2}, ("</s>",), "none"
+        ),
         vision=VisionPart("vision.onnx", "f32", 4, 0.0),
         llm=LlmPart("llm.gguf", "f16", "llama", 4, 2048),
         newline="newline.npy",
@@ -116,6 +118,8 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "two dots": (rename_in_manifest(".."), "plain file names"),
     "an absolute path": (rename_in_manifest("/etc/passwd"), "plain file names"),
     "a Windows path": (rename_in_manifest("C:\\llm.gguf"), "plain file names"),
+    "a stop token without an id": (edit(lambda raw: raw["template"].update(stop_tokens=["<x>"])), "none for <x>"),
+    "a BOS without an id": (edit(lambda raw: raw["template"].update(bos_token="<b>")), "none for <b>"),
     "a used file not listed": (edit(lambda raw: raw["llm"].update(file="other.gguf")), "other.gguf not listed"),
 }
 

@@ -153,6 +153,14 @@ def test_end_token_stops_and_is_not_part_of_the_answer(model: Model, monkeypatch
     assert answer.tokens == tokens[: tokens.index(tokens[3])]
 
 
+def test_stop_tokens_of_the_manifest_end_an_answer(model: Model, tiny_bundle: Path) -> None:
+    tokens = model.ask("What is this?", [picture(1)], max_tokens=5).tokens
+    llm = Llm(tiny_bundle / "llm.gguf", options=LoadOptions(), stop_tokens=[tokens[3]])
+    assert llm.is_end(tokens[3])
+    assert not model.llm.is_end(tokens[3])
+    llm.close()
+
+
 def count_calls(after: int) -> Callable[[], bool]:
     """False ``after`` times, then True."""
     calls = iter([False] * after)
