@@ -37,8 +37,9 @@ def transformers_settings(raw: dict[str, Any], vision: dict[str, Any]) -> dict[s
     ):
         if raw.get(key) != wanted:
             _refuse(f"{key} {wanted} in config.json", repr(raw.get(key)), "this checkpoint can't be exported")
-    if raw.get("mm_use_im_start_end"):
-        _refuse("no image start and end tokens", "mm_use_im_start_end", "this checkpoint can't be exported")
+    for key in ("mm_use_im_start_end", "mm_resampler_type"):
+        if raw.get(key):
+            _refuse(f"no {key} in config.json", repr(raw[key]), "this checkpoint can't be exported")
     outer = ("mm_", "image_", "tune_", "architectures", "model_type", "tokenizer_")
     text = {key: value for key, value in raw.items() if not key.startswith(outer)}
     text["model_type"] = TEXT_TYPES[raw["architectures"][0]]

@@ -36,9 +36,13 @@ GREEDY_TOKENS = 32
 def reference_values(
     checkpoint: Checkpoint, geometry: Geometry, tokenizer: Any, spec: TemplateSpec, *, llm: bool = True
 ) -> Values:
-    """Compute the arrays of ``parity.npz`` (their names and shapes are in ``docs``' bundle page).
+    """Compute the arrays of ``parity.npz``, on the built-in picture and question.
 
-    ``llm=False``, or too little memory, leaves ``logprobs``, ``greedy`` and ``margins`` out.
+    ``pixels`` (every ``pixels_stride``-th normalised value), ``tiles_sha256`` (of the uint8 tiles),
+    ``features`` (K, dim) at ``feature_index`` (K, 2: tile, position), ``embeddings`` (K, dim) at
+    ``embedding_index`` of ``embedding_count``, ``prompt_ids`` (-1 where the picture is) and, unless
+    ``llm`` is false or memory too little, ``logprobs`` (vocab,) of the first answer token, the
+    ``greedy`` tokens and their top-2 ``margins`` in nats.
     """
     processor = image_processor(checkpoint, geometry)
     picture = built_in_picture(geometry)

@@ -114,7 +114,8 @@ REFUSED_ORIGINAL = [
     ({"mm_vision_select_feature": "cls_patch"}, "mm_vision_select_feature"),
     ({"image_aspect_ratio": "anyres_max_9"}, "anyres"),
     ({"image_grid_pinpoints": "everything"}, "image_grid_pinpoints"),
-    ({"mm_use_im_start_end": True}, "start and end"),
+    ({"mm_use_im_start_end": True}, "mm_use_im_start_end"),
+    ({"mm_resampler_type": "spatial_pool"}, "mm_resampler_type"),
 ]
 
 

@@ -81,8 +81,13 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
         said = open_from(endpoint, tmp_path / "home", "someone/nothing")
     assert said.startswith("CheckpointError expected the hub to serve someone/nothing")
     assert "\n" not in said
-    unreachable = open_from("http://127.0.0.1:9", tmp_path / "home", "someone/nothing")
-    assert unreachable.startswith("CheckpointError")
+
+
+@pytest.mark.slow
+def test_no_network(tmp_path: Path) -> None:
+    said = open_from("http://127.0.0.1:9", tmp_path / "home", "someone/nothing")
+    assert said.startswith("CheckpointError")
+    assert "give a local folder" in said
 
 
 @pytest.mark.parametrize("source", ["", ".", "./nothing/here", "../up", "a b/c", "one/two/three", "/etc/nothing"])

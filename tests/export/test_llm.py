@@ -61,7 +61,7 @@ ROPES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("rope", ROPES, ids=[rope["rope_type"] for rope in ROPES])
+@pytest.mark.parametrize("rope", ROPES, ids=["linear", "llama3", "yarn"])
 def test_scaled_rope(rope: dict[str, Any], tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "c", text={"rope_parameters": rope})
     path = write(folder, tmp_path / "llm.gguf", "f32")

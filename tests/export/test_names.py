@@ -17,9 +17,7 @@ NEEDS = Needs(layers=1, vision_layers=1)
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_tensor_has_its_canonical_name(
-    family: str, layout: str, shared_checkpoint: Callable[..., Path]
-) -> None:
+def test_every_tensor_has_its_canonical_name(family: str, layout: str, shared_checkpoint: Callable[..., Path]) -> None:
     from transformers import LlavaNextForConditionalGeneration
 
     checkpoint = open_checkpoint(str(shared_checkpoint(family, layout)))
