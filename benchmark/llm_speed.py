@@ -41,8 +41,7 @@ class BareLoop:
         settings.n_ctx, settings.n_batch, settings.n_ubatch = 2048, options.batch, options.micro_batch
         settings.n_threads = settings.n_threads_batch = threads
         settings.n_seq_max, settings.no_perf = 1, True
-        if options.flash_attention is not None:
-            settings.flash_attn_type = int(options.flash_attention)
+        settings.flash_attn_type = int(bool(options.flash_attention))
         self._context = lib.llama_init_from_model(self._model, settings)
         self._batch = lib.llama_batch_init(options.batch, 0, 1)
         self._size = options.batch
@@ -135,9 +134,9 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--micro-batch", type=int, default=512)
-    parser.add_argument("--flash-attention", choices=("auto", "on", "off"), default="auto")
+    parser.add_argument("--flash-attention", choices=("on", "off"), default="off")
     arguments = parser.parse_args()
-    flash = {"auto": None, "on": True, "off": False}[arguments.flash_attention]
+    flash = arguments.flash_attention == "on"
     options = make_options(
         LoadOptions, threads=arguments.threads, micro_batch=arguments.micro_batch, flash_attention=flash
     )

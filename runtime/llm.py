@@ -128,8 +128,11 @@ class Llm:
         parameters.n_seq_max = 1
         parameters.n_threads = parameters.n_threads_batch = self.threads
         parameters.no_perf = True
-        if self._options.flash_attention is not None:
-            parameters.flash_attn_type = int(self._options.flash_attention)
+        wanted = self._options.flash_attention
+        if wanted is None and not lib.llama_supports_gpu_offload():
+            wanted = False
+        if wanted is not None:
+            parameters.flash_attn_type = int(wanted)
         context = lib.llama_init_from_model(self._model, parameters)
         if not context:
             raise native_error(f"memory for a context of {positions} positions", "choose a smaller context")
