@@ -240,6 +240,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="vision_speed", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True, help="an existing folder with 2.5 GB free")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--layers", type=int, default=Shape.layers, help="of the tower; the last is never run")
     parser.add_argument("--busy", action="store_true", help="CPU time of one thread, for a machine with other work")
     arguments = parser.parse_args()
     # A command line may use every room; a module of this one may not, so it asks by name.
@@ -249,6 +250,7 @@ def main() -> None:
         arguments.folder,
         export=export,
         quantize=quantize,
+        shape=Shape(layers=arguments.layers),
         rounds=arguments.rounds,
         busy=arguments.busy,
         on_step=lambda line: print(line, file=sys.stderr, flush=True),
