@@ -4,7 +4,7 @@ All sides get the same seeded weights at the CLIP-L/336 shape and the same 672x6
 five tiles for each. They take turns, round after round in changing order, so that whatever else the
 machine does falls on all of them; read the ratios, not the seconds.
 
-    python -m llava_edge.benchmark.vision_speed --folder /tmp/vision --rounds 5
+    python -m llava_edge.benchmark.vision_speed --folder FOLDER --rounds 5
 
 On a machine that has other work to do add ``--busy``: every side then gets one thread and its CPU
 time is taken instead of wall time. (With more threads than free cores, mtmd's busy-waiting threads
