@@ -92,7 +92,7 @@ def measure(path: Path, *, runs: int, tokens: int, options: LoadOptions) -> dict
     settings = GenerationOptions(max_tokens=tokens, temperature=0.0)
     for _ in range(runs + 1):  # the first run warms up and is thrown away
         cache.clear()
-        ours = _timed(lambda: cache.prefill(segments[:1], {"noise": image}))  # noqa: B023
+        ours = _timed(lambda: cache.prefill(segments[:1], {"noise": image}))
         run = new_run(settings)
         for _ in generate(llm, cache, segments, {"noise": image}, options=settings, limit=2048, run=run):
             pass
