@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import select
 import shutil
 import signal
 import subprocess
@@ -86,7 +87,7 @@ def test_tiles_json_is_the_contract(tmp_path: Path) -> None:
         "image_tokens": layout.image_tokens,
     }
     with Image.open(tmp_path / "seen.png") as overlay:
-        assert min(overlay.size) > 300
+        assert min(overlay.size) > 200
     assert str(layout.image_tokens) in run("tiles", "wide.png", folder=tmp_path).stdout
 
 
@@ -117,7 +118,7 @@ def test_verify_finds_weights_that_were_swapped(tmp_path: Path) -> None:
     write_manifest(bundle, Bundle.open(demo_path()).manifest)
     done = run("verify", bundle)
     assert done.returncode == 1
-    assert "embeddings" in done.stderr
+    assert "got worse" in done.stderr
 
 
 def demo_path() -> Path:
@@ -162,7 +163,8 @@ class Terminal:
         """Read until ``text`` has appeared behind what was waited for before."""
         end = time.monotonic() + seconds
         while text not in self.seen:
-            assert time.monotonic() < end, self.seen
+            ready, _, _ = select.select([self.fd], [], [], max(0.0, end - time.monotonic()))
+            assert ready, f"no {text!r} in {self.seen!r}"
             self.seen += os.read(self.fd, 4096).decode("utf-8", "replace")
         self.seen = self.seen.split(text, 1)[1]
 
@@ -178,13 +180,14 @@ class Terminal:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
-def test_first_interrupt_ends_the_answer_and_keeps_the_conversation() -> None:
-    settings = ("--max-tokens", "1500", "--temperature", "100", "--top-k", "0", "--top-p", "1", "--min-p", "0")
-    terminal = Terminal("chat", SIGN, *settings)
+def test_first_interrupt_ends_the_answer_and_keeps_the_conversation(tiny_bundle: Path) -> None:
+    """On an untrained model, which does not know how to stop."""
+    terminal = Terminal("chat", SIGN, "-m", str(tiny_bundle), "--max-tokens", "900")
     terminal.wait_for("> ")
     terminal.type("What does the sign say?\n")
     terminal.wait_for("say?")
-    time.sleep(1.0)  # into the answer, which at this temperature goes on for a long time
+    terminal.wait_for("\n")
+    assert os.read(terminal.fd, 1)  # the answer has begun
     os.kill(terminal.pid, signal.SIGINT)
     terminal.wait_for("(ended by cancel)")
     terminal.wait_for("> ")
