@@ -172,7 +172,7 @@ class Terminal:
         os.write(self.fd, text.encode())
 
     def finish(self, seconds: float = 60, *, interrupting: bool = False) -> int:
-        """Read to the end and return the exit status; kill what does not end. ``interrupting`` keeps pressing Ctrl-C."""
+        """Read to the end and return the exit status; kill what does not end. ``interrupting`` presses Ctrl-C."""
         end = time.monotonic() + seconds
         while True:
             if interrupting:
