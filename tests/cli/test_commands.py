@@ -156,6 +156,7 @@ class Terminal:
     def __init__(self, *arguments: str) -> None:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:  # pragma: no cover - this is the child
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a test run in the background has it ignored
             os.execv(COMMAND, [COMMAND, *arguments])
         self.seen = ""
 
