@@ -1,0 +1,60 @@
+"""The parts of the model by parameter name: which train, and at which rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+PREFIXES = {
+    "model.multi_modal_projector.": "connector",
+    "model.image_newline": "connector",
+    "model.vision_tower.": "tower",
+    "model.language_model.": "llm",
+    "lm_head.": "llm",
+}
+"""Every parameter of transformers' ``LlavaNextForConditionalGeneration`` begins with one of these."""
+ADAPTER = ".lora_"
+
+
+def part_of(name: str) -> str:
+    """The part a parameter belongs to. Raises ValueError for a name that no part claims."""
+    for prefix, part in PREFIXES.items():
+        if name.startswith(prefix):
+            return part
+    raise ValueError(f"no part claims the parameter {name}")
+
+
+def trains(name: str, rates: Mapping[str, float], *, lora: bool) -> bool:
+    """Whether a parameter trains: its part has a rate, and with LoRA the llm's own weights stay."""
+    part = part_of(name)
+    return part in rates and (not lora or part != "llm" or ADAPTER in name)
+
+
+def freeze(model: nn.Module, rates: Mapping[str, float], *, lora: bool = False) -> None:
+    """Let exactly the parameters of the parts in ``rates`` require gradients."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(trains(name, rates, lora=lora))
+
+
+def parameter_groups(
+    named: Iterable[tuple[str, Any]], rates: Mapping[str, float], *, weight_decay: float
+) -> list[dict[str, Any]]:
+    """Optimizer groups, one a part with its rate, of the parameters that require gradients.
+
+    Raises ValueError where a trainable parameter's part has no rate.
+    """
+    groups: dict[str, list[Any]] = {part: [] for part in rates}
+    for name, parameter in named:
+        if not parameter.requires_grad:
+            continue
+        if part_of(name) not in groups:
+            raise ValueError(f"{name} trains without a rate")
+        groups[part_of(name)].append(parameter)
+    return [
+        {"params": parameters, "lr": rates[part], "weight_decay": weight_decay, "name": part}
+        for part, parameters in groups.items()
+        if parameters
+    ]
