@@ -57,7 +57,7 @@ def read_base(folder: Path, pinpoints: tuple[Pinpoint, ...]) -> Base:
     return Base(processor, geometry, Encoder(spec, plain_tokenizer(tokenizer, spec), image_token), pad)
 
 
-def load_model(folder: Path, stage: StageRecipe, recipe: ReferenceRecipe) -> Any:
+def load_model(folder: Path, stage: StageRecipe) -> Any:
     """transformers' LLaVA-NeXT with the weights of ``folder`` in float32 and the stage's pinpoints.
 
     Frozen parts are turned to the recipe's precision by :func:`shrink_frozen`, trained ones keep
@@ -69,6 +69,9 @@ def load_model(folder: Path, stage: StageRecipe, recipe: ReferenceRecipe) -> Any
     model = LlavaNextForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, **loading_options())
     model.config.image_grid_pinpoints = [list(one) for one in stage.pinpoints]
     model.config.use_cache = False
+    present = {type(module).__name__ for module in model.modules()}
+    # accelerate makes each of these an FSDP unit and fails on CLIPTextEmbeddings, which no LLaVA has
+    model._no_split_modules = sorted(present & set(model._no_split_modules))
     return model
 
 

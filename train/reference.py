@@ -52,7 +52,7 @@ def run_stage(recipe: ReferenceRecipe, stage: StageRecipe, source: Path, folder:
 
     set_seed(recipe.seed)
     base = read_base(source, stage.pinpoints)
-    model = load_model(source, stage, recipe)
+    model = load_model(source, stage)
     lora = recipe.lora if recipe.lora and "llm" in stage.rates else None
     if lora:
         add_adapters(model, lora)

@@ -106,8 +106,13 @@ def last_checkpoint(folder: Path) -> Path | None:
     return None if found is None else Path(found)
 
 
-def training_arguments(recipe: ReferenceRecipe, stage: StageRecipe, folder: Path, *, progress: bool) -> Any:
-    """The recipe's numbers in the Trainer's words. Raises OptionError where batch and devices don't fit."""
+def training_arguments(
+    recipe: ReferenceRecipe, stage: StageRecipe, folder: Path, *, progress: bool, resumable: bool = True
+) -> Any:
+    """The recipe's numbers in the Trainer's words. Raises OptionError where batch and devices don't fit.
+
+    Without ``resumable`` no checkpoints are kept: the Trainer has none for a model sharded at load time.
+    """
     run = recipe.run
     cpu = not torch.accelerator.is_available()
     evaluates = bool(stage.evaluation) and run.evaluation_steps > 0
@@ -136,6 +141,7 @@ def training_arguments(recipe: ReferenceRecipe, stage: StageRecipe, folder: Path
         prediction_loss_only=True,
         logging_steps=run.log_steps,
         logging_nan_inf_filter=False,  # a loss that is not a number must be seen
+        save_strategy="steps" if resumable else "no",
         save_steps=run.save_steps,
         save_total_limit=run.keep,
         eval_strategy="steps" if evaluates else "no",
@@ -158,12 +164,13 @@ def make_trainer(
     progress: bool,
 ) -> ReferenceTrainer:
     """A trainer for one stage that keeps checkpoints and logs below ``folder``."""
+    resumable = not model.is_distributed_loading_by_transformers
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard")  # the Trainer's only way to be told
     return ReferenceTrainer(
         stage=stage,
         seed=recipe.seed,
         model=model,
-        args=training_arguments(recipe, stage, folder / "checkpoints", progress=progress),
+        args=training_arguments(recipe, stage, folder / "checkpoints", progress=progress, resumable=resumable),
         data_collator=collator,
         train_dataset=train,
         eval_dataset=evaluation,
