@@ -126,7 +126,7 @@ def prompt_ids(tokenizer: Any, spec: TemplateSpec, positions: int, *, template: 
     )
     expanded = text.replace(spec.image_token, spec.image_token * positions)
     has_bos = bool(spec.bos_token) and text.startswith(spec.bos_token)
-    ids = tokenizer(expanded, add_special_tokens=not has_bos)["input_ids"]
+    ids = tokenizer(expanded, add_special_tokens=not has_bos, verbose=False)["input_ids"]
     image = tokenizer.convert_tokens_to_ids(spec.image_token)
     return [-1 if token == image else int(token) for token in ids]
 

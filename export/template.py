@@ -80,7 +80,7 @@ def _stop_tokens(folder: Path, vocabulary: Vocabulary) -> tuple[str, ...]:
     path = folder / "generation_config.json"
     ids = read_json(path).get("eos_token_id") if path.is_file() else None
     listed: list[Any] = ids if isinstance(ids, list) else [ids]
-    named = [vocabulary.tokens[one] for one in listed if type(one) is int and 0 <= one < len(vocabulary.tokens)]
+    named = [token for token, index in vocabulary.control.items() if index in listed]
     ends = [token for token in END_OF_TURN if token in vocabulary.control]
     return tuple(dict.fromkeys([vocabulary.tokens[vocabulary.eos], *named, *ends]))
 
@@ -98,7 +98,7 @@ def _content_style(spec: TemplateSpec, folder: Path) -> Literal["list", "string"
             continue
         slots = [index for index, piece in enumerate(pieces) if isinstance(piece, ImageSlot)]
         texts = [piece.text for piece in pieces if isinstance(piece, Plain) and _PROBE in piece.text]
-        if len(slots) == 1 and len(texts) == 1 and "'type'" not in texts[0]:
+        if len(slots) == 1 and len(texts) == 1:
             return style
         reasons.append("the picture or the question is lost")
     return _refuse(f"a chat template in {folder} that places a picture", "; ".join(dict.fromkeys(reasons)))

@@ -122,12 +122,12 @@ def _safetensors_entries(path: Path) -> dict[str, Entry]:
         if name == "__metadata__":
             continue
         try:
-            begin, end = value["data_offsets"]
+            begin, end = map(int, value["data_offsets"])
             dtype, shape = _DTYPES[value["dtype"]], tuple(map(int, value["shape"]))
         except (KeyError, TypeError, ValueError) as error:
             _refuse(f"a float tensor {name} in {path}", f"{value}"[:80], "export full-precision weights", error)
         entries[name] = Entry(path, dtype, shape, start + begin, end - begin)
-        if end - begin != torch.Size(shape).numel() * dtype.itemsize:
+        if begin < 0 or end - begin != torch.Size(shape).numel() * dtype.itemsize:
             _refuse(f"{name} to fill its bytes in {path}", f"{end - begin}", "download the file again")
     needed = max((entry.offset + entry.size for entry in entries.values()), default=start)
     if (size := path.stat().st_size) < needed:

@@ -1,1 +1,1 @@
-"""The reference recipe."""
+"""Training: the reference recipe in PyTorch. Connector first, then everything."""

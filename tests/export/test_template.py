@@ -131,7 +131,7 @@ def test_the_generation_tag_is_not_needed_by_the_runtime(shared_checkpoint: Call
 def test_stop_tokens(tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "c", "vicuna")
     assert make_plan(str(folder)).template.stop_tokens == ("</s>",)
-    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 1]}))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 2, 300, 99999]}))
     assert make_plan(str(folder)).template.stop_tokens == ("</s>", "<s>")
     qwen = make_plan(str(make_checkpoint(tmp_path / "q", "qwen"))).template
     assert qwen.stop_tokens == ("<|im_end|>", "<|endoftext|>")

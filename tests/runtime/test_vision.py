@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from llava_edge.runtime import vision
 from llava_edge.runtime.errors import BundleError, Cancelled, MissingExtraError, NativeError, OptionError
 from llava_edge.runtime.vision import VisionEncoder
 from tiny_vision import TinyShape, make_model, make_pixels, reference_features, relative_error, write_graph
@@ -117,3 +118,23 @@ def test_without_onnxruntime(graph: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingExtraError, match=r'pip install "llava-edge\[cpu\]".*\[cuda\]'):
         VisionEncoder(graph, dim=SHAPE.dim, geometry=SHAPE.geometry)
+
+
+@pytest.mark.parametrize(
+    ("flags", "exact"), [("avx2 fma", True), ("avx2 avx512_vnni", False), ("avx2 avx_vnni", False), ("neon", False)]
+)
+def test_exact_integer_products_only_where_they_overflow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, exact: bool
+) -> None:
+    entries: dict[str, str] = {}
+    options = type("Options", (), {"add_session_config_entry": lambda _, key, value: entries.update({key: value})})
+    runtime = type("Onnxruntime", (), {"SessionOptions": options})
+    (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : fpu {flags}\n")
+    monkeypatch.setattr(vision, "CPU_FLAGS", tmp_path / "cpuinfo")
+    vision._session_options(runtime, None)
+    assert ("session.x64quantprecision" in entries) is exact
+
+
+def test_exact_integer_products_where_nothing_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vision, "CPU_FLAGS", tmp_path / "nothing")
+    assert not vision._saturates()

@@ -1,0 +1,30 @@
+"""The demo's recipe, tokenizer and processor, made once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from llava_edge.train.model import build_processor
+from llava_edge.train.recipe import Recipe, load_recipe
+from llava_edge.train.tokenizer import train_tokenizer
+from transformers import LlavaNextProcessor, PreTrainedTokenizerFast
+
+REPOSITORY = Path(__file__).parents[2]
+RECIPE = REPOSITORY / "train" / "recipes" / "demo.toml"
+HELDOUT = REPOSITORY / "benchmark" / "demo_heldout"
+
+
+@dataclass(frozen=True)
+class Demo:
+    recipe: Recipe
+    tokenizer: PreTrainedTokenizerFast
+    processor: LlavaNextProcessor
+
+
+@pytest.fixture(scope="session")
+def demo() -> Demo:
+    recipe = load_recipe(RECIPE)
+    tokenizer = train_tokenizer(recipe.llm.vocabulary, positions=recipe.llm.positions, scenes=300)
+    return Demo(recipe, tokenizer, build_processor(recipe, tokenizer))
