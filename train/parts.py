@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from torch import nn
+from typing import Any
 
 PREFIXES = {
     "model.multi_modal_projector.": "connector",
@@ -27,16 +24,30 @@ def part_of(name: str) -> str:
     raise ValueError(f"no part claims the parameter {name}")
 
 
-def trains(name: str, rates: Mapping[str, float], *, lora: bool) -> bool:
-    """Whether a parameter trains: its part has a rate, and with LoRA the llm's own weights stay."""
+def trains(name: str, rates: Mapping[str, float], *, lora: bool = False, unreached: tuple[str, ...] = ()) -> bool:
+    """Whether a parameter trains: its part has a rate, and with LoRA the llm's own weights stay.
+
+    Names that begin with one of ``unreached`` get no gradient and never train.
+    """
     part = part_of(name)
-    return part in rates and (not lora or part != "llm" or ADAPTER in name)
+    return part in rates and not name.startswith(unreached) and (not lora or part != "llm" or ADAPTER in name)
 
 
-def freeze(model: nn.Module, rates: Mapping[str, float], *, lora: bool = False) -> None:
-    """Let exactly the parameters of the parts in ``rates`` require gradients."""
+def unreached(config: Any) -> tuple[str, ...]:
+    """Where names begin that come after the tower's feature layer (layer 24 of 24 and the norm for -2).
+
+    They change nothing and get no gradient; a sharded optimizer can't be resumed with such parameters in it.
+    """
+    layers, feature_layer = config.vision_config.num_hidden_layers, config.vision_feature_layer
+    used = feature_layer if feature_layer >= 0 else layers + 1 + feature_layer
+    return ("model.vision_tower.post_layernorm.", *(f"model.vision_tower.encoder.layers.{n}." for n in range(used, layers)))
+
+
+def freeze(model: Any, rates: Mapping[str, float], *, lora: bool = False) -> None:
+    """Let exactly the parameters of the parts in ``rates`` that can have gradients require them."""
+    beyond = unreached(model.config)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(trains(name, rates, lora=lora))
+        parameter.requires_grad_(trains(name, rates, lora=lora, unreached=beyond))
 
 
 def parameter_groups(

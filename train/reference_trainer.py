@@ -134,7 +134,7 @@ def training_arguments(
         use_cpu=cpu,
         activation_checkpointing=run.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False} if run.gradient_checkpointing else None,
-        ddp_find_unused_parameters=True,  # the tower's last layer comes after the features and gets no gradient
+        ddp_find_unused_parameters=False,  # every batch has a picture, so every trained parameter a gradient
         dataloader_num_workers=run.workers,
         dataloader_pin_memory=not cpu,
         remove_unused_columns=False,
