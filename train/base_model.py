@@ -34,7 +34,9 @@ def read_base(folder: Path, pinpoints: tuple[Pinpoint, ...]) -> Base:
 
     if not (folder / "config.json").is_file():
         raise OptionError(
-            expected=f"a checkpoint at {folder}", got="no config.json", fix="assemble it, or set model.base in the recipe"
+            expected=f"a checkpoint at {folder}",
+            got="no config.json",
+            fix="set model.base in the recipe",
         )
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     processor = AutoProcessor.from_pretrained(folder, backend="pil")

@@ -40,7 +40,10 @@ def unreached(config: Any) -> tuple[str, ...]:
     """
     layers, feature_layer = config.vision_config.num_hidden_layers, config.vision_feature_layer
     used = feature_layer if feature_layer >= 0 else layers + 1 + feature_layer
-    return ("model.vision_tower.post_layernorm.", *(f"model.vision_tower.encoder.layers.{n}." for n in range(used, layers)))
+    return (
+        "model.vision_tower.post_layernorm.",
+        *(f"model.vision_tower.encoder.layers.{n}." for n in range(used, layers)),
+    )
 
 
 def freeze(model: Any, rates: Mapping[str, float], *, lora: bool = False) -> None:

@@ -56,7 +56,9 @@ class TarStore:
                 members = [one for one in archive if one.isfile()]
         except (OSError, tarfile.TarError) as error:
             raise OptionError(
-                expected=f"an uncompressed tar at {path}", got=str(error), fix="unpack it, or pack it without compression"
+                expected=f"an uncompressed tar at {path}",
+                got=str(error),
+                fix="unpack it or pack it again",
             ) from error
         self._places = {one.name.removeprefix("./"): (one.offset_data, one.size) for one in members}
 

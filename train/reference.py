@@ -11,7 +11,6 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 from .base_model import Base, load_model, read_base, shrink_frozen
 from .lora import add_adapters, merge_saved
@@ -154,5 +153,3 @@ def _publish(source: Path, output: Path) -> None:
 
 def _is_main() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
-
-

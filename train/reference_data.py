@@ -141,5 +141,3 @@ def cheapest_picture(geometry: Geometry) -> Layout:
     ]
     layouts = [lay_out(size, geometry) for size in strips]
     return min(layouts, key=lambda layout: (layout.tiles, layout.image_tokens))
-
-

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ..runtime.errors import OptionError
 from .strict_table import read_table, read_toml
 
-Part = Literal["connector", "llm", "tower"]
-"""What trains at one rate: the connector with the newline vector, the language model, the vision tower."""
 Sharding = Literal["none", "zero2", "zero3", "fsdp2"]
 Precision = Literal["bf16", "f32"]
 
@@ -82,7 +80,7 @@ class LoraRecipe:
     """Low-rank adapters on the language model instead of its weights, trained at the ``llm`` rate."""
 
     rank: int
-    alpha: float
+    alpha: int
     targets: tuple[str, ...]
     dropout: float = 0.0
 
@@ -170,12 +168,21 @@ def _check_stage(stage: StageRecipe, path: Path) -> None:
         _refuse(f"a warm_up_ratio from 0 to 1 in {where}", str(stage.warm_up_ratio), path)
 
 
+def sharding_named(name: str) -> Sharding:
+    """``name`` as a kind of sharding. Raises :class:`OptionError`."""
+    known: tuple[Sharding, ...] = get_args(Sharding)
+    for one in known:
+        if name == one:
+            return one
+    raise OptionError(expected=f"sharding {', '.join(known)}", got=repr(name), fix="choose one of these")
+
+
 def accumulation(stage: StageRecipe, world_size: int) -> int:
     """Micro-batches a step on each device. Raises :class:`OptionError` where they don't divide the batch."""
     at_once = stage.device_batch * world_size
     if stage.batch % at_once:
         raise OptionError(
-            expected=f"a batch of stage {stage.name!r} that {world_size} devices of {stage.device_batch} samples divide",
+            expected=f"a batch of stage {stage.name!r} in {world_size} devices of {stage.device_batch} samples",
             got=str(stage.batch),
             fix="change batch or device_batch in the recipe, or the number of devices",
         )

@@ -53,12 +53,12 @@ class ReferenceTrainer(Trainer):  # type: ignore[misc]
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW with one group a part, which the Trainer's own two groups by weight decay can't be."""
-        if self.optimizer is None:
+        if getattr(self, "optimizer", None) is None:
             groups = parameter_groups(
                 (model or self.model).named_parameters(), self._stage.rates, weight_decay=self.args.weight_decay
             )
             kind, settings = self.get_optimizer_cls_and_kwargs(self.args)
-            self.optimizer = kind(groups, **settings)
+            self.optimizer: torch.optim.Optimizer = kind(groups, **settings)
         return self.optimizer
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:

@@ -28,7 +28,9 @@ def open_run_folder(folder: Path, recipe: ReferenceRecipe, *, resume: bool) -> N
     if (folder / RECIPE).is_file():
         if not resume:
             raise OptionError(
-                expected=f"no earlier run in {folder}", got="one", fix="add --resume, or remove it or choose another --output"
+                expected=f"no earlier run in {folder}",
+                got="one",
+                fix="add --resume, or choose another --output",
             )
         if changed := _changes(json.loads((folder / RECIPE).read_text(encoding="utf-8")), resolved):
             raise OptionError(

@@ -56,7 +56,9 @@ def encode_chat(encoder: Encoder, conversation: Conversation, image_tokens: Sequ
         start = len(prompt)
         if ids[:start] != prompt:
             raise SampleError(
-                conversation.id, expected="a chat template that extends its own prompt", got=f"other ids in turn {index}"
+                conversation.id,
+                expected="a chat template that extends its own prompt",
+                got=f"other ids in turn {index}",
             )
         end = next((place for place in range(start, len(ids)) if ids[place] in stops), None)
         if end is None:

@@ -19,7 +19,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise OptionError(expected=f"a recipe at {path}", got=error.strerror or str(error), fix="check --config") from None
+        raise OptionError(
+            expected=f"a recipe at {path}", got=error.strerror or str(error), fix="check --config"
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise OptionError(expected=f"TOML in {path}", got=str(error), fix="correct the recipe") from None
 
