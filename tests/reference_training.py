@@ -56,14 +56,21 @@ def stage(folder: Path, **changes: Any) -> dict[str, Any]:
 
 def write_recipe(path: Path, base: Path, stages: list[dict[str, Any]], **changes: Any) -> Path:
     """A recipe file. ``changes`` are top-level tables; ``run`` is merged with small defaults."""
-    import tomli_w
-
     run = {"precision": "f32", "save_steps": 2, **changes.pop("run", {})}
     recipe = {
         "name": "tiny", "seed": 3, "model": {"base": str(base)}, "run": run, "hardware": HARDWARE, "stages": stages,
     }  # fmt: skip
-    path.write_text(tomli_w.dumps({**recipe, **changes}))
+    path.write_text("".join(f"{key} = {_toml(value)}\n" for key, value in {**recipe, **changes}.items()))
     return path
+
+
+def _toml(value: Any) -> str:
+    """A value in TOML's inline spelling, which is JSON's but for tables."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_toml(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value)
 
 
 def command(config: Path, output: Path, *more: str) -> list[str]:
