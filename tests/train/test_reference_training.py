@@ -186,13 +186,14 @@ def test_killed_twice_and_resumed_equals_an_uninterrupted_run(place: Path, tmp_p
     """Bit for bit: losses, gradient norms and weights, over two epochs with accumulation and dropout."""
     two_epochs = stage(place, epochs=2.0, batch=4, device_batch=2)
     lora = {"rank": 4, "alpha": 8, "targets": ["q_proj", "v_proj"], "dropout": 0.1}
-    for name, more in (("full", {}), ("lora", {"lora": lora})):
+    kinds: list[tuple[str, dict[str, Any], list[int]]] = [("full", {}, [3, 5]), ("lora", {"lora": lora}, [5])]
+    for name, more, kills in kinds:
         config = write_recipe(tmp_path / f"{name}.toml", place / "base", [two_epochs], **more)
         whole, cut = tmp_path / f"{name}-whole", tmp_path / f"{name}-cut"
         undisturbed = start(command(config, whole))
         log = cut.with_name(cut.name + ".work") / "stage-1-everything" / "loss.csv"
-        kill_after(command(config, cut), log, 3)
-        kill_after(command(config, cut, "--resume"), log, 5)
+        for number, rows in enumerate(kills):
+            kill_after(command(config, cut, *["--resume"] * bool(number)), log, rows)
         resumed = start(command(config, cut, "--resume"))
         assert resumed.wait(120) == 0, resumed.communicate()[0]
         assert undisturbed.wait(120) == 0, undisturbed.communicate()[0]
