@@ -171,9 +171,7 @@ def make_dataset(base: Any, folder: Path, **settings: Any) -> ReferenceDataset:
     sources = open_sources([DataRecipe(str(folder / "samples.json"), str(folder / "images"))])
     index = index_samples(sources, base.geometry, fatal=True, fingerprint="")
     defaults: dict[str, Any] = {"prompt": "chat", "sequence_length": 400}
-    return ReferenceDataset(
-        index, sources, encoder=base.encoder, geometry=base.geometry, **{**defaults, **settings}
-    )
+    return ReferenceDataset(index, sources, encoder=base.encoder, geometry=base.geometry, **{**defaults, **settings})
 
 
 @pytest.fixture(scope="module")
@@ -181,9 +179,7 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_base(tmp_path_factory.mktemp("base") / "base")
 
 
-def test_a_picture_damaged_behind_its_header(
-    data: Path, base_folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_picture_damaged_behind_its_header(data: Path, base_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = data / "images" / "2.png"  # now a JPEG, whose name does not matter
     Image.effect_noise((90, 70), 80).save(path, format="JPEG")
     path.write_bytes(path.read_bytes()[:-900])  # the header is whole, so the first pass can't see it
@@ -274,5 +270,3 @@ def test_a_text_batch_has_the_loss_it_has_without_the_filler(base_folder: Path) 
     assert torch.allclose(alone, filled, rtol=1e-6)
     filled.backward()
     assert model.model.multi_modal_projector.linear_1.weight.grad.abs().max() == 0  # there, and nothing
-
-

@@ -79,4 +79,3 @@ def test_accelerates_own_sharding_and_its_resuming(place: Path) -> None:
     assert losses(place / "shards", "stage-2-everything") == whole
     one, other = weights(place / "shards-whole"), weights(place / "shards")
     assert all(torch.equal(one[name], other[name]) for name in one)
-

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from checkpoints import make_checkpoint
 from llava_edge.export.pipeline import export_checkpoint
 from llava_edge.runtime import load
 from llava_edge.runtime.errors import OptionError
@@ -20,6 +21,8 @@ from llava_edge.train.reference_recipe import load_reference_recipe
 from llava_edge.train.reference_trainer import COMPLETE, last_checkpoint
 from llava_edge.train.saved_weights import load_saved_weights
 from reference_training import (
+    SMALL_TEXT,
+    SMALL_VISION,
     command,
     losses,
     small_base,
@@ -146,12 +149,14 @@ def test_a_second_start_needs_resume_and_the_same_recipe(place: Path, trained: P
         run(tmp_path / "changed.toml", trained, resume=True)
 
 
-def test_weights_come_back_by_their_names_in_memory(place: Path, tmp_path: Path) -> None:
-    """What transformers' own resuming does not do: the tower is saved under other names."""
-    model = LlavaNextForConditionalGeneration.from_pretrained(place / "base", dtype=torch.float32)
-    model.save_pretrained(tmp_path)
+@pytest.mark.parametrize("layout", ["transformers", "transformers-old"])
+def test_weights_come_back_by_their_names_in_memory(layout: str, tmp_path: Path) -> None:
+    """What transformers' own resuming does not do: tensors are saved under the names of the base."""
+    make_checkpoint(tmp_path / "base", layout=layout, text=SMALL_TEXT, vision=SMALL_VISION)
+    model = LlavaNextForConditionalGeneration.from_pretrained(tmp_path / "base", dtype=torch.float32)
+    model.save_pretrained(tmp_path / "saved")
     fresh = LlavaNextForConditionalGeneration(model.config)
-    load_saved_weights(fresh, tmp_path)
+    load_saved_weights(fresh, tmp_path / "saved")
     for (name, one), (_, other) in zip(model.named_parameters(), fresh.named_parameters(), strict=True):
         assert torch.equal(one, other), name
 
