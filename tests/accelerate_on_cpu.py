@@ -23,9 +23,9 @@ def main() -> None:
             accelerate.state.PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
 
     accelerate.state.PartialState.__init__ = believing
-    from llava_edge.train import base_model, reference
+    from llava_edge.train import reference, sharded_loading
 
-    base_model.loading_options = dict
+    sharded_loading.loading_options = dict
     reference.run(Path(sys.argv[1]), Path(sys.argv[2]), resume="--resume" in sys.argv)
 
 

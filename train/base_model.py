@@ -12,7 +12,7 @@ from ..runtime.errors import OptionError
 from .prompt import plain_tokenizer, read_template_spec
 from .reference_recipe import ReferenceRecipe, StageRecipe
 from .sequences import Encoder
-from .sharded_loading import loading_options
+from .sharded_loading import load_sharded, waits_for_weights
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,7 @@ def load_model(folder: Path, stage: StageRecipe) -> Any:
     Frozen parts are turned to the recipe's precision by :func:`shrink_frozen`, trained ones keep
     float32: the optimizer's steps are often smaller than what bf16 can add to a weight.
     """
-    import torch
-    from transformers import LlavaNextForConditionalGeneration
-
-    model = LlavaNextForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, **loading_options())
+    model = load_sharded(folder)
     model.config.image_grid_pinpoints = [list(one) for one in stage.pinpoints]
     model.config.use_cache = False
     present = {type(module).__name__ for module in model.modules()}
@@ -84,7 +81,9 @@ def shrink_frozen(model: Any, recipe: ReferenceRecipe) -> None:
     if recipe.run.precision == "bf16":
         for parameter in model.parameters():
             if not parameter.requires_grad:
-                parameter.data = parameter.data.to(torch.bfloat16)
+                empty = waits_for_weights()  # then there is nothing yet to convert
+                half = torch.bfloat16
+                parameter.data = torch.empty_like(parameter, dtype=half) if empty else parameter.data.to(half)
 
 
 def _check_pinpoints(geometry: Geometry) -> None:

@@ -47,8 +47,10 @@ def run(config: Path, output: Path, *, resume: bool = False) -> None:
 
 def run_stage(recipe: ReferenceRecipe, stage: StageRecipe, source: Path, folder: Path) -> None:
     """Train one stage from the checkpoint ``source``; leave its own in ``folder``/model."""
+    from accelerate import PartialState
     from transformers import set_seed
 
+    PartialState()  # joins the processes: from here on only one of them reads weights where the config says so
     set_seed(recipe.seed)
     base = read_base(source, stage.pinpoints)
     model = load_model(source, stage)

@@ -205,3 +205,16 @@ def test_the_command_refuses_in_one_line(arguments: list[str], said: str) -> Non
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
     assert said in line
+
+
+def test_the_documented_plan_is_the_printed_one(plans: dict[str, TrainingPlan]) -> None:
+    page = (RECIPES.parents[1] / "docs" / "training.md").read_text()
+    assert plan_table(plans["llama3-8b"]) in page
+    for name, devices in (("llama3-8b-lora", 1), ("llama3-8b", 8), ("qwen1.5-72b", 64), ("qwen1.5-110b", 128)):
+        recipe = load_reference_recipe(RECIPES / f"{name}.toml")
+        cells = []
+        for sharding in ("none", "zero2", "zero3", "fsdp2"):
+            plan = make_plan(recipe, world_size=devices, sharding=sharding_named(sharding))
+            total = plan.stages[1].memory.total / 1e9
+            cells.append(f"{total:,.0f}" + ("" if total <= 80 else " ✗"))
+        assert f"| {name} | {devices} | {' | '.join(cells)} |" in page
