@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..runtime.errors import OptionError, TemplateError
@@ -61,12 +62,18 @@ def plain_tokenizer(tokenizer: Any, spec: TemplateSpec) -> Tokenize:
     for step in _steps(description["pre_tokenizer"], "pretokenizers"):
         if step["type"] == "Metaspace":
             step["prepend_scheme"] = "never"
-    backend = Tokenizer.from_str(json.dumps(description))
+    return PlainTokenizer(Tokenizer.from_str(json.dumps(description)))
 
-    def tokenize(text: str) -> list[int]:
-        return list(backend.encode(text, add_special_tokens=False).ids)
 
-    return tokenize
+@dataclass(frozen=True)
+class PlainTokenizer:
+    """A tokenizer of plain text that can be sent to a worker process."""
+
+    backend: Any
+
+    def __call__(self, text: str) -> list[int]:
+        """The ids of ``text``."""
+        return list(self.backend.encode(text, add_special_tokens=False).ids)
 
 
 def _portable(template: str) -> str:

@@ -191,6 +191,13 @@ def test_a_picture_damaged_behind_its_header(data: Path, base_folder: Path, caps
     assert "sample-2" in capsys.readouterr().err
 
 
+def test_a_dataset_reaches_a_worker_process(data: Path, base_folder: Path) -> None:
+    base = read_base(base_folder, PINPOINTS)
+    dataset = make_dataset(base, data)
+    again = pickle.loads(pickle.dumps(dataset))
+    assert again[0].ids == dataset[0].ids
+
+
 def test_long_samples_are_cut_or_broken(data: Path, base_folder: Path) -> None:
     base = read_base(base_folder, PINPOINTS)
     whole = make_dataset(base, data)[0]
