@@ -25,7 +25,7 @@ def main() -> None:
     accelerate.state.PartialState.__init__ = believing
     from llava_edge.train import reference, sharded_loading
 
-    sharded_loading.loading_options = dict
+    sharded_loading.loading_options = reference.loading_options = dict
     reference.run(Path(sys.argv[1]), Path(sys.argv[2]), resume="--resume" in sys.argv)
 
 

@@ -17,9 +17,17 @@ from .lora import add_adapters, merge_saved
 from .parts import freeze
 from .reference_data import Collator, ReferenceDataset
 from .reference_recipe import DataRecipe, ReferenceRecipe, StageRecipe, load_reference_recipe
-from .reference_trainer import COMPLETE, ReferenceTrainer, last_checkpoint, make_trainer, mark_complete
+from .reference_trainer import (
+    COMPLETE,
+    ReferenceTrainer,
+    last_checkpoint,
+    make_trainer,
+    mark_complete,
+    training_arguments,
+)
 from .run_folder import open_run_folder
 from .sample_index import SampleIndex, data_fingerprint, index_samples, open_sources
+from .sharded_loading import loading_options
 
 
 def run(config: Path, output: Path, *, resume: bool = False) -> None:
@@ -53,6 +61,10 @@ def run_stage(recipe: ReferenceRecipe, stage: StageRecipe, source: Path, folder:
     PartialState()  # joins the processes: from here on only one of them reads weights where the config says so
     set_seed(recipe.seed)
     base = read_base(source, stage.pinpoints)
+    progress = sys.stderr.isatty() and _is_main()
+    resumable = not loading_options()
+    # before the model: DeepSpeed's ZeRO-3 learns from them that it is to shard while loading
+    arguments = training_arguments(recipe, stage, folder / "checkpoints", progress=progress, resumable=resumable)
     model = load_model(source, stage)
     lora = recipe.lora if recipe.lora and "llm" in stage.rates else None
     if lora:
@@ -63,6 +75,7 @@ def run_stage(recipe: ReferenceRecipe, stage: StageRecipe, source: Path, folder:
         recipe,
         stage,
         folder,
+        arguments=arguments,
         model=model,
         processor=base.processor,
         train=_dataset(recipe, stage, stage.data, base, folder / "index.json"),
@@ -70,7 +83,6 @@ def run_stage(recipe: ReferenceRecipe, stage: StageRecipe, source: Path, folder:
         if stage.evaluation
         else None,
         collator=Collator(base.geometry, base.encoder.image_token, base.pad_token),
-        progress=sys.stderr.isatty() and _is_main(),
     )
     checkpoint = _shared_checkpoint(trainer, folder / "checkpoints")
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import Sampler
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -42,14 +42,12 @@ class ReferenceTrainer(Trainer):  # type: ignore[misc]
         """Steps of one modality and of like lengths."""
         dataset = train_dataset or self.train_dataset
         entries = dataset.entries
-        sampler = GroupedSampler(
+        return GroupedSampler(
             [entry.length for entry in entries],
             [entry.images > 0 for entry in entries],
             batch=self._stage.batch,
             seed=self._seed,
         )
-        self.add_callback(_EpochSetter(sampler))
-        return sampler
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW with one group a part, which the Trainer's own two groups by weight decay can't be."""
@@ -74,16 +72,6 @@ class ReferenceTrainer(Trainer):  # type: ignore[misc]
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
             mark_complete(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
-
-
-class _EpochSetter(TrainerCallback):  # type: ignore[misc]
-    """Tells the sampler the epoch, also where the data loader around it was replaced on resuming."""
-
-    def __init__(self, sampler: GroupedSampler) -> None:
-        self._sampler = sampler
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._sampler.set_epoch(int(state.epoch))
 
 
 def mark_complete(folder: Path) -> None:
@@ -156,21 +144,20 @@ def make_trainer(
     stage: StageRecipe,
     folder: Path,
     *,
+    arguments: Any,
     model: Any,
     processor: Any,
     train: ReferenceDataset,
     evaluation: ReferenceDataset | None,
     collator: Collator,
-    progress: bool,
 ) -> ReferenceTrainer:
     """A trainer for one stage that keeps checkpoints and logs below ``folder``."""
-    resumable = not model.is_distributed_loading_by_transformers
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard")  # the Trainer's only way to be told
     return ReferenceTrainer(
         stage=stage,
         seed=recipe.seed,
         model=model,
-        args=training_arguments(recipe, stage, folder / "checkpoints", progress=progress, resumable=resumable),
+        args=arguments,
         data_collator=collator,
         train_dataset=train,
         eval_dataset=evaluation,

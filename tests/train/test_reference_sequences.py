@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,20 @@ import pytest
 from checkpoints import FAMILIES, make_checkpoint
 from llava_edge.export.pipeline import make_plan
 from llava_edge.runtime import load
-from llava_edge.runtime.segments import TextSegment
-from llava_edge.runtime.template import TemplateMessage
+from llava_edge.runtime.segments import TextSegment, build_segments
+from llava_edge.runtime.template import Plain, TemplateMessage
 from llava_edge.train.base_model import read_base
 from llava_edge.train.conversations import Conversation, SampleError
 from llava_edge.train.picture_store import FolderStore
+from llava_edge.train.prompt import plain_tokenizer, read_template_spec
 from llava_edge.train.reference_data import ReferenceDataset
 from llava_edge.train.sample_index import Source, index_samples
 from llava_edge.train.sequences import IGNORED, cut, encode_chat, encode_plain, prompt_ids
 from PIL import Image
 from reference_training import PINPOINTS
+from tokenizers import Tokenizer
+from tokenizers_fixture import sentencepiece_tokenizer
+from transformers import PreTrainedTokenizerFast
 
 MESSAGES = (
     TemplateMessage("user", "What is in these pictures?", 2),
@@ -40,6 +45,30 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_template_is_described_as_export_describes_it(family: str, checkpoints: dict[str, Path]) -> None:
     assert read_base(checkpoints[family], PINPOINTS).encoder.spec == make_plan(str(checkpoints[family])).template
+
+
+TEXTS = ("Hello there", " leading", "two  spaces\n\nlines", "ümlaut 日本 🦙", "", "<s> typed </s>", "1234.5")
+
+
+@pytest.mark.parametrize("prefix", ["every", "first"])
+def test_sentencepiece_spaces_are_the_references(prefix: str) -> None:
+    """Both spellings of the leading space, Prepend and Metaspace; typed control strings are text."""
+    files = sentencepiece_tokenizer(("<image>",), prefix)
+    backend = Tokenizer.from_str(json.dumps(files.tokenizer))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    spec = read_template_spec(tokenizer, chat_template=template, image_token="<image>")
+    assert spec.space_prefix == ("always" if prefix == "every" else "first")
+    tokenize = plain_tokenizer(tokenizer, spec)
+    inside = tokenizer.convert_ids_to_tokens(tokenize("Hello"))  # as behind a control token: no space of its own
+    assert "".join(inside) == "Hello"
+    for text in TEXTS:
+        segments = build_segments([Plain(text)], (), spec=spec, tokenize=tokenize) if text else []
+        ours = [token for one in segments if isinstance(one, TextSegment) for token in one.tokens]
+        if "<s>" in text:
+            assert not {1, 2} & set(ours)
+        else:
+            assert ours == tokenizer(text, add_special_tokens=False)["input_ids"], text
 
 
 def expected_labels(checkpoint: Path, stop: str) -> list[tuple[int, int]]:

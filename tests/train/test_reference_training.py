@@ -15,8 +15,10 @@ from checkpoints import make_checkpoint
 from llava_edge.export.pipeline import export_checkpoint
 from llava_edge.runtime import load
 from llava_edge.runtime.errors import OptionError
+from llava_edge.train.grouping import grouped_order
 from llava_edge.train.parts import freeze, parameter_groups, part_of, unreached
 from llava_edge.train.reference import run
+from llava_edge.train.reference_data import ReferenceDataset
 from llava_edge.train.reference_recipe import load_reference_recipe
 from llava_edge.train.reference_trainer import COMPLETE, last_checkpoint
 from llava_edge.train.saved_weights import load_saved_weights
@@ -188,12 +190,12 @@ def kill_after(arguments: list[str], log: Path, rows: int) -> None:
 
 @pytest.mark.slow
 def test_killed_twice_and_resumed_equals_an_uninterrupted_run(place: Path, tmp_path: Path) -> None:
-    """Bit for bit: losses, gradient norms and weights, over two epochs with accumulation and dropout."""
-    two_epochs = stage(place, epochs=2.0, batch=4, device_batch=2)
+    """Bit for bit: losses, gradient norms and weights; with accumulation, dropout, and a kill inside an epoch."""
+    epochs = stage(place, epochs=3.0)
     lora = {"rank": 4, "alpha": 8, "targets": ["q_proj", "v_proj"], "dropout": 0.1}
-    kinds: list[tuple[str, dict[str, Any], list[int]]] = [("full", {}, [3, 5]), ("lora", {"lora": lora}, [5])]
+    kinds: list[tuple[str, dict[str, Any], list[int]]] = [("full", {}, [3, 7]), ("lora", {"lora": lora}, [7])]
     for name, more, kills in kinds:
-        config = write_recipe(tmp_path / f"{name}.toml", place / "base", [two_epochs], **more)
+        config = write_recipe(tmp_path / f"{name}.toml", place / "base", [epochs], **more)
         whole, cut = tmp_path / f"{name}-whole", tmp_path / f"{name}-cut"
         undisturbed = start(command(config, whole))
         log = cut.with_name(cut.name + ".work") / "stage-1-everything" / "loss.csv"
@@ -204,11 +206,29 @@ def test_killed_twice_and_resumed_equals_an_uninterrupted_run(place: Path, tmp_p
         assert undisturbed.wait(120) == 0, undisturbed.communicate()[0]
         for process in (resumed, undisturbed):
             process.communicate()
-        assert len(losses(whole)) == 8
+        assert len(losses(whole)) == 12
         assert losses(cut) == losses(whole)
         one, other = weights(whole), weights(cut)
         assert set(one) == set(other)
         assert all(torch.equal(one[tensor], other[tensor]) for tensor in one)
+
+
+def test_each_epoch_has_its_own_order(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    read = ReferenceDataset.read
+
+    def recording(self: ReferenceDataset, position: int) -> Any:
+        seen.append(position)
+        return read(self, position)
+
+    monkeypatch.setattr(ReferenceDataset, "read", recording)
+    only = stage(place, rates=CONNECTOR, epochs=2.0)
+    run(write_recipe(tmp_path / "r.toml", place / "base", [only]), tmp_path / "out")
+    index = json.loads((tmp_path / "out.work" / "stage-1-everything" / "index.json").read_text())
+    lengths = [length for *_, length in index["entries"]]
+    pictured = [images > 0 for _, _, images, _ in index["entries"]]
+    expected = [grouped_order(lengths, pictured, batch=4, seed=3, epoch=epoch) for epoch in (0, 1)]
+    assert seen == expected[0] + expected[1]
 
 
 def test_broken_samples_are_fatal_or_skipped(place: Path, tmp_path: Path, capsys: Any) -> None:
