@@ -4,7 +4,7 @@ All sides get the same seeded weights at the CLIP-L/336 shape and the same 672x6
 five tiles for each. They take turns, round after round in changing order, so that whatever else the
 machine does falls on all of them; read the ratios, not the seconds.
 
-    python -m llava_edge.benchmark.vision_speed --folder /tmp/vision --rounds 5
+    python -m llava_edge.benchmark.vision_speed --folder FOLDER --rounds 5
 
 On a machine that has other work to do add ``--busy``: every side then gets one thread and its CPU
 time is taken instead of wall time. (With more threads than free cores, mtmd's busy-waiting threads
@@ -240,6 +240,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="vision_speed", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True, help="an existing folder with 2.5 GB free")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--layers", type=int, default=Shape.layers, help="of the tower; the last is never run")
     parser.add_argument("--busy", action="store_true", help="CPU time of one thread, for a machine with other work")
     arguments = parser.parse_args()
     # A command line may use every room; a module of this one may not, so it asks by name.
@@ -249,6 +250,7 @@ def main() -> None:
         arguments.folder,
         export=export,
         quantize=quantize,
+        shape=Shape(layers=arguments.layers),
         rounds=arguments.rounds,
         busy=arguments.busy,
         on_step=lambda line: print(line, file=sys.stderr, flush=True),

@@ -56,7 +56,7 @@ def ask(
                 sys.stdout.flush()
     answer = chat.answer
     assert answer is not None
-    print(json.dumps(answer.as_dict(), ensure_ascii=False) if as_json else "")
+    print(json.dumps(answer.as_dict(), ensure_ascii=False) if as_json else "", flush=True)
     note(statistics(answer))
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import llama_cpp.llama_cpp as lib
 import numpy as np
 import numpy.typing as npt
+from llama_cpp._ggml import libggml
 
 from .errors import NativeError
 from .options import PENALTY_WINDOW, GenerationOptions, LoadOptions, has_amx, physical_cores
@@ -25,6 +26,7 @@ CONTEXT_STEP = 256
 CONTEXT_GROWTH = 1.5
 """A context that must grow gets this much room, so that a long chat copies its cache seldom."""
 _LOG_ERROR = 4
+_DEVICE_GPU, _DEVICE_INTEGRATED_GPU = 1, 2  # enum ggml_backend_dev_type
 _log_lines: deque[str] = deque(maxlen=8)
 
 
@@ -128,8 +130,11 @@ class Llm:
         parameters.n_seq_max = 1
         parameters.n_threads = parameters.n_threads_batch = self.threads
         parameters.no_perf = True
-        if self._options.flash_attention is not None:
-            parameters.flash_attn_type = int(self._options.flash_attention)
+        wanted = self._options.flash_attention
+        if wanted is None and not has_gpu():
+            wanted = False
+        if wanted is not None:
+            parameters.flash_attn_type = int(wanted)
         context = lib.llama_init_from_model(self._model, parameters)
         if not context:
             raise native_error(f"memory for a context of {positions} positions", "choose a smaller context")
@@ -232,6 +237,13 @@ def start_native() -> None:
     lib.llama_log_set(_keep_log, None)
     lib.llama_backend_init()
     _log_lines.clear()
+
+
+def has_gpu() -> bool:
+    """Whether llama.cpp found a GPU here. Its own "supports offload" says yes for any RPC build."""
+    find = libggml.ggml_backend_dev_by_type
+    find.restype, find.argtypes = ctypes.c_void_p, [ctypes.c_int]
+    return any(find(kind) for kind in (_DEVICE_GPU, _DEVICE_INTEGRATED_GPU))
 
 
 def _load_model(path: Path, options: LoadOptions) -> Any:

@@ -19,7 +19,8 @@ class LoadOptions:
 
     ``threads`` drives decoding, prefill and the vision tower; 0 means one per physical core.
     ``batch`` is positions a prefill call, ``micro_batch`` positions llama.cpp computes at once.
-    ``flash_attention`` None leaves the choice to llama.cpp. ``context`` in positions; 0 sizes it
+    ``flash_attention`` None means llama.cpp's choice on a GPU and off on a CPU, where its kernel
+    moves a long prompt's logits (KL 2e-3) and so breaks parity with the reference. ``context`` in positions; 0 sizes it
     from each prompt, up to the model's limit. ``gpu_layers`` -1 puts all layers on a GPU if the
     build has one. ``providers`` are onnxruntime's names; empty means the best one installed.
     ``repack`` lets llama.cpp rearrange weights at load for faster products; None means yes except

@@ -101,7 +101,7 @@ def _measure_llm(model: Model, values: Values, encoded: EncodedImage) -> dict[st
     answer = model.ask(QUESTION, [encoded], max_tokens=max(len(expected), 1), temperature=0.0)
     return {
         "argmax": float(int(ours.argmax()) == int(reference.argmax())),
-        "logits_kl": float(np.sum(np.exp(reference) * (reference - ours))),
+        "logits_kl": max(0.0, float(np.sum(np.exp(reference) * (reference - ours)))),  # float32 sums to 1 - 1e-8
         "greedy": float(_leading(expected, list(answer.tokens))),
         "greedy_expected": float(_before_near_tie(expected, values["margins"])),
     }

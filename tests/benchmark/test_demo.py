@@ -46,8 +46,8 @@ def test_missing_questions_are_one_line(tmp_path: Path) -> None:
 
 
 def test_the_demo_bundle_sees() -> None:
-    """On a part of the held-out set: well above chance in every type, and signs need tiles."""
-    scores = {one.type: one for one in demo.measure(None, limit=25)}
+    """On the held-out set: well above the best blind guess in every type, and signs need tiles."""
+    scores = {one.type: one for one in demo.measure(None)}
     for score in scores.values():
-        assert score.tiles >= score.chance + 0.2, score
-    assert scores["read"].tiles >= scores["read"].overview + 0.2
+        assert score.tiles >= score.chance + 0.15, score
+    assert scores["read"].tiles >= scores["read"].overview + 0.5

@@ -170,3 +170,17 @@ def greedy(model: Any, inputs: torch.Tensor, count: int) -> tuple[list[int], lis
         margins.append(float(best.values[0] - best.values[1]))
         inputs = torch.cat([inputs, model.get_input_embeddings()(best.indices[:1])[None]], dim=1)
     return tokens, margins
+
+
+def test_first_logits_of_a_long_prompt(exported: Any) -> None:
+    """Rung 5 near the context's end."""
+    checkpoint, bundle = exported("llama3", "transformers")
+    model, _ = reference(checkpoint)
+    turn, seen = TemplateMessage("user", "how many words are here " * 70, 1), picture((150, 150), 5)
+    inputs = prompt(checkpoint, [turn], [seen])
+    with torch.no_grad():
+        expected = model(**inputs).logits[0, -1].log_softmax(-1)
+    with load(bundle) as ours:
+        first = first_logits(ours, turn, ours.encode_image(seen))
+    assert inputs["input_ids"].shape[1] > 700
+    assert float((expected.exp() * (expected - torch.tensor(first).log_softmax(-1))).sum()) <= 1e-4

@@ -407,3 +407,19 @@ def test_prefill_ending_in_a_picture(model: Model) -> None:
 def test_loaded_picture_can_be_given(model: Model) -> None:
     opened = load_picture(picture(1))
     assert model.ask("What is this?", [opened], max_tokens=3).tokens
+
+
+def test_flash_attention_is_off_on_a_cpu_unless_asked_for(tiny_bundle: Path) -> None:
+    """Its CPU kernel for short batches sums in half precision: KL 2e-3 behind thousands of positions."""
+
+    def logits(flash_attention: bool | None) -> np.ndarray:
+        llm = Llm(tiny_bundle / "llm.gguf", options=LoadOptions(flash_attention=flash_attention))
+        llm.ensure_context(512)
+        llm.decode_tokens([index % 400 for index in range(500)], 0, logits=False)
+        llm.decode_tokens([7], 500, logits=True)
+        found = llm.logits()
+        llm.close()
+        return found
+
+    assert np.array_equal(logits(None), logits(False))
+    assert not np.array_equal(logits(None), logits(True))
