@@ -42,7 +42,7 @@ def run(config: Path, output: Path, *, resume: bool = False) -> None:
     recipe = load_reference_recipe(config)
     work = output.with_name(output.name + ".work")
     if _is_main():
-        open_run_folder(work, recipe, resume=resume)
+        open_run_folder(work, recipe, output=output, resume=resume)
     source = ensure_base(recipe)
     for number, stage in enumerate(recipe.stages, start=1):
         folder = work / f"stage-{number}-{stage.name}"

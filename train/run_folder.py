@@ -18,12 +18,14 @@ RECIPE, VERSIONS = "recipe.json", "versions.json"
 PACKAGES = ("llava-edge", "torch", "transformers", "accelerate", "peft", "tokenizers", "numpy", "pillow")
 
 
-def open_run_folder(folder: Path, recipe: ReferenceRecipe, *, resume: bool) -> None:
+def open_run_folder(folder: Path, recipe: ReferenceRecipe, *, output: Path, resume: bool) -> None:
     """Make the run folder with the recipe as resolved and the versions in use.
 
-    Raises :class:`OptionError` where there is a run already and it is not to be resumed, or where
-    it was begun with another recipe.
+    Raises :class:`OptionError` where there is a run already and it is not to be resumed, where it
+    was begun with another recipe, or where ``output`` is something that no run of ours wrote.
     """
+    if output.exists() and not (folder / RECIPE).is_file():
+        raise OptionError(expected=f"nothing at {output} yet", got="something", fix="choose another --output")
     resolved = json.loads(json.dumps(dataclasses.asdict(recipe)))
     if (folder / RECIPE).is_file():
         if not resume:

@@ -142,6 +142,9 @@ def test_the_result_is_exported_and_answers(trained: Path, tmp_path: Path) -> No
 
 
 def test_a_second_start_needs_resume_and_the_same_recipe(place: Path, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    with pytest.raises(OptionError, match="nothing at"):
+        run(place / "both.toml", tmp_path / "precious", resume=True)
     with pytest.raises(OptionError, match="add --resume"):
         run(place / "both.toml", trained)
     run(place / "both.toml", trained, resume=True)  # all stages are there: nothing to do
