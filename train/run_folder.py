@@ -1,0 +1,67 @@
+"""What a run leaves beside its checkpoint, so that one can tell later how it was made."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ..runtime.errors import OptionError
+from .reference_recipe import ReferenceRecipe
+
+RECIPE, VERSIONS = "recipe.json", "versions.json"
+PACKAGES = ("llava-edge", "torch", "transformers", "accelerate", "peft", "tokenizers", "numpy", "pillow")
+
+
+def open_run_folder(folder: Path, recipe: ReferenceRecipe, *, output: Path, resume: bool) -> None:
+    """Make the run folder with the recipe as resolved and the versions in use.
+
+    Raises :class:`OptionError` where there is a run already and it is not to be resumed, where it
+    was begun with another recipe, or where ``output`` is something that no run of ours wrote.
+    """
+    if output.exists() and not (folder / RECIPE).is_file():
+        raise OptionError(expected=f"nothing at {output} yet", got="something", fix="choose another --output")
+    resolved = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    if (folder / RECIPE).is_file():
+        if not resume:
+            raise OptionError(
+                expected=f"no earlier run in {folder}",
+                got="one",
+                fix="add --resume, or choose another --output",
+            )
+        if changed := _changes(json.loads((folder / RECIPE).read_text(encoding="utf-8")), resolved):
+            raise OptionError(
+                expected="the recipe this run was begun with", got=f"another {changed}", fix="start a new run for it"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / RECIPE, resolved)
+    write_json(folder / VERSIONS, versions())
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """Names of the tables that differ, apart from what may change between two starts."""
+    free = {"folder", "hardware", "run"}
+    return ", ".join(name for name in now if name not in free and before.get(name) != now[name])
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that training depends on, of Python and of the system."""
+    found = {"python": sys.version.split()[0], "system": platform.platform()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
