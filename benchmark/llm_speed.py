@@ -84,6 +84,7 @@ class BareLoop:
 def measure(path: Path, *, runs: int, tokens: int, options: LoadOptions) -> dict[str, list[float]]:
     """Seconds of our and the bare prefill and decoding, alternating, ``runs`` times."""
     llm = Llm(path, options=options)
+    llm.ensure_context(2048)
     bare = BareLoop(path, options, llm.threads)
     image = np.random.default_rng(1).standard_normal((PICTURE, llm.dim), np.float32) * 0.05
     seconds: dict[str, list[float]] = {name: [] for name in ("prefill", "bare prefill", "decode", "bare decode")}
@@ -101,7 +102,7 @@ def measure(path: Path, *, runs: int, tokens: int, options: LoadOptions) -> dict
         seconds["decode"].append(run.decode / max(len(run.tokens) - 1, 1))
         seconds["bare prefill"].append(_timed(lambda: bare.prefill(image)))
         count = max(len(run.tokens) - 1, 1)
-        seconds["bare decode"].append(_timed(lambda: bare.decode(count, len(image) + 3)) / count)  # noqa: B023
+        seconds["bare decode"].append(_timed(lambda: bare.decode(count, len(image))) / count)  # noqa: B023
     bare.close()
     llm.close()
     return {name: values[1:] for name, values in seconds.items()}

@@ -177,6 +177,8 @@ class Llm:
         self._decode(lib.llama_batch(count, None, values, own.pos, own.n_seq_id, own.seq_id, own.logits))
 
     def _decode(self, batch: Any) -> None:
+        if self._context is None:  # llama.cpp would take the process down
+            raise NativeError(expected="an open context", got="none", fix="call ensure_context first")
         code = lib.llama_decode(self._context, batch)
         if code != 0:
             raise native_error(f"{batch.n_tokens} positions computed", "load the model again", code=code)

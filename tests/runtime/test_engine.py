@@ -366,6 +366,14 @@ def test_pictures_encoded_for_another_width_are_refused(model: Model) -> None:
         model.ask("What is this?", [narrow])
 
 
+def test_computing_without_a_context_is_an_error_not_a_crash(tiny_bundle: Path) -> None:
+    llm = Llm(tiny_bundle / "llm.gguf", options=LoadOptions())
+    with pytest.raises(NativeError, match="ensure_context"):
+        llm.decode_tokens([1], 0, logits=True)
+    llm.close()
+    llm.close()
+
+
 def test_broken_gguf_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "llm.gguf").write_bytes(b"GGUF" + bytes(100))
     with pytest.raises(NativeError) as caught:
