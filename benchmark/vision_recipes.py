@@ -1,6 +1,6 @@
 """Which way of making the vision graph smaller pays: CPU time and feature error of each, side by side.
 
-    python -m llava_edge.benchmark.vision_recipes --folder /tmp/vision
+    python -m llava_edge.benchmark.vision_recipes --folder FOLDER
 
 A seeded tower at the CLIP-L/336 shape, cut to a few layers, is exported and quantized in every way
 that was considered. Each graph encodes the same tile on one thread, in turns; CPU time is compared,

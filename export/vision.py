@@ -121,7 +121,21 @@ def _write(graph: nn.Module, described: VisionExporterConfig, path: Path) -> Non
             verbose=False,
         )
     assert program is not None
+    _forget_origin(program)
     program.save(path, external_data=False)
+
+
+def _forget_origin(program: Any) -> None:
+    """Drop the exporter's notes: stack traces name the files of the machine that exported."""
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+    for function in program.model.functions.values():
+        for node in function.all_nodes():
+            node.metadata_props.clear()
+            node.doc_string = None
+    program.model.metadata_props.clear()
+    program.model.graph.metadata_props.clear()
 
 
 def _validate(
