@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -9,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..runtime.errors import OptionError
+from ..runtime.errors import MissingExtraError, OptionError
 from ..runtime.model import Model, load
 
-MAX_TOKENS = 16
-"""Answers of the demo set are a word or two."""
+MAX_TOKENS = 80
+"""Answers of the demo set are a word or two, descriptions a few sentences."""
+EASY_VQA = "easy-vqa"
 
 
 @dataclass(frozen=True)
@@ -49,16 +51,46 @@ def read_questions(folder: Path, limit: int = 0) -> list[dict[str, Any]]:
     return kept
 
 
+def easy_vqa_questions(limit: int = 0) -> tuple[Path, list[dict[str, Any]]]:
+    """Folder and records of the public easy-VQA test set (Zhou 2019, PyPI ``easy-vqa``), at most ``limit``.
+
+    Raises :class:`MissingExtraError` where the package that carries the set is not installed.
+    """
+    try:
+        folder = Path(str(importlib.resources.files("easy_vqa"))) / "data" / "test"
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            expected="the easy-VQA test set", got="no package easy_vqa", fix="pip install 'llava-edge[benchmark]'"
+        ) from error
+    questions = json.loads((folder / "questions.json").read_text(encoding="utf-8"))
+    records = [
+        {
+            "image": f"images/{picture}.png",
+            "type": EASY_VQA,
+            "conversations": [{"from": "human", "value": f"<image>\n{question}"}, {"from": "gpt", "value": answer}],
+        }
+        for question, answer, picture in questions
+    ]
+    return folder, records[: limit or len(records)]
+
+
 def measure(
     model: Path | None,
     *,
     limit: int = 0,
     folder: Path | None = None,
+    easy_vqa: bool = False,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Score]:
-    """Ask every question greedily with tiles and with the overview alone; score exact matches."""
-    data = folder or heldout()
-    records = read_questions(data, limit)
+    """Ask every question greedily with tiles and with the overview alone; score exact matches.
+
+    ``easy_vqa`` asks the public test set instead of the demo's held-out questions.
+    """
+    if easy_vqa:
+        data, records = easy_vqa_questions(limit)
+    else:
+        data = folder or heldout()
+        records = read_questions(data, limit)
     right: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
     with load(model) as loaded:
         for overview_only in (False, True):

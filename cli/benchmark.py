@@ -15,9 +15,12 @@ app = typer.Typer(help="Accuracy and speed.", no_args_is_help=True, rich_markup_
 def demo(
     model: arguments.ModelOption = None,
     limit: Annotated[int, typer.Option("--limit", help="Questions a type; 0 takes all.")] = 0,
+    easy_vqa: Annotated[
+        bool, typer.Option("--easy-vqa", help="Ask the public easy-VQA test set instead of the demo's own questions.")
+    ] = False,
 ) -> None:
     """Ask the held-out demo questions, with tiles and with the overview alone, beside chance."""
     from ..benchmark.demo import measure, table
     from .progress import Bar
 
-    print(table(measure(model, limit=limit, on_progress=Bar("asking"))))
+    print(table(measure(model, limit=limit, easy_vqa=easy_vqa, on_progress=Bar("asking"))))

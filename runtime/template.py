@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,11 +78,8 @@ def _guard_character(messages: Sequence[TemplateMessage]) -> str:
 
 
 def _render_text(spec: TemplateSpec, messages: Sequence[TemplateMessage], answering: bool) -> str:
-    environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols])
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = _strftime_now
     try:
-        return environment.from_string(spec.chat_template).render(
+        return _compiled(spec.chat_template).render(
             messages=[_as_dict(message, spec) for message in messages],
             add_generation_prompt=answering,
             bos_token=spec.bos_token,
@@ -93,6 +91,15 @@ def _render_text(spec: TemplateSpec, messages: Sequence[TemplateMessage], answer
             got=f"{type(error).__name__}: {error}",
             fix="check the roles of the messages, or export with another template",
         ) from error
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(source: str) -> jinja2.Template:
+    """A template compiled once: compiling takes longer than all else in a prompt."""
+    environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols])
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = _strftime_now
+    return environment.from_string(source)
 
 
 class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):

@@ -59,13 +59,13 @@ def read_base(folder: Path, pinpoints: tuple[Pinpoint, ...]) -> Base:
     return Base(processor, geometry, Encoder(spec, plain_tokenizer(tokenizer, spec), image_token), pad)
 
 
-def load_model(folder: Path, stage: StageRecipe) -> Any:
+def load_model(folder: Path, stage: StageRecipe, *, attention: str = "") -> Any:
     """transformers' LLaVA-NeXT with the weights of ``folder`` in float32 and the stage's pinpoints.
 
     Frozen parts are turned to the recipe's precision by :func:`shrink_frozen`, trained ones keep
     float32: the optimizer's steps are often smaller than what bf16 can add to a weight.
     """
-    model = load_sharded(folder)
+    model = load_sharded(folder, attention)
     model.config.image_grid_pinpoints = [list(one) for one in stage.pinpoints]
     model.config.use_cache = False
     present = {type(module).__name__ for module in model.modules()}
@@ -75,12 +75,15 @@ def load_model(folder: Path, stage: StageRecipe) -> Any:
 
 
 def shrink_frozen(model: Any, recipe: ReferenceRecipe) -> None:
-    """Hold parameters that do not train in the recipe's precision: they are never added to."""
+    """Hold matrices that do not train in the recipe's precision: they are never added to.
+
+    Vectors stay in float32: a CPU's layer norm takes no bf16 weights with float32 input.
+    """
     import torch
 
     if recipe.run.precision == "bf16":
         for parameter in model.parameters():
-            if not parameter.requires_grad:
+            if not parameter.requires_grad and parameter.dim() > 1:
                 empty = waits_for_weights()  # then there is nothing yet to convert
                 half = torch.bfloat16
                 parameter.data = torch.empty_like(parameter, dtype=half) if empty else parameter.data.to(half)

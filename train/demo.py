@@ -1,14 +1,17 @@
-"""The demo model from nothing: tokenizer, tower, LLM, then LLaVA's two stages.
+"""The demo model from nothing: tokenizer, tower, LLM, a first look at pictures; then LLaVA's two stages.
 
-Run with `python -m llava_edge.train.demo --config train/recipes/demo.toml --out build/demo-checkpoint`. The state of
-every stage lies in `<out>.work`; run again, and finished stages are skipped and an interrupted one goes on.
+`llava-edge train --config train/recipes/demo.toml -o CHECKPOINT` runs it. Everything that the real recipe takes
+ready-made is trained here first and saved as a base checkpoint; from there on the reference trainer runs a recipe like
+any other, on a data set that is drawn in the LLaVA format. What is in between lies in `CHECKPOINT.work`; run again, and
+what is finished is skipped and what was interrupted goes on.
 """
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
+import os
+import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Final, cast
 
@@ -18,24 +21,22 @@ from torch import Tensor, nn
 from transformers import (
     AutoTokenizer,
     LlavaNextForConditionalGeneration,
-    LlavaNextProcessor,
     PreTrainedTokenizerFast,
 )
 
-from .loop import CONNECTOR, LLM, TOWER, answer_loss, parameter_groups, run_stage
+from . import reference
+from .demo_data import CAPTIONS, CONVERSATIONS, PICTURES, easy_vqa_text, write_data
+from .loop import answer_loss, parameter_groups, run_stage
 from .model import build_model, build_processor
 from .pretrain import TOWER_SEED, Labels, PatchHeads, sample_batch, tower_loss
 from .recipe import Recipe, StageRecipe, load_recipe
-from .samples import Batch, Sample, collate, sample_description, sample_picture, sample_small_picture
+from .reference_recipe import DataRecipe, ReferenceRecipe, load_reference_recipe
+from .samples import Batch, Prompting, Sample, build_prompting, collate, sample_description, sample_overview
 from .tokenizer import train_tokenizer
 
-# Each stage draws from [recipe seed, its number, step]; the held-out set has a number of its own (heldout.py).
+# Each stage draws from [recipe seed, its number, step]; the data set and the held-out set have numbers of their own.
 LANGUAGE_SEED: Final = 2
-CONNECTOR_SEED: Final = 3
-SMALL_SEED: Final = 4
-EVERYTHING_SEED: Final = 5
-# Share of stage 2's pictures seen by their overview alone, so that asking without tiles is no new situation.
-OVERVIEW_SHARE: Final = 0.12
+LOOKING_SEED: Final = 3
 
 
 def run(config: Path, out: Path) -> None:
@@ -43,32 +44,61 @@ def run(config: Path, out: Path) -> None:
     recipe = load_recipe(config)
     work = out.with_name(out.name + ".work")
     work.mkdir(parents=True, exist_ok=True)
+    stages = reference_recipe(recipe, config.parent, work)
+    if not (work / "base").exists():
+        pretrain(recipe, work)
+    write_data(work / "data", recipe.data, seed=recipe.seed)
+    reference.run_recipe(stages, out, resume=True)
+
+
+def reference_recipe(recipe: Recipe, folder: Path, work: Path) -> ReferenceRecipe:
+    """The recipe of LLaVA's two stages, with the base checkpoint and the data set of this run."""
+    stages = load_reference_recipe(folder / recipe.data.recipe)
+    files = {"captions": CAPTIONS, "conversations": CONVERSATIONS}
+
+    def here(data: DataRecipe) -> DataRecipe:
+        samples, images = work / "data" / files[data.samples], work / "data" / PICTURES
+        return dataclasses.replace(data, samples=str(samples), images=str(images))
+
+    placed = tuple(dataclasses.replace(stage, data=tuple(map(here, stage.data))) for stage in stages.stages)
+    model = dataclasses.replace(stages.model, base=str(work / "base"))
+    return dataclasses.replace(stages, model=model, stages=placed)
+
+
+def pretrain(recipe: Recipe, work: Path) -> None:
+    """Train what others come with and save it as the base checkpoint `work`/base."""
     torch.manual_seed(recipe.seed)
     processor = build_processor(recipe, _tokenizer(recipe, work / "tokenizer"))
     model = build_model(recipe, processor.tokenizer)
+    prompting = build_prompting(recipe, processor)
     train_tower(recipe, model, work)
-    train_language(recipe, model, processor, work)
-    train_connector(recipe, model, processor, work)
-    train_small(recipe, model, processor, work)
-    train_everything(recipe, model, processor, work, out=out)
-    save_checkpoint(model, processor, out)
-
-
-def save_checkpoint(model: LlavaNextForConditionalGeneration, processor: LlavaNextProcessor, out: Path) -> None:
-    model.save_pretrained(out)
-    processor.save_pretrained(out)
+    if recipe.compile:
+        model.model.language_model.compile(dynamic=True)
+        model.model.vision_tower.compile(dynamic=True)
+    train_language(recipe, model, prompting, work)
+    train_looking(recipe, model, prompting, work)
+    temporary = work / "base.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(temporary)
+    processor.save_pretrained(temporary)
+    os.replace(temporary, work / "base")
 
 
 def _tokenizer(recipe: Recipe, folder: Path) -> PreTrainedTokenizerFast:
     if not (folder / "tokenizer.json").exists():
-        train_tokenizer(recipe.llm.vocabulary, positions=recipe.llm.positions, seed=recipe.seed).save_pretrained(folder)
+        text = easy_vqa_text() if recipe.data.easy_vqa else ()
+        trained = train_tokenizer(
+            recipe.llm.vocabulary, positions=recipe.llm.positions, seed=recipe.seed, more_text=text
+        )
+        trained.save_pretrained(folder)
     return cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(folder))
 
 
 def train_tower(recipe: Recipe, model: LlavaNextForConditionalGeneration, work: Path) -> None:
     """The tower alone, on tiles with patch labels: stands for CLIP's pretraining."""
-    module = nn.ModuleDict({"tower": model.model.vision_tower, "heads": PatchHeads(recipe.vision.hidden)})
     tile, stage = recipe.tile, recipe.tower
+    heads = PatchHeads(recipe.vision.hidden, tile.size // tile.patch)
+    module = nn.ModuleDict({"tower": model.model.vision_tower, "heads": heads})
 
     def batches(step: int) -> tuple[Tensor, Labels]:
         random = np.random.default_rng([recipe.seed, TOWER_SEED, step])
@@ -85,97 +115,49 @@ def train_tower(recipe: Recipe, model: LlavaNextForConditionalGeneration, work: 
     )
 
 
-def train_language(
-    recipe: Recipe, model: LlavaNextForConditionalGeneration, processor: LlavaNextProcessor, work: Path
-) -> None:
+def train_language(recipe: Recipe, model: LlavaNextForConditionalGeneration, prompting: Prompting, work: Path) -> None:
     """The LLM alone, on pictures described in words: stands for the language model's pretraining."""
-    run_stage(
-        recipe.language,
-        model,
-        parameter_groups(model, {LLM: recipe.language.learning_rate}),
-        batches=_draws(recipe, LANGUAGE_SEED, recipe.language, processor, sample_description),
-        loss=lambda batch: answer_loss(model, batch),
-        state_path=work / "2-language.pt",
-        workers=recipe.workers,
-    )
+    rates = {"llm": recipe.language.learning_rate}
+    draws = _draws(recipe, LANGUAGE_SEED, recipe.language, prompting, sample_description)
+    _run_llava_stage(recipe, recipe.language, model, rates, draws, work / "2-language.pt")
 
 
-def train_connector(
-    recipe: Recipe, model: LlavaNextForConditionalGeneration, processor: LlavaNextProcessor, work: Path
-) -> None:
-    """LLaVA's stage 1: only the connector and the newline vector learn."""
-    run_stage(
-        recipe.connector,
-        model,
-        parameter_groups(model, {CONNECTOR: recipe.connector.learning_rate}),
-        batches=_draws(recipe, CONNECTOR_SEED, recipe.connector, processor, sample_picture),
-        loss=lambda batch: answer_loss(model, batch),
-        state_path=work / "3-connector.pt",
-        workers=recipe.workers,
-    )
-
-
-def train_small(
-    recipe: Recipe, model: LlavaNextForConditionalGeneration, processor: LlavaNextProcessor, work: Path
-) -> None:
-    """Everything, on small pictures of one tile.
+def train_looking(recipe: Recipe, model: LlavaNextForConditionalGeneration, prompting: Prompting, work: Path) -> None:
+    """Everything, on pictures of one tile.
 
     LLaVA-NeXT starts from models that have long learnt to look; ours has not, and among the 180 positions of a tiled
     picture its loss stays where the questions alone put it. Among 37 it learns to look in a few hundred steps.
     """
-    run_stage(
-        recipe.small,
-        model,
-        parameter_groups(model, {CONNECTOR + LLM: recipe.small.learning_rate, TOWER: recipe.small.tower_learning_rate}),
-        batches=_draws(recipe, SMALL_SEED, recipe.small, processor, sample_small_picture),
-        loss=lambda batch: answer_loss(model, batch),
-        state_path=work / "4-small.pt",
-        workers=recipe.workers,
-    )
+    stage = recipe.looking
+    rates = {"connector": stage.learning_rate, "llm": stage.learning_rate, "tower": stage.tower_learning_rate}
+    draws = _draws(recipe, LOOKING_SEED, stage, prompting, sample_overview)
+    _run_llava_stage(recipe, stage, model, rates, draws, work / "3-looking.pt")
 
 
-def train_everything(
-    recipe: Recipe, model: LlavaNextForConditionalGeneration, processor: LlavaNextProcessor, work: Path, *, out: Path
+def _run_llava_stage(
+    recipe: Recipe,
+    stage: StageRecipe,
+    model: LlavaNextForConditionalGeneration,
+    rates: dict[str, float],
+    batches: Callable[[int], Batch],
+    state_path: Path,
 ) -> None:
-    """LLaVA's stage 2: everything learns, the tower at a lower rate. Every save refreshes the checkpoint at `out`."""
-    stage = recipe.everything
-    draw = partial(sample_picture, overview_share=OVERVIEW_SHARE)
-    run_stage(
-        stage,
-        model,
-        parameter_groups(model, {CONNECTOR + LLM: stage.learning_rate, TOWER: stage.tower_learning_rate}),
-        batches=_draws(recipe, EVERYTHING_SEED, stage, processor, draw),
-        loss=lambda batch: answer_loss(model, batch),
-        state_path=work / "5-everything.pt",
-        workers=recipe.workers,
-        saved=lambda: save_checkpoint(model, processor, out),
-    )
+    groups = parameter_groups(model, rates)
+    loss = lambda batch: answer_loss(model, batch)  # noqa: E731
+    run_stage(stage, model, groups, batches=batches, loss=loss, state_path=state_path, workers=recipe.workers)
 
 
 def _draws(
     recipe: Recipe,
     number: int,
     stage: StageRecipe,
-    processor: LlavaNextProcessor,
-    draw: Callable[[np.random.Generator, LlavaNextProcessor], Sample],
+    prompting: Prompting,
+    draw: Callable[[np.random.Generator, Prompting], Sample],
 ) -> Callable[[int], Batch]:
     """A stage's data: step → its batch, from the recipe's seed, the stage's number and the step."""
 
     def batches(step: int) -> Batch:
         random = np.random.default_rng([recipe.seed, number, step])
-        samples = [draw(random, processor) for _ in range(stage.batch)]
-        return collate(samples, processor.tokenizer.pad_token_id)
+        return collate([draw(random, prompting) for _ in range(stage.batch)], prompting.pad_token)
 
     return batches
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=run.__doc__)
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
-    run(arguments.config, arguments.out)
-
-
-if __name__ == "__main__":
-    main()

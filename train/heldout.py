@@ -15,20 +15,22 @@ import numpy as np
 from PIL import Image
 
 from .pictures import Scene, draw, sample_scene
-from .questions import ANSWERS, Turn, ask
+from .questions import ANSWERS, Turn, ask, ask_for_description
 
-HELDOUT_SEED: Final = (2026, 99)  # training draws from (recipe seed, stage 1 to 5, step)
-PICTURES: Final = 200
+HELDOUT_SEED: Final = (2026, 99)  # training draws from (recipe seed, stage 1 to 5, step or picture)
+PICTURES: Final = 240
 QUESTIONS_EACH: Final = 5
+RARE: Final = ("read", "table", "chart", "yes/no")  # taken first, or counts and places would crowd them out
 
 
 def heldout_scenes(pictures: int = PICTURES) -> Iterator[tuple[Scene, list[Turn]]]:
-    """The held-out scenes, each with up to five questions; a sign is always asked about."""
+    """The held-out scenes, each with up to five questions; every second one has its description among them."""
     for index in range(pictures):
         random = np.random.default_rng([*HELDOUT_SEED, index])
         scene = sample_scene(random)
-        turns = sorted(ask(scene, random), key=lambda turn: turn.type != "read")
-        yield scene, turns[:QUESTIONS_EACH]
+        turns = sorted(ask(scene, random), key=lambda turn: turn.type not in RARE)
+        described = [ask_for_description(scene, random)] if index % 2 else []
+        yield scene, [*described, *turns][:QUESTIONS_EACH]
 
 
 def write(out: Path) -> None:

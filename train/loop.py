@@ -1,4 +1,8 @@
-"""The training loop: masked loss, one stage after another, each resumable from its last saved state."""
+"""The pretraining loop of the demo: masked loss, one stage after another, each resumable from its last saved state.
+
+LLaVA's own two stages run on the reference trainer; what the real recipe takes from others ready-made (a tower that
+sees, an LLM that talks) is made here.
+"""
 
 from __future__ import annotations
 
@@ -17,44 +21,37 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 from transformers import LlavaNextForConditionalGeneration
 
+from .parts import freeze
+from .parts import parameter_groups as part_groups
 from .recipe import StageRecipe
-from .samples import IGNORED, Batch, Picture
+from .samples import Batch
+from .sequences import IGNORED
 
 BatchType = TypeVar("BatchType")
 
 STEPS_BETWEEN_SAVES: Final = 100
 STEPS_BETWEEN_REPORTS: Final = 25
 GRADIENT_NORM: Final = 1.0
-CONNECTOR: Final = ("model.multi_modal_projector.", "model.image_newline")
-TOWER: Final = ("model.vision_tower.",)
-LLM: Final = ("model.language_model.", "lm_head.")
 
 
-def image_embeddings(model: LlavaNextForConditionalGeneration, pictures: Sequence[Picture]) -> list[Tensor]:
-    """Packed sequences of pictures, (tokens, D) each, by transformers' own packing.
+def overview_embeddings(model: LlavaNextForConditionalGeneration, tiles: Tensor) -> Tensor:
+    """Pictures of one tile each, (pictures, 3, S, S), as transformers packs an overview: (pictures, features + 1, D).
 
-    All tiles go through the tower in one batch. A picture of one tile (the overview alone) is packed as its features
-    and one newline, which `model.get_image_features` has no way to ask for.
+    `model.get_image_features` has no way to ask for it: with a single tile it still expects a grid.
     """
     inner = model.model
-    tiles = torch.cat([picture.pixel_values for picture in pictures])
     hidden = inner.vision_tower(pixel_values=tiles, output_hidden_states=True).hidden_states
     features = inner.multi_modal_projector(hidden[model.config.vision_feature_layer][:, 1:])
-    packed, _ = inner.pack_image_features(
-        torch.split(features, [len(picture.pixel_values) for picture in pictures]),
-        torch.tensor([picture.size for picture in pictures]),
-        vision_feature_select_strategy=model.config.vision_feature_select_strategy,
-        image_newline=inner.image_newline,
-    )
-    return cast(list[Tensor], packed)
+    newline = inner.image_newline.to(features.dtype).expand(len(features), 1, -1)
+    return torch.cat((features, newline), dim=1)
 
 
 def answer_logits(model: LlavaNextForConditionalGeneration, batch: Batch) -> tuple[Tensor, Tensor]:
     """Logits of the positions that predict a labelled token, (answers, vocabulary), and those labels, (answers,)."""
     embeddings = model.get_input_embeddings()(batch.token_ids)
-    if batch.pictures:
+    if batch.tiles is not None:
         place = (batch.token_ids == model.config.image_token_index).unsqueeze(-1)
-        packed = torch.cat(image_embeddings(model, batch.pictures)).to(embeddings.dtype)
+        packed = overview_embeddings(model, batch.tiles).flatten(0, 1).to(embeddings.dtype)
         if int(place.sum()) != len(packed):
             raise ValueError(f"the sequences hold {int(place.sum())} image positions, the pictures {len(packed)}")
         embeddings = embeddings.masked_scatter(place, packed)
@@ -71,17 +68,10 @@ def answer_loss(model: LlavaNextForConditionalGeneration, batch: Batch) -> Tenso
     return functional.cross_entropy(logits, labels)
 
 
-def parameter_groups(
-    model: LlavaNextForConditionalGeneration, rates: dict[tuple[str, ...], float]
-) -> list[dict[str, Any]]:
-    """Optimizer groups by name prefix with their learning rates; every other parameter is frozen."""
-    groups: list[dict[str, Any]] = [{"params": [], "lr": rate} for rate in rates.values()]
-    for name, parameter in model.named_parameters():
-        matches = [index for index, prefixes in enumerate(rates) if name.startswith(prefixes)]
-        parameter.requires_grad_(bool(matches))
-        for index in matches:
-            groups[index]["params"].append(parameter)
-    return groups
+def parameter_groups(model: LlavaNextForConditionalGeneration, rates: dict[str, float]) -> list[dict[str, Any]]:
+    """Optimizer groups of the parts in `rates` with their learning rates; every other part is frozen."""
+    freeze(model, rates)
+    return part_groups(model.named_parameters(), rates, weight_decay=0.0)
 
 
 def rate_factor(step: int, stage: StageRecipe) -> float:
@@ -101,7 +91,6 @@ def run_stage(
     loss: Callable[[BatchType], Tensor],
     state_path: Path,
     workers: int = 0,
-    saved: Callable[[], None] = lambda: None,
 ) -> None:
     """Train `module` for the stage's steps, from `state_path` where a run was interrupted.
 
@@ -127,7 +116,6 @@ def run_stage(
             _report(state_path.stem, step + 1, stage.steps, losses[-STEPS_BETWEEN_REPORTS:], started)
         if (step + 1) % STEPS_BETWEEN_SAVES == 0 or step + 1 == stage.steps:
             _save(state_path, module, optimizer, scheduler, step + 1)
-            saved()
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from transformers import (
 )
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
+from ..runtime.config import Geometry
 from .recipe import Recipe
 from .tokenizer import IMAGE
 
@@ -21,6 +22,17 @@ from .tokenizer import IMAGE
 def pinpoints(recipe: Recipe) -> list[list[int]]:
     """Canvas sizes as [height, width] in pixels."""
     return [[rows * recipe.tile.size, columns * recipe.tile.size] for rows, columns in recipe.tile.grids]
+
+
+def build_geometry(recipe: Recipe) -> Geometry:
+    """The same in the runtime's terms."""
+    return Geometry(
+        image_size=recipe.tile.size,
+        patch_size=recipe.tile.patch,
+        pinpoints=tuple((height, width) for height, width in pinpoints(recipe)),
+        mean=tuple(OPENAI_CLIP_MEAN),
+        std=tuple(OPENAI_CLIP_STD),
+    )
 
 
 def build_processor(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlavaNextProcessor:

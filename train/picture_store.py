@@ -27,6 +27,9 @@ class PictureStore(Protocol):
     def read(self, name: str) -> bytes:
         """The bytes of the picture file ``name``. Raises :class:`ImageError`."""
 
+    def close(self) -> None:
+        """Let go of what is open; a later ``read`` opens it again."""
+
 
 class FolderStore:
     """Pictures below one folder."""
@@ -42,6 +45,9 @@ class FolderStore:
             return (self._folder / name).read_bytes()
         except OSError as error:
             raise _missing(name, self._folder, error.strerror or str(error)) from error
+
+    def close(self) -> None:
+        """Nothing is held open."""
 
 
 class TarStore:

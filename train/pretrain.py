@@ -1,16 +1,17 @@
 """The toy vision tower's pretraining: it stands for CLIP's, which the demo cannot afford.
 
-Every patch is asked what it shows: which kind of shape or a sign, which colour, and for signs which characters are
-under it and which character stands in each place of the word. The first of these two teaches the letters, from which
-the tower then learns to put the word together; the second alone stayed at chance for all the steps we tried. The
-answers are read linearly off the features the connector will see (layer −2, without the class token); the heads are
-thrown away afterwards. Tiles are crops at about natural size and, as the overview is one too, whole pictures squeezed
-into a tile. Characters are asked for in crops that hold the whole sign.
+Every patch is asked what it shows: which kind of thing, which colour, where in the tile it lies and whether the middle
+of a thing does; for text which characters are under it and which character stands in each place of the word; for a
+table's row which day it is; for a bar how many are taller. Characters under a patch teach the letters, from which the
+tower then learns to put the word together; the words alone stayed at chance for all the steps we tried. A row is asked
+for its number wherever one looks at it, so that a day leads to its number without a search. The answers are read
+linearly off the features the connector will see (layer −2, without the class token); the heads are thrown away
+afterwards. Tiles are crops at about natural size and, as the overview is one too, whole pictures squeezed into a tile.
+Characters are asked for in crops that hold the whole text, the order of bars where the tile holds them all.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, cast
 
 import numpy as np
@@ -23,58 +24,81 @@ from transformers import CLIPVisionModel
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from . import font
-from .pictures import COLOURS, KINDS, PLATE_MARGIN, Box, Scene, draw, sample_crowded_scene, sample_scale, sample_scene
+from .pictures import (
+    COLOURS,
+    COLUMN_GAP,
+    DAYS,
+    KINDS,
+    PLATE_MARGIN,
+    Box,
+    Scene,
+    Table,
+    draw,
+    sample_crowded_scene,
+    sample_scale,
+    sample_scene,
+)
 
-OBJECTS: Final = ("nothing", *KINDS, "sign")
+OBJECTS: Final = ("nothing", *KINDS, "sign", "table", "bar")
 PLACES: Final = 4  # characters on the longest sign
 BLANK: Final = len(font.CHARACTERS)
+MOST_BARS: Final = 4
 IGNORED: Final = -100
-CROWDED_SHARE: Final = 0.6  # tiles full of signs: more letters a tile
-SQUEEZED_SHARE: Final = 0.15  # whole pictures squeezed into a tile, as overviews are
+CROWDED_SHARE: Final = 0.5  # tiles full of text: more letters a tile
+SQUEEZED_SHARE: Final = 0.25  # whole pictures squeezed into a tile, as overviews are
+READABLE: Final = 0.8  # characters are asked for at this share of their natural size or more
 TOWER_SEED: Final = 1  # keeps this stage's pictures apart from every other stage's
 
+# What is asked of every patch: name → (classes, answers a patch).
+QUESTIONS: Final[dict[str, tuple[int, int]]] = {
+    "objects": (len(OBJECTS), 1),
+    "colours": (len(COLOURS), 1),
+    "middles": (2, 1),  # whether a thing's middle lies in it
+    "local": (BLANK + 1, 2),  # the characters under its left and its right half
+    "characters": (BLANK + 1, PLACES),  # all characters of its sign, or of its row's number
+    "days": (len(DAYS), 1),
+    "ranks": (MOST_BARS, 1),  # bars that are taller than its own
+}
 
-Labels = tuple[Tensor, Tensor, Tensor, Tensor]  # PatchLabels' fields in order, stacked over tiles
-
-
-@dataclass(frozen=True)
-class PatchLabels:
-    """What every patch of one tile shows; `IGNORED` where a question does not apply."""
-
-    objects: NDArray[np.int64]  # (patches,)
-    colours: NDArray[np.int64]  # (patches,)
-    local: NDArray[np.int64]  # (patches, 2): the characters under its left and its right half
-    characters: NDArray[np.int64]  # (patches, PLACES): all characters of its sign
+Labels = dict[str, Tensor]  # by question, (tiles, patches, answers); `IGNORED` where a question does not apply
+PatchLabels = dict[str, NDArray[np.int64]]  # the same of one tile, (patches, answers)
 
 
 class PatchHeads(nn.Module):
     """Linear read-outs of the tower's features."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, side: int) -> None:
+        """`width` of the features, `side` of a tile in patches."""
         super().__init__()
-        self.objects = nn.Linear(width, len(OBJECTS))
-        self.colours = nn.Linear(width, len(COLOURS))
-        self.local = nn.Linear(width, 2 * (BLANK + 1))
-        self.characters = nn.Linear(width, PLACES * (BLANK + 1))
+        self.heads = nn.ModuleDict({name: nn.Linear(width, classes * n) for name, (classes, n) in QUESTIONS.items()})
+        self.place = nn.Linear(width, 2 * side)
+        self.side = side
 
     def loss(self, features: Tensor, labels: Labels) -> Tensor:
         """Sum of the cross-entropies. `features`: (tiles, patches, width)."""
-        heads = (self.objects, self.colours, self.local, self.characters)
-        classes = (len(OBJECTS), len(COLOURS), BLANK + 1, BLANK + 1)
         losses = [
             functional.cross_entropy(
-                head(features).reshape(-1, count), label.flatten(), ignore_index=IGNORED, reduction="sum"
+                head(features).reshape(-1, QUESTIONS[name][0]),
+                labels[name].flatten(),
+                ignore_index=IGNORED,
+                reduction="sum",
             )
-            / (label != IGNORED).sum().clamp(min=1)  # a small batch may hold no sign at all
-            for head, count, label in zip(heads, classes, labels, strict=True)
+            / (labels[name] != IGNORED).sum().clamp(min=1)  # a small batch may hold no text at all
+            for name, head in self.heads.items()
         ]
-        return torch.stack(losses).sum()
+        return torch.stack([*losses, self._place_loss(features)]).sum()
 
-    def reading_accuracy(self, features: Tensor, characters: Tensor) -> float:
-        """Share of sign patches from which all characters are read right."""
-        asked = characters[..., 0] != IGNORED
-        guesses = self.characters(features).unflatten(-1, (PLACES, BLANK + 1)).argmax(-1)
-        return float((guesses == characters).all(-1)[asked].float().mean())
+    def _place_loss(self, features: Tensor) -> Tensor:
+        """Whether a patch's row and column can be told from its features."""
+        numbers = torch.arange(self.side**2)
+        places = torch.stack((numbers // self.side, numbers % self.side), dim=-1).expand(len(features), -1, -1)
+        return functional.cross_entropy(self.place(features).reshape(-1, self.side), places.flatten())
+
+    def accuracy(self, name: str, features: Tensor, labels: Tensor) -> float:
+        """Share of the patches asked of which every answer to a question is right."""
+        asked = labels[..., 0] != IGNORED
+        guesses = self.heads[name](features).unflatten(-1, (QUESTIONS[name][1], QUESTIONS[name][0])).argmax(-1)
+        return float((guesses == labels).all(-1)[asked].float().mean())
 
 
 def sample_tile(random: np.random.Generator, tile_size: int, patch_size: int) -> tuple[NDArray[np.uint8], PatchLabels]:
@@ -105,23 +129,66 @@ def patch_labels(
 ) -> PatchLabels:
     """Labels of the patches of a tile cut at `origin` from the scene scaled by `scales` (x, y)."""
     side = tile_size // patch_size
-    objects = np.zeros((side, side), dtype=np.int64)
-    colours = np.full((side, side), IGNORED, dtype=np.int64)
-    local = np.full((side, side, 2), IGNORED, dtype=np.int64)
-    characters = np.full((side, side, PLACES), IGNORED, dtype=np.int64)
+    labels = {name: np.full((side, side, count), IGNORED, dtype=np.int64) for name, (_, count) in QUESTIONS.items()}
+    labels["objects"][:], labels["middles"][:] = 0, 0
+
+    def mark(box: Box, thing: str) -> tuple[slice, slice]:
+        place = _covered(box, scales, origin, patch_size, side)
+        labels["objects"][place], labels["colours"][place] = OBJECTS.index(thing), IGNORED
+        return place
+
+    def mark_coloured(box: Box, thing: str, colour: str) -> tuple[slice, slice]:
+        place = mark(box, thing)
+        labels["colours"][place] = list(COLOURS).index(colour)
+        row, column = _middle(box, scales, origin, patch_size)
+        if 0 <= row < side and 0 <= column < side:
+            labels["middles"][row, column] = 1
+        return place
+
+    readable = scales[0] == scales[1] >= READABLE
+    whole = all(_inside(bar.box, scales, origin, tile_size) for bar in scene.bars)
     for shape in scene.shapes:
-        rows, columns = _covered(shape.box, scales, origin, patch_size, side)
-        objects[rows, columns] = OBJECTS.index(shape.kind)
-        colours[rows, columns] = list(COLOURS).index(shape.colour)
+        mark_coloured(shape.box, shape.kind, shape.colour)
+    for bar in scene.bars:
+        place = mark_coloured(bar.box, "bar", bar.colour)
+        if whole:
+            labels["ranks"][place] = sum(other.height > bar.height for other in scene.bars)
     for sign in scene.signs:
-        rows, columns = _covered(sign.box, scales, origin, patch_size, side)
-        objects[rows, columns] = OBJECTS.index("sign")
-        colours[rows, columns] = IGNORED
-        if scales[0] == scales[1] and _inside(sign.box, scales, origin, tile_size):
-            characters[rows, columns] = character_indices(sign.text)
+        place = mark(sign.box, "sign")
+        if readable and _inside(sign.box, scales, origin, tile_size):
+            labels["characters"][place] = character_indices(sign.text)
             left = (sign.box[0] + PLATE_MARGIN) * scales[0] - origin[0]
-            local[rows, columns] = _characters_under(sign.text, left, scales[0], patch_size, side)[columns]
-    return PatchLabels(objects.reshape(-1), colours.reshape(-1), local.reshape(-1, 2), characters.reshape(-1, PLACES))
+            labels["local"][place] = _characters_under(sign.text, left, scales[0], patch_size, side)[place[1]]
+    for table in scene.tables:
+        mark(table.box, "table")
+        if readable and _inside(table.box, scales, origin, tile_size):
+            _label_rows(labels, table, scales, origin, patch_size, side)
+    return {name: values.reshape(side * side, -1) for name, values in labels.items()}
+
+
+def _label_rows(
+    labels: PatchLabels, table: Table, scales: tuple[float, float], origin: tuple[int, int], patch_size: int, side: int
+) -> None:
+    """A row's labels go to the patches through which its middle runs."""
+    for index, (day, number) in enumerate(table.rows):
+        box = table.row_box(index)
+        columns = _covered(box, scales, origin, patch_size, side)[1]
+        row = min(max(_middle(box, scales, origin, patch_size)[0], 0), side - 1)
+        labels["days"][row, columns] = DAYS.index(day)
+        labels["characters"][row, columns] = character_indices(number)
+        left = box[0] * scales[0] - origin[0]
+        halves = _characters_under(day, left, scales[0], patch_size, side)
+        beyond = left + (font.text_width(day) + COLUMN_GAP / 2) * scales[0]
+        start = (box[2] - font.text_width(number)) * scales[0] - origin[0]
+        digits = _characters_under(number, start, scales[0], patch_size, side)
+        right = (np.arange(2 * side).reshape(side, 2) + 0.5) * patch_size / 2 > beyond
+        labels["local"][row, columns] = np.where(right, digits, halves)[columns]
+
+
+def _middle(box: Box, scales: tuple[float, float], origin: tuple[int, int], patch_size: int) -> tuple[int, int]:
+    """Row and column of the patch where a box has its middle; outside the tile they are negative or too large."""
+    left, top, right, bottom = _in_tile(box, scales, origin)
+    return int((top + bottom) / 2 // patch_size), int((left + right) / 2 // patch_size)
 
 
 def _characters_under(text: str, left: float, scale: float, patch_size: int, side: int) -> NDArray[np.int64]:
@@ -171,12 +238,8 @@ def _covered(
 def sample_batch(random: np.random.Generator, size: int, *, tile_size: int, patch_size: int) -> tuple[Tensor, Labels]:
     """`size` tiles, (size, tile_size, tile_size, 3), and their labels."""
     tiles, labels = zip(*(sample_tile(random, tile_size, patch_size) for _ in range(size)), strict=True)
-    return torch.from_numpy(np.stack(tiles)), (
-        torch.from_numpy(np.stack([label.objects for label in labels])),
-        torch.from_numpy(np.stack([label.colours for label in labels])),
-        torch.from_numpy(np.stack([label.local for label in labels])),
-        torch.from_numpy(np.stack([label.characters for label in labels])),
-    )
+    stacked = {name: torch.from_numpy(np.stack([label[name] for label in labels])) for name in QUESTIONS}
+    return torch.from_numpy(np.stack(tiles)), stacked
 
 
 def pixel_values(tiles: Tensor) -> Tensor:

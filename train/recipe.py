@@ -1,4 +1,4 @@
-"""The demo's recipe: every number of it, read from a TOML file."""
+"""The demo's recipe up to its base checkpoint: every number of it, read from a TOML file."""
 
 from __future__ import annotations
 
@@ -45,17 +45,27 @@ class StageRecipe:
 
 
 @dataclass(frozen=True)
+class DataRecipe:
+    """The data set that is drawn for LLaVA's two stages."""
+
+    pictures: int
+    captions: int  # of them described for stage 1
+    easy_vqa: bool  # whether the public training set is mixed in
+    recipe: str  # the reference recipe that trains on it, beside this file
+
+
+@dataclass(frozen=True)
 class Recipe:
     seed: int
     workers: int  # processes that draw pictures ahead of the training step
+    compile: bool  # whether torch compiles tower and LLM: a minute or two a stage, then 1.5 times as fast
     tile: TileRecipe
     vision: VisionRecipe
     llm: LlmRecipe
     tower: StageRecipe
     language: StageRecipe
-    connector: StageRecipe
-    small: StageRecipe
-    everything: StageRecipe
+    looking: StageRecipe
+    data: DataRecipe
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -66,8 +76,10 @@ def load_recipe(path: Path) -> Recipe:
     return Recipe(
         seed=table.pop("seed"),
         workers=table.pop("workers"),
+        compile=table.pop("compile"),
         tile=TileRecipe(grids=grids, **tile),
         vision=VisionRecipe(**table.pop("vision")),
         llm=LlmRecipe(**table.pop("llm")),
+        data=DataRecipe(**table.pop("data")),
         **{stage: StageRecipe(**values) for stage, values in table.items()},
     )

@@ -35,11 +35,15 @@ def run(config: Path, output: Path, *, resume: bool = False) -> None:
 
     Raises OptionError, SampleError and what the runtime's loaders raise, before training where it can.
     """
+    run_recipe(load_reference_recipe(config), output, resume=resume)
+
+
+def run_recipe(recipe: ReferenceRecipe, output: Path, *, resume: bool = False) -> None:
+    """The same for a recipe that has been read."""
     from transformers.utils import logging
 
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
-    recipe = load_reference_recipe(config)
     work = output.with_name(output.name + ".work")
     if _is_main():
         open_run_folder(work, recipe, output=output, resume=resume)
@@ -65,12 +69,19 @@ def run_stage(recipe: ReferenceRecipe, stage: StageRecipe, source: Path, folder:
     resumable = not loading_options()
     # before the model: DeepSpeed's ZeRO-3 learns from them that it is to shard while loading
     arguments = training_arguments(recipe, stage, folder / "checkpoints", progress=progress, resumable=resumable)
-    model = load_model(source, stage)
+    model = load_model(source, stage, attention=recipe.run.attention)
     lora = recipe.lora if recipe.lora and "llm" in stage.rates else None
     if lora:
         add_adapters(model, lora)
     freeze(model, stage.rates, lora=lora is not None)
     shrink_frozen(model, recipe)
+    if recipe.run.compile:
+        model.model.language_model.compile(dynamic=True)
+        model.model.vision_tower.compile(dynamic=True)
+    train = _dataset(recipe, stage, stage.data, base, folder / "index.json")
+    evaluation = (
+        _dataset(recipe, stage, stage.evaluation, base, folder / "evaluation-index.json") if stage.evaluation else None
+    )
     trainer = make_trainer(
         recipe,
         stage,
@@ -78,14 +89,16 @@ def run_stage(recipe: ReferenceRecipe, stage: StageRecipe, source: Path, folder:
         arguments=arguments,
         model=model,
         processor=base.processor,
-        train=_dataset(recipe, stage, stage.data, base, folder / "index.json"),
-        evaluation=_dataset(recipe, stage, stage.evaluation, base, folder / "evaluation-index.json")
-        if stage.evaluation
-        else None,
+        train=train,
+        evaluation=evaluation,
         collator=Collator(base.geometry, base.encoder.image_token, base.pad_token),
     )
     checkpoint = _shared_checkpoint(trainer, folder / "checkpoints")
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    finally:
+        for dataset in filter(None, (train, evaluation)):
+            dataset.close()
     _save(trainer, base, source, folder, recipe, lora is not None)
 
 

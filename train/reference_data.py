@@ -58,6 +58,11 @@ class ReferenceDataset(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.entries)
 
+    def close(self) -> None:
+        """Close the files that pictures were read from."""
+        for source in self._sources:
+            source.store.close()
+
     def __getitem__(self, position: int) -> Item:
         """One sample. Raises :class:`SampleError` where it is broken and that is fatal, or all are."""
         for step in range(len(self)):

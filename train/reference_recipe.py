@@ -87,9 +87,15 @@ class LoraRecipe:
 
 @dataclass(frozen=True)
 class RunRecipe:
-    """How a run goes, apart from what it computes."""
+    """How a run goes, apart from what it computes.
+
+    ``attention`` is one of transformers' implementations, its own choice where empty. ``compile``
+    lets torch compile tower and LLM: some minutes at the start, then faster steps.
+    """
 
     precision: Precision = "bf16"
+    attention: Literal["", "eager", "sdpa", "flash_attention_2"] = ""
+    compile: bool = False
     gradient_checkpointing: bool = True
     sharding: Sharding = "none"
     broken: Literal["skip", "fatal"] = "fatal"

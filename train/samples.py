@@ -1,6 +1,7 @@
-"""Training sequences: a conversation as token ids and labels, with the tiles of its picture.
+"""Samples of the demo's pretraining: conversations in the runtime's prompt, about pictures in one tile or in words.
 
-Labels are `IGNORED` everywhere but on the assistant's answers and the end-of-turn token after each, as in LLaVA.
+Ids, labels and tiles come from the code that also serves LLaVA's two stages (`sequences`, the runtime's `tiles`), so
+what is learnt here is in the form that is asked for later.
 """
 
 from __future__ import annotations
@@ -13,93 +14,75 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import LlavaNextProcessor, PreTrainedTokenizerFast
+from transformers import LlavaNextProcessor
 
+from ..runtime.config import Geometry
+from ..runtime.template import TemplateMessage
+from ..runtime.tiles import cut_tiles, lay_out, normalise
+from .conversations import Conversation
+from .model import build_geometry
 from .pictures import Scene, draw, sample_scale, sample_scene, sample_small_scene
-from .questions import Turn, ask
-from .tokenizer import BEGIN, END_HEADER, END_OF_TURN, IMAGE, START_HEADER
+from .prompt import plain_tokenizer, read_template_spec
+from .questions import Turn, converse, facts
+from .recipe import Recipe
+from .sequences import IGNORED, Encoder, TokenSequence, encode_chat
 
-IGNORED: Final = -100  # the label that torch's cross-entropy leaves out
+# Share of the one-tile samples that show a whole picture squeezed into its overview instead of a small picture.
+OVERVIEW_SHARE: Final = 0.3
 
 
 @dataclass(frozen=True)
-class Picture:
-    """What the tower gets of one picture: every tile, or the overview alone."""
+class Prompting:
+    """What turns turns and pictures into the model's input; can be sent to a worker process."""
 
-    pixel_values: Tensor  # (tiles, 3, tile size, tile size); tile 0 is the overview
-    size: tuple[int, int]  # height, width in pixels, as transformers has it
-    tokens: int  # positions in the sequence
+    encoder: Encoder
+    geometry: Geometry
+    pad_token: int
+
+
+def build_prompting(recipe: Recipe, processor: LlavaNextProcessor) -> Prompting:
+    tokenizer = processor.tokenizer
+    spec = read_template_spec(tokenizer, chat_template=processor.chat_template, image_token=processor.image_token)
+    encoder = Encoder(spec, plain_tokenizer(tokenizer, spec), spec.special_tokens[processor.image_token])
+    return Prompting(encoder, build_geometry(recipe), tokenizer.pad_token_id)
 
 
 @dataclass(frozen=True)
 class Sample:
-    token_ids: list[int]
-    labels: list[int]
-    picture: Picture | None
+    """Ids and labels; the overview tile, (1, 3, S, S), where there is a picture."""
+
+    sequence: TokenSequence
+    tile: Tensor | None = None
 
 
-def prepare_picture(processor: LlavaNextProcessor, image: Image.Image, *, overview_only: bool = False) -> Picture:
-    """Tiles by transformers' own processor. The overview alone takes one position a feature and one for the newline."""
-    inputs = processor(images=image, text=IMAGE, return_tensors="pt")
-    height, width = inputs["image_sizes"][0].tolist()
-    tiles: Tensor = inputs["pixel_values"][0]
-    if overview_only:
-        side = tiles.shape[-1] // processor.patch_size
-        return Picture(tiles[:1], (height, width), side * side + 1)
-    tokens = int((inputs["input_ids"] == processor.image_token_id).sum())
-    return Picture(tiles, (height, width), tokens)
-
-
-def conversation(
-    tokenizer: PreTrainedTokenizerFast, turns: Sequence[Turn], picture: Picture | None, *, preface: str = ""
-) -> Sample:
-    """The chat template written out with labels; the picture, or else `preface`, opens the first question."""
-    token_ids, labels = _encode(tokenizer, BEGIN, learn=False)
-    opening = preface if picture is None else IMAGE * picture.tokens + "\n"
+def encode_turns(prompting: Prompting, turns: Sequence[Turn], image: Image.Image | None, preface: str = "") -> Sample:
+    """A conversation about `image`, seen by its overview alone; `preface` opens the first question."""
+    messages = []
     for index, turn in enumerate(turns):
-        question = f"{opening if index == 0 else ''}{turn.question}{END_OF_TURN}"
-        for text, learn in (
-            (f"{START_HEADER}user{END_HEADER}\n\n{question}{START_HEADER}assistant{END_HEADER}\n\n", False),
-            (f"{turn.answer}{END_OF_TURN}", True),
-        ):
-            more_ids, more_labels = _encode(tokenizer, text, learn=learn)
-            token_ids, labels = token_ids + more_ids, labels + more_labels
-    return Sample(token_ids, labels, picture)
+        opening, pictures = (preface, int(image is not None)) if index == 0 else ("", 0)
+        messages.append(TemplateMessage("user", opening + turn.question, pictures))
+        messages.append(TemplateMessage("assistant", turn.answer))
+    conversation = Conversation("drawn", ("drawn",) if image else (), tuple(messages))
+    if image is None:
+        return Sample(encode_chat(prompting.encoder, conversation, []))
+    layout = lay_out(image.size, prompting.geometry, overview_only=True)
+    tile = torch.from_numpy(normalise(cut_tiles(image, layout, prompting.geometry), prompting.geometry))
+    return Sample(encode_chat(prompting.encoder, conversation, [layout.image_tokens]), tile)
 
 
-def _encode(tokenizer: PreTrainedTokenizerFast, text: str, *, learn: bool) -> tuple[list[int], list[int]]:
-    token_ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
-    return token_ids, list(token_ids) if learn else [IGNORED] * len(token_ids)
+def sample_overview(random: np.random.Generator, prompting: Prompting) -> Sample:
+    """A picture in one tile, small or squeezed, and a conversation about it."""
+    if random.random() < OVERVIEW_SHARE:
+        scene = sample_scene(random)
+    else:
+        scene = sample_small_scene(random, prompting.geometry.image_size)
+    return encode_turns(prompting, converse(scene, random), draw(scene, scale=sample_scale(random)))
 
 
-def sample_picture(
-    random: np.random.Generator, processor: LlavaNextProcessor, *, overview_share: float = 0.0
-) -> Sample:
-    """A fresh picture and a conversation about it; a share of the pictures is seen by its overview alone."""
-    scene = sample_scene(random, random_text=0.3)
-    image = draw(scene, scale=sample_scale(random))
-    picture = prepare_picture(processor, image, overview_only=random.random() < overview_share)
-    return conversation(processor.tokenizer, ask(scene, random), picture)
-
-
-def sample_small_picture(random: np.random.Generator, processor: LlavaNextProcessor) -> Sample:
-    """A small picture in one tile and a conversation about it: few places to look, so looking is learnt fast."""
-    scene = sample_small_scene(random, processor.image_processor.crop_size.height)
-    picture = prepare_picture(processor, draw(scene, scale=sample_scale(random)), overview_only=True)
-    return conversation(processor.tokenizer, ask(scene, random), picture)
-
-
-def sample_description(random: np.random.Generator, processor: LlavaNextProcessor) -> Sample:
-    """The same conversation about a picture that is described in words instead of shown."""
-    scene = sample_scene(random, random_text=0.3)
-    return conversation(processor.tokenizer, ask(scene, random), None, preface=describe(scene, random) + "\n")
-
-
-def describe(scene: Scene, random: np.random.Generator) -> str:
-    """What is in a scene, one sentence a thing, in random order."""
-    sentences = [f"A {shape.colour} {shape.kind} is {shape.quadrant}." for shape in scene.shapes]
-    sentences += [f"A sign says {sign.text}." for sign in scene.signs]
-    return " ".join(sentences[int(index)] for index in random.permutation(len(sentences)))
+def sample_description(random: np.random.Generator, prompting: Prompting) -> Sample:
+    """A conversation about a picture that is described in words instead of shown."""
+    scene: Scene = sample_scene(random, random_text=0.3)
+    return encode_turns(prompting, converse(scene, random), None, preface=f"{facts(scene, random)}\n")
 
 
 @dataclass(frozen=True)
@@ -108,14 +91,15 @@ class Batch:
 
     token_ids: Tensor  # (samples, T)
     labels: Tensor  # (samples, T)
-    pictures: tuple[Picture, ...]  # in the order of their samples
+    tiles: Tensor | None  # (pictures, 3, S, S), one a picture, in the order of their samples
 
 
-def collate(samples: Sequence[Sample], padding_id: int) -> Batch:
-    length = max(len(sample.token_ids) for sample in samples)
-    token_ids = torch.full((len(samples), length), padding_id)
+def collate(samples: Sequence[Sample], pad_token: int) -> Batch:
+    length = max(len(sample.sequence.ids) for sample in samples)
+    token_ids = torch.full((len(samples), length), pad_token)
     labels = torch.full((len(samples), length), IGNORED)
     for row, sample in enumerate(samples):
-        token_ids[row, : len(sample.token_ids)] = torch.tensor(sample.token_ids)
-        labels[row, : len(sample.labels)] = torch.tensor(sample.labels)
-    return Batch(token_ids, labels, tuple(sample.picture for sample in samples if sample.picture is not None))
+        token_ids[row, : len(sample.sequence.ids)] = torch.tensor(sample.sequence.ids)
+        labels[row, : len(sample.sequence.labels)] = torch.tensor(sample.sequence.labels)
+    tiles = [sample.tile for sample in samples if sample.tile is not None]
+    return Batch(token_ids, labels, torch.cat(tiles) if tiles else None)

@@ -20,18 +20,23 @@ PLAN = {
 """Each layer is a unit; what is left (embeddings, connector, newline, norms) is the root's."""
 
 
-def load_sharded(folder: Path) -> Any:
-    """transformers' LLaVA-NeXT of ``folder`` in float32, ready for whatever sharding the launcher asks for."""
+def load_sharded(folder: Path, attention: str = "") -> Any:
+    """transformers' LLaVA-NeXT of ``folder`` in float32, ready for whatever sharding the launcher asks for.
+
+    ``attention`` is one of transformers' implementations, or empty for its own choice.
+    """
     import torch
     from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration
 
+    chosen = {"attn_implementation": attention} if attention else {}
     if waits_for_weights():
         from transformers.initialization import no_init_weights
 
         # memory that is never touched, so never taken; not the meta device, where accelerate can't tell weights apart
         with no_init_weights():
-            return LlavaNextForConditionalGeneration(LlavaNextConfig.from_pretrained(folder)).float()
-    return LlavaNextForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, **loading_options())
+            config = LlavaNextConfig.from_pretrained(folder, **chosen)
+            return LlavaNextForConditionalGeneration(config).float()
+    return LlavaNextForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, **chosen, **loading_options())
 
 
 def waits_for_weights() -> bool:

@@ -7,15 +7,17 @@ small model learns from far fewer pictures than one token a word.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from .pictures import sample_scene
-from .questions import ask
+from .pictures import Sign, sample_scene
+from .questions import ask, ask_for_description
 
 BEGIN: Final = "<|begin_of_text|>"
 END: Final = "<|end_of_text|>"
@@ -46,8 +48,10 @@ CHAT_TEMPLATE: Final = (
 )
 
 
-def train_tokenizer(vocabulary: int, *, positions: int, seed: int = 0, scenes: int = 4000) -> PreTrainedTokenizerFast:
-    """A tokenizer of at most `vocabulary` tokens, special tokens included."""
+def train_tokenizer(
+    vocabulary: int, *, positions: int, seed: int = 0, scenes: int = 4000, more_text: Sequence[str] = ()
+) -> PreTrainedTokenizerFast:
+    """A tokenizer of at most `vocabulary` tokens, special tokens included. `more_text` is learnt from as well."""
     tokenizer = Tokenizer(models.BPE(ignore_merges=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -61,7 +65,7 @@ def train_tokenizer(vocabulary: int, *, positions: int, seed: int = 0, scenes: i
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_text(seed, scenes), trainer)
+    tokenizer.train_from_iterator(itertools.chain(_text(seed, scenes), more_text), trainer)
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BEGIN} $A",
@@ -85,7 +89,9 @@ def _text(seed: int, scenes: int) -> Iterator[str]:
     random = np.random.default_rng([seed, 0x70])
     for _ in range(scenes):
         yield "system\n\nuser\n\nassistant\n\n\n"
-        for turn in ask(sample_scene(random), random):
+        scene = sample_scene(random)
+        unsigned = dataclasses.replace(scene, signs=(Sign("", 0, (0, 0, 0, 0)),) * len(scene.signs))
+        for turn in [*ask(scene, random), ask_for_description(unsigned, random)]:
             yield turn.question
             if turn.type != "read":
                 yield turn.answer

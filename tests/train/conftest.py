@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from llava_edge.train.model import build_processor
 from llava_edge.train.recipe import Recipe, load_recipe
+from llava_edge.train.samples import Prompting, build_prompting
 from llava_edge.train.tokenizer import train_tokenizer
 from transformers import LlavaNextProcessor, PreTrainedTokenizerFast
 
@@ -21,10 +22,12 @@ class Demo:
     recipe: Recipe
     tokenizer: PreTrainedTokenizerFast
     processor: LlavaNextProcessor
+    prompting: Prompting
 
 
 @pytest.fixture(scope="session")
 def demo() -> Demo:
     recipe = load_recipe(RECIPE)
     tokenizer = train_tokenizer(recipe.llm.vocabulary, positions=recipe.llm.positions, scenes=300)
-    return Demo(recipe, tokenizer, build_processor(recipe, tokenizer))
+    processor = build_processor(recipe, tokenizer)
+    return Demo(recipe, tokenizer, processor, build_prompting(recipe, processor))

@@ -9,9 +9,19 @@ from itertools import islice
 import numpy as np
 import pytest
 from llava_edge.train import font
-from llava_edge.train.demo import CONNECTOR_SEED, EVERYTHING_SEED, LANGUAGE_SEED, SMALL_SEED
-from llava_edge.train.heldout import HELDOUT_SEED, heldout_scenes
-from llava_edge.train.pictures import NUMBERS, QUADRANTS, WORDS, draw, sample_scene, sample_small_scene
+from llava_edge.train.demo import LANGUAGE_SEED, LOOKING_SEED
+from llava_edge.train.demo_data import DATA_SEED
+from llava_edge.train.heldout import HELDOUT_SEED, PICTURES, heldout_scenes
+from llava_edge.train.pictures import (
+    BAR_STEP,
+    DAYS,
+    NUMBERS,
+    QUADRANTS,
+    WORDS,
+    draw,
+    sample_scene,
+    sample_small_scene,
+)
 from llava_edge.train.pretrain import PLACES, TOWER_SEED
 from llava_edge.train.questions import ANSWERS
 from PIL import Image
@@ -30,14 +40,20 @@ def test_the_same_seed_draws_the_same_picture() -> None:
     assert pixel_hash(first) != pixel_hash(draw(sample_scene(np.random.default_rng(12))))
 
 
-def test_heldout_pictures_are_none_of_training() -> None:
+def test_heldout_pictures_are_none_of_training(demo: Demo) -> None:
+    """Seeds differ in their second number, and of what is drawn for training a part is drawn again and compared."""
     heldout = {pixel_hash(Image.open(path)) for path in HELDOUT.glob("*.png")}
-    assert len(heldout) == 200
-    stages = (TOWER_SEED, LANGUAGE_SEED, CONNECTOR_SEED, SMALL_SEED, EVERYTHING_SEED)
-    assert not set(HELDOUT_SEED) & set(stages)
-    for stage in stages:
+    assert len(heldout) == PICTURES
+    seeds = {TOWER_SEED, LANGUAGE_SEED, LOOKING_SEED, DATA_SEED}
+    assert len(seeds) == 4
+    assert HELDOUT_SEED[1] not in seeds
+    assert demo.recipe.seed != HELDOUT_SEED[0]
+    for number in range(1000):
+        random = np.random.default_rng([demo.recipe.seed, DATA_SEED, number])
+        assert pixel_hash(draw(sample_scene(random, random_text=0.3))) not in heldout
+    for stage in seeds - {DATA_SEED}:
         for step in range(20):
-            random = np.random.default_rng([0, stage, step])
+            random = np.random.default_rng([demo.recipe.seed, stage, step])
             drawn = {pixel_hash(draw(sample_scene(random, random_text=0.3))) for _ in range(16)}
             assert not drawn & heldout
 
@@ -57,16 +73,19 @@ def test_heldout_records_are_whole() -> None:
         question, answer = record["conversations"]
         assert question["value"].startswith("<image>\n")
         assert (HELDOUT / record["image"]).exists()
-        assert answer["value"] in record["answers"] == list(ANSWERS[record["type"]])
+        assert record["answers"] == list(ANSWERS[record["type"]])
+        assert not record["answers"] or answer["value"] in record["answers"]
     assert sum(path.stat().st_size for path in HELDOUT.iterdir()) < 1_000_000
 
 
 @pytest.mark.parametrize("small", [False, True])
-@pytest.mark.parametrize("seed", range(50))
-def test_shapes_and_signs_stand_apart(seed: int, *, small: bool) -> None:
+@pytest.mark.parametrize("seed", range(80))
+def test_things_stand_apart(seed: int, *, small: bool) -> None:
     random = np.random.default_rng(seed)
     scene = sample_small_scene(random, 48) if small else sample_scene(random)
-    boxes = [shape.box for shape in scene.shapes] + [sign.box for sign in scene.signs]
+    things = (*scene.shapes, *scene.signs, *scene.tables, *scene.bars)
+    boxes = [thing.box for thing in things]
+    assert boxes
     ground = np.zeros((scene.height, scene.width), dtype=int)
     for left, top, right, bottom in boxes:
         assert 0 <= left < right <= scene.width
@@ -78,6 +97,25 @@ def test_shapes_and_signs_stand_apart(seed: int, *, small: bool) -> None:
         vertical = "top" if top + bottom < scene.height else "bottom"
         horizontal = "left" if left + right < scene.width else "right"
         assert shape.quadrant == f"{vertical} {horizontal}" in QUADRANTS
+
+
+def test_bars_differ_in_height_and_tables_fit_a_tile() -> None:
+    scenes = [sample_scene(np.random.default_rng(seed)) for seed in range(300)]
+    charts = [scene for scene in scenes if scene.bars]
+    tables = [scene for scene in scenes if scene.tables]
+    assert 30 < len(charts) < 90
+    assert 40 < len(tables) < 110
+    for scene in charts:
+        heights = sorted(bar.height for bar in scene.bars)
+        assert min(np.diff(heights)) >= int(BAR_STEP * scene.height) - 1
+        assert heights[0] > 0
+        assert len({bar.colour for bar in scene.bars}) == len(scene.bars)
+    for scene in tables:
+        left, top, right, bottom = scene.tables[0].box
+        assert right - left <= 46
+        assert bottom - top <= 46
+        days = [DAYS.index(day) for day, _ in scene.tables[0].rows]
+        assert days == sorted(set(days))
 
 
 def test_every_word_has_its_glyphs_and_its_place_on_a_sign() -> None:
