@@ -11,6 +11,8 @@ from .config import Geometry
 from .errors import BundleError
 from .strict_reading import StrictReader
 
+SpacePrefix = Literal["none", "first", "every", "always"]
+Normalization = Literal["none", "NFC"]
 SCHEMA = 1
 """Version of the manifest's layout. A bundle of another version is refused, not guessed at."""
 
@@ -47,8 +49,8 @@ class TemplateSpec:
     add_bos: bool
     special_tokens: dict[str, int]
     stop_tokens: tuple[str, ...]
-    space_prefix: Literal["none", "first", "every", "always"]
-    normalization: Literal["none", "NFC"] = "none"
+    space_prefix: SpacePrefix
+    normalization: Normalization = "none"
 
 
 @dataclass(frozen=True)
