@@ -25,10 +25,10 @@ def add_vocabulary(writer: Any, vocabulary: Vocabulary) -> None:
     if vocabulary.pad is not None:
         writer.add_pad_token_id(vocabulary.pad)
     for token in ("<|eot_id|>", "<|im_end|>"):
-        if token in vocabulary.control:
-            writer.add_eot_token_id(vocabulary.control[token])
+        if token in vocabulary.traits.control:
+            writer.add_eot_token_id(vocabulary.traits.control[token])
             break
-    writer.add_add_bos_token(vocabulary.add_bos)
+    writer.add_add_bos_token(vocabulary.traits.add_bos)
     writer.add_add_eos_token(vocabulary.add_eos)
     if vocabulary.model == "llama":
-        writer.add_add_space_prefix(vocabulary.space_prefix != "none")
+        writer.add_add_space_prefix(vocabulary.traits.space_prefix != "none")

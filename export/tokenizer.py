@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,11 +31,6 @@ def load_tokenizer(folder: Path) -> Any:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         _refuse(f"a tokenizer in {folder} that transformers reads", first, "download it again", error)
     return _refuse(f"tokenizer.json or tokenizer.model in {folder}", "neither", "add the tokenizer's files")
-
-
-def tokenizer_json(tokenizer: Any) -> dict[str, Any]:
-    """The tokenizer's own description: normalizer, pre-tokenizer, model, added tokens."""
-    return dict(json.loads(tokenizer.backend_tokenizer.to_str()))
 
 
 def _from_sentencepiece(folder: Path) -> Any:

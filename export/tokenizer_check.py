@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import llama_cpp.llama_cpp as lib
-
-from ..runtime.errors import CheckpointError, NativeError
+from ..runtime.errors import CheckpointError
+from ..runtime.llm import open_vocabulary
 from ..runtime.manifest import TemplateSpec
-from ..runtime.segments import TextSegment, build_segments
+from ..runtime.segments import TextSegment, Tokenize, build_segments
 from ..runtime.template import Plain
 
 BATTERY = (
@@ -35,15 +32,11 @@ BATTERY = (
 """Strings every exported tokenizer is compared on."""
 
 
-@lib.llama_log_callback  # type: ignore[untyped-decorator]
-def _silent(level: int, text: bytes, user_data: Any) -> None:
-    """llama.cpp would write its loading log to stderr."""
-
-
 def check_tokenizer(gguf: Path, tokenizer: Any, spec: TemplateSpec) -> None:
     """Compare llama.cpp's ids on ``BATTERY`` with the reference's.
 
-    Raises :class:`CheckpointError` that shows the first string on which they differ.
+    Raises :class:`CheckpointError` that shows the first string on which they differ, and
+    NativeError where llama.cpp loads no vocabulary from ``gguf``.
     """
     with open_vocabulary(gguf) as tokenize:
         for text, expected, got in differences(tokenize, tokenizer, spec, BATTERY):
@@ -55,7 +48,7 @@ def check_tokenizer(gguf: Path, tokenizer: Any, spec: TemplateSpec) -> None:
 
 
 def differences(
-    tokenize: Callable[[str], list[int]],
+    tokenize: Tokenize,
     tokenizer: Any,
     spec: TemplateSpec,
     texts: Iterable[str],
@@ -67,35 +60,3 @@ def differences(
         got = [token for one in segments if isinstance(one, TextSegment) for token in one.tokens]
         if got != expected:
             yield text, expected, got
-
-
-@contextmanager
-def open_vocabulary(gguf: Path) -> Iterator[Callable[[str], list[int]]]:
-    """Load only the vocabulary of ``gguf`` into llama.cpp and give its tokenizer.
-
-    Plain text only: no BOS, no control tokens, no leading space. Raises :class:`NativeError`.
-    """
-    lib.llama_log_set(_silent, None)
-    lib.llama_backend_init()
-    parameters = lib.llama_model_default_params()
-    parameters.vocab_only = True
-    overrides = (lib.llama_model_kv_override * 2)()  # the second, empty one ends the list
-    overrides[0].tag = lib.LLAMA_KV_OVERRIDE_TYPE_BOOL
-    overrides[0].key = b"tokenizer.ggml.add_space_prefix"
-    overrides[0].value.val_bool = False
-    parameters.kv_overrides = overrides
-    model = lib.llama_model_load_from_file(str(gguf).encode(), parameters)
-    if not model:
-        raise NativeError(expected=f"a vocabulary in {gguf}", got="none that llama.cpp loads", fix="export again")
-    vocabulary = lib.llama_model_get_vocab(model)
-
-    def tokenize(text: str) -> list[int]:
-        raw = text.encode("utf-8")
-        ids = (ctypes.c_int32 * (len(raw) + 8))()
-        count = lib.llama_tokenize(vocabulary, raw, len(raw), ids, len(ids), False, False)
-        return list(ids[:count])
-
-    try:
-        yield tokenize
-    finally:
-        lib.llama_model_free(model)

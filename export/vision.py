@@ -19,6 +19,7 @@ from torch import nn
 from ..runtime.config import Geometry
 from ..runtime.errors import CheckpointError
 from ..runtime.vision import FEATURES, PIXELS, VisionEncoder
+from .onnx_file import write_model
 from .vision_graph import Attention, Precision, VisionGraph
 
 OPSET = 20
@@ -121,21 +122,21 @@ def _write(graph: nn.Module, described: VisionExporterConfig, path: Path) -> Non
             verbose=False,
         )
     assert program is not None
-    _forget_origin(program)
-    program.save(path, external_data=False)
+    _forget_origin(program.model)
+    write_model(program.model, path)
 
 
-def _forget_origin(program: Any) -> None:
+def _forget_origin(model: Any) -> None:
     """Drop the exporter's notes: stack traces name the files of the machine that exported."""
-    for node in program.model.graph.all_nodes():
+    for node in model.graph.all_nodes():
         node.metadata_props.clear()
         node.doc_string = None
-    for function in program.model.functions.values():
+    for function in model.functions.values():
         for node in function.all_nodes():
             node.metadata_props.clear()
             node.doc_string = None
-    program.model.metadata_props.clear()
-    program.model.graph.metadata_props.clear()
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
 
 
 def _validate(

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
-from ..runtime.errors import CheckpointError
-from .tokenizer import tokenizer_json
+from ..runtime.tokenizer_traits import (
+    TokenizerTraits,
+    pre_tokenizer_steps,
+    read_traits,
+    refuse,
+    tokenizer_description,
+)
 
 _CONTRACTIONS_AND_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 _SYMBOLS_AND_SPACES = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -36,15 +41,11 @@ class TokenType(IntEnum):
     BYTE = 6
 
 
-SpacePrefix = Literal["none", "first", "every", "always"]
-
-
 @dataclass(frozen=True)
 class Vocabulary:
     """Everything about a tokenizer that goes into a GGUF.
 
-    ``model`` is "gpt2" for byte-level BPE, "llama" for SentencePiece. ``control`` maps every token
-    that only a template may place to its id; ``normalization`` is the Unicode form text gets first.
+    ``model`` is "gpt2" for byte-level BPE, "llama" for SentencePiece.
     """
 
     model: Literal["gpt2", "llama"]
@@ -53,15 +54,12 @@ class Vocabulary:
     types: tuple[int, ...]
     scores: tuple[float, ...]
     merges: tuple[str, ...]
-    control: dict[str, int]
+    traits: TokenizerTraits
     bos: int | None
     eos: int
     unknown: int | None
     pad: int | None
-    add_bos: bool
     add_eos: bool
-    space_prefix: SpacePrefix
-    normalization: Literal["none", "NFC"]
 
 
 def read_vocabulary(tokenizer: Any, *, size: int, image_token: str) -> Vocabulary:
@@ -70,16 +68,13 @@ def read_vocabulary(tokenizer: Any, *, size: int, image_token: str) -> Vocabular
     Rows without a token get unused ``[PAD…]`` tokens. Raises :class:`CheckpointError` for other
     kinds of tokenizer and for tokens without a row.
     """
-    description = tokenizer_json(tokenizer)
+    description = tokenizer_description(tokenizer)
     model = description["model"]
     if model.get("type") != "BPE":
-        _refuse("a BPE tokenizer", str(model.get("type")))
-    sentencepiece = bool(model.get("byte_fallback"))
-    control = _control_tokens(tokenizer, description, image_token)
-    tokens, types = _tokens(description, size, control, sentencepiece)
-    ids = tokenizer("a")["input_ids"]
-    if tokenizer.eos_token_id is None:
-        _refuse("an eos token", "none")
+        refuse("a BPE tokenizer", str(model.get("type")))
+    traits = read_traits(tokenizer, description, image_token=image_token)
+    sentencepiece = traits.sentencepiece
+    tokens, types = _tokens(description, size, traits)
     return Vocabulary(
         model="llama" if sentencepiece else "gpt2",
         pre="default" if sentencepiece else _pre_tokenizer(description),
@@ -87,31 +82,17 @@ def read_vocabulary(tokenizer: Any, *, size: int, image_token: str) -> Vocabular
         types=types,
         scores=_scores(model, tokens) if sentencepiece else (),
         merges=() if sentencepiece else tuple(_merge_text(merge) for merge in model["merges"]),
-        control=control,
+        traits=traits,
         bos=tokenizer.bos_token_id,
         eos=tokenizer.eos_token_id,
         unknown=tokenizer.unk_token_id,
         pad=tokenizer.pad_token_id,
-        add_bos=ids[0] == tokenizer.bos_token_id,
-        add_eos=ids[-1] == tokenizer.eos_token_id,
-        space_prefix=_space_prefix(description) if sentencepiece else "none",
-        normalization="NFC" if _is_nfc(description, sentencepiece) else "none",
+        add_eos=tokenizer("a")["input_ids"][-1] == tokenizer.eos_token_id,
     )
 
 
-def _control_tokens(tokenizer: Any, description: dict[str, Any], image_token: str) -> dict[str, int]:
-    """Special added tokens, bos, eos and unk, and the image token even if it is not marked special."""
-    added = description["added_tokens"]
-    control = {one["content"]: one["id"] for one in added if one["special"] or one["content"] == image_token}
-    for token in (tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token):
-        if token is not None:
-            control[token] = tokenizer.convert_tokens_to_ids(token)
-    return dict(sorted(control.items(), key=lambda item: item[1]))
-
-
-def _tokens(
-    description: dict[str, Any], size: int, control: dict[str, int], sentencepiece: bool
-) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def _tokens(description: dict[str, Any], size: int, traits: TokenizerTraits) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    control, sentencepiece = traits.control, traits.sentencepiece
     names = {index: token for token, index in description["model"]["vocab"].items()}
     kinds = dict.fromkeys(names, TokenType.NORMAL)
     if sentencepiece:
@@ -124,7 +105,7 @@ def _tokens(
     if sentencepiece and unknown in control:
         kinds[control[unknown]] = TokenType.UNKNOWN
     if names and max(names) >= size:
-        _refuse(f"an embedding for every token ({max(names) + 1})", f"{size} rows")
+        refuse(f"an embedding for every token ({max(names) + 1})", f"{size} rows")
     tokens = tuple(names.get(index, f"[PAD{index}]") for index in range(size))
     return tokens, tuple(int(kinds.get(index, TokenType.UNUSED)) for index in range(size))
 
@@ -147,7 +128,7 @@ def _scores(model: dict[str, Any], tokens: tuple[str, ...]) -> tuple[float, ...]
 
 
 def _pre_tokenizer(description: dict[str, Any]) -> str:
-    steps = _steps(description["pre_tokenizer"], "pretokenizers")
+    steps = pre_tokenizer_steps(description)
     kinds = [step.get("type") for step in steps]
     if kinds == ["Split", "ByteLevel"]:
         split, byte_level = steps
@@ -155,34 +136,4 @@ def _pre_tokenizer(description: dict[str, Any]) -> str:
         plain = not byte_level.get("add_prefix_space") and byte_level.get("use_regex") is False
         if name and plain and split["behavior"] == "Isolated" and not split["invert"]:
             return name
-    return _refuse(f"the pre-tokenizer of {' or '.join(PRE_TOKENIZERS.values())}", f"{kinds}")
-
-
-def _space_prefix(description: dict[str, Any]) -> SpacePrefix:
-    """Which plain pieces get a leading space: told by the normalizer or the Metaspace pre-tokenizer."""
-    normalizer = _steps(description["normalizer"], "normalizers")
-    kinds = [step["type"] for step in normalizer]
-    if not description["pre_tokenizer"] and kinds in (["Prepend", "Replace"], ["Replace"]):
-        return "always" if kinds[0] == "Prepend" else "none"
-    steps = _steps(description["pre_tokenizer"], "pretokenizers")
-    if not normalizer and [step["type"] for step in steps] == ["Metaspace"] and not steps[0].get("split", True):
-        schemes: dict[str, SpacePrefix] = {"always": "every", "first": "first", "never": "none"}
-        return schemes[steps[0]["prepend_scheme"]]
-    return _refuse("SentencePiece's spaces (Prepend and Replace, or Metaspace)", f"{kinds}")
-
-
-def _is_nfc(description: dict[str, Any], sentencepiece: bool) -> bool:
-    kinds = [step["type"] for step in _steps(description["normalizer"], "normalizers")]
-    if not sentencepiece and kinds not in ([], ["NFC"]):
-        _refuse("no normalizer but NFC", f"{kinds}")
-    return kinds == ["NFC"]
-
-
-def _steps(part: dict[str, Any] | None, plural: str) -> list[dict[str, Any]]:
-    if part is None:
-        return []
-    return list(part[plural]) if part["type"] == "Sequence" else [part]
-
-
-def _refuse(expected: str, got: str) -> NoReturn:
-    raise CheckpointError(expected=f"{expected} in the tokenizer", got=got, fix="use a supported checkpoint")
+    return refuse(f"the pre-tokenizer of {' or '.join(PRE_TOKENIZERS.values())}", f"{kinds}")

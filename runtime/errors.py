@@ -26,7 +26,7 @@ class BundleError(LlavaEdgeError, ValueError):
 
 
 class CheckpointError(LlavaEdgeError, ValueError):
-    """A trained checkpoint that can't be exported."""
+    """A checkpoint that can't be exported, or trained further."""
 
 
 class ContextError(LlavaEdgeError, ValueError):

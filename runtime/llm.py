@@ -7,9 +7,11 @@ Everything here is about one sequence (id 0) in one context. What its cache hold
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from llama_cpp._ggml import libggml
 
 from .errors import NativeError
 from .options import PENALTY_WINDOW, GenerationOptions, LoadOptions, has_amx, physical_cores
+from .segments import Tokenize
 
 CONTEXT_STEP = 256
 """Contexts are sized in steps of this many positions; llama.cpp pads to it anyway."""
@@ -79,13 +82,7 @@ class Llm:
 
     def tokenize(self, text: str) -> list[int]:
         """Plain text to ids: no BOS, no control tokens, no leading space."""
-        raw = text.encode("utf-8", "surrogatepass")
-        room = len(raw) + 8
-        ids = (lib.llama_token * room)()
-        count = lib.llama_tokenize(self._vocab, raw, len(raw), ids, room, False, False)
-        if count < 0:
-            raise NativeError(expected="text that llama.cpp can tokenize", got=f"code {count}", fix="shorten the text")
-        return list(ids[:count])
+        return _tokenize(self._vocab, text)
 
     def piece(self, token: int, *, first: bool = False) -> bytes:
         """The bytes of one token; nothing for control tokens. May be part of a UTF-8 character."""
@@ -248,12 +245,43 @@ def has_gpu() -> bool:
     return any(find(kind) for kind in (_DEVICE_GPU, _DEVICE_INTEGRATED_GPU))
 
 
+@contextmanager
+def open_vocabulary(path: Path) -> Iterator[Tokenize]:
+    """Load only the vocabulary of the GGUF file at ``path`` and give its tokenizer.
+
+    Tokenizes as :meth:`Llm.tokenize` does. Raises :class:`NativeError`.
+    """
+    start_native()
+    parameters = lib.llama_model_default_params()
+    parameters.vocab_only = True
+    model = _load(path, parameters)
+    try:
+        yield functools.partial(_tokenize, lib.llama_model_get_vocab(model))
+    finally:
+        lib.llama_model_free(model)
+
+
+def _tokenize(vocab: Any, text: str) -> list[int]:
+    raw = text.encode("utf-8", "surrogatepass")
+    room = len(raw) + 8
+    ids = (lib.llama_token * room)()
+    count = lib.llama_tokenize(vocab, raw, len(raw), ids, room, False, False)
+    if count < 0:
+        raise NativeError(expected="text that llama.cpp can tokenize", got=f"code {count}", fix="shorten the text")
+    return list(ids[:count])
+
+
 def _load_model(path: Path, options: LoadOptions) -> Any:
     parameters = lib.llama_model_default_params()
     parameters.n_gpu_layers = options.gpu_layers
     # GCC 12's _tile_loadconfig lets the compiler drop half of the tile configuration, and the first
     # product of a quantized matrix then kills the process (seen with llama.cpp of llama-cpp-python 0.3.36)
     parameters.use_extra_bufts = not has_amx() if options.repack is None else options.repack
+    return _load(path, parameters)
+
+
+def _load(path: Path, parameters: Any) -> Any:
+    """Load a model whose tokenizer adds no space of its own: ``segments`` puts it."""
     overrides = (lib.llama_model_kv_override * 2)()  # the second, empty one ends the list
     overrides[0].tag = lib.LLAMA_KV_OVERRIDE_TYPE_BOOL
     overrides[0].key = b"tokenizer.ggml.add_space_prefix"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import types
-import typing
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from .config import Geometry
 from .errors import BundleError
+from .strict_reading import StrictReader
 
+SpacePrefix = Literal["none", "first", "every", "always"]
+Normalization = Literal["none", "NFC"]
 SCHEMA = 1
 """Version of the manifest's layout. A bundle of another version is refused, not guessed at."""
 
@@ -48,8 +49,8 @@ class TemplateSpec:
     add_bos: bool
     special_tokens: dict[str, int]
     stop_tokens: tuple[str, ...]
-    space_prefix: Literal["none", "first", "every", "always"]
-    normalization: Literal["none", "NFC"] = "none"
+    space_prefix: SpacePrefix
+    normalization: Normalization = "none"
 
 
 @dataclass(frozen=True)
@@ -138,43 +139,5 @@ class Manifest:
                 got=f"schema {schema!r}",
                 fix="upgrade llava-edge" if later else "export the bundle again",
             )
-        return typing.cast(Manifest, _read(Manifest, raw, f"{where}: manifest"))
-
-
-def _read(kind: Any, raw: Any, where: str) -> Any:
-    """Build a value of type ``kind`` from JSON, naming the key where it does not fit."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind):
-        return _read_dataclass(typing.cast("type[Any]", kind), raw, where)
-    if origin is Literal:
-        return raw if raw in arguments else _refuse(f"one of {', '.join(map(str, arguments))}", raw, where)
-    if origin is tuple and isinstance(raw, list):
-        if arguments[-1] is Ellipsis:
-            return tuple(_read(arguments[0], item, where) for item in raw)
-        if len(raw) == len(arguments):
-            return tuple(_read(one, item, where) for one, item in zip(arguments, raw, strict=True))
-    if origin is dict and isinstance(raw, dict):
-        return {key: _read(arguments[1], item, f"{where}.{key}") for key, item in raw.items()}
-    if origin is types.UnionType:
-        return None if raw is None else _read(arguments[0], raw, where)
-    if kind is float and isinstance(raw, int | float) and not isinstance(raw, bool):
-        return float(raw)
-    if kind in (str, int, bool) and type(raw) is kind:
-        return raw
-    return _refuse(getattr(kind, "__name__", str(kind)), raw, where)
-
-
-def _read_dataclass(kind: type[Any], raw: Any, where: str) -> Any:
-    if not isinstance(raw, dict):
-        _refuse("an object", raw, where)
-    hints = typing.get_type_hints(kind)
-    names = {one.name for one in dataclasses.fields(kind)}
-    if unknown := sorted(set(raw) - names):
-        _refuse(f"only the keys {', '.join(sorted(names))}", f"also {', '.join(unknown)}", where)
-    if missing := sorted(names - set(raw)):
-        _refuse(f"the keys {', '.join(missing)}", "none", where)
-    return kind(**{name: _read(hints[name], raw[name], f"{where}.{name}") for name in names})
-
-
-def _refuse(expected: str, got: Any, where: str) -> typing.NoReturn:
-    raise BundleError(expected=f"{expected} at {where}", got=f"{str(got)[:80]!r}", fix="export the bundle again")
+        reader = StrictReader(BundleError, "export the bundle again", defaults=False)
+        return reader.read(Manifest, raw, f"{where}: manifest")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,17 @@ import pytest
 from checkpoints import make_checkpoint
 
 MakeBundle = Callable[..., tuple[Path, Path]]
+
+
+def pytest_unconfigure() -> None:
+    """Close the two files on /dev/null that llama_cpp opens when it is imported and never closes.
+
+    Any left open are a ResourceWarning when the interpreter goes.
+    """
+    utilities = sys.modules.get("llama_cpp._utils")
+    if utilities is not None:
+        utilities.outnull_file.close()
+        utilities.errnull_file.close()
 
 
 @pytest.fixture(scope="session")

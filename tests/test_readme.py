@@ -21,8 +21,9 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture
 def workplace(tmp_path: Path) -> Path:
-    """A folder with the examples in it, so that what the blocks write stays out of the checkout."""
+    """A folder with the examples and recipes in it, so that what the blocks write stays out of the checkout."""
     (tmp_path / "examples").symlink_to(ROOT / "examples")
+    (tmp_path / "train").symlink_to(ROOT / "train")
     return tmp_path
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.errors import OptionError
+from ..runtime.family_templates import IMAGE_TOKEN, TEMPLATES
 from .reference_recipe import ReferenceRecipe
 
-IMAGE_TOKEN = "<image>"
 ROWS_STEP = 64
 """Embedding tables grow in steps of this many rows, which suits the devices' products."""
 
@@ -43,12 +43,18 @@ def assemble(recipe: ReferenceRecipe, destination: Path) -> None:
 
 
 def _read_template(recipe: ReferenceRecipe) -> str:
-    path = Path(recipe.folder) / recipe.model.chat_template
+    """A family's template by its name, or the text of a file that lies beside the recipe."""
+    named = recipe.model.chat_template
+    if named in TEMPLATES:
+        return TEMPLATES[named]
+    path = Path(recipe.folder) / named
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise OptionError(
-            expected=f"a chat template at {path}", got=error.strerror or str(error), fix="set model.chat_template"
+            expected=f"a chat template at {path}, or one of {', '.join(TEMPLATES)}",
+            got=error.strerror or str(error),
+            fix="set model.chat_template",
         ) from error
 
 

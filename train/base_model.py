@@ -28,7 +28,8 @@ class Base:
 def read_base(folder: Path, pinpoints: tuple[Pinpoint, ...]) -> Base:
     """Open the processor of the transformers-layout checkpoint in ``folder``, with a stage's pinpoints.
 
-    Raises :class:`OptionError` where there is none, or pictures are prepared in a way that is not the runtime's.
+    Raises :class:`OptionError` where there is none, or a pinpoint is no grid of tiles, and
+    :class:`CheckpointError` for a tokenizer or chat template that the runtime does not know.
     """
     from transformers import AutoProcessor
 
@@ -52,7 +53,7 @@ def read_base(folder: Path, pinpoints: tuple[Pinpoint, ...]) -> Base:
         rescale=float(images.rescale_factor),
     )
     _check_pinpoints(geometry)
-    template = processor.chat_template or tokenizer.chat_template
+    template = processor.chat_template or tokenizer.chat_template or ""
     spec = read_template_spec(tokenizer, chat_template=template, image_token=processor.image_token)
     image_token = spec.special_tokens[processor.image_token]
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id

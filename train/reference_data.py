@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..runtime.config import Geometry
-from ..runtime.errors import ImageError
+from ..runtime.errors import LlavaEdgeError
 from ..runtime.tiles import Layout, cut_tiles, lay_out, normalise
-from .conversations import SampleError, read_conversation
+from .conversations import Conversation, SampleError, read_conversation
 from .picture_store import open_picture
 from .sample_index import SampleIndex, Source
 from .sequences import IGNORED, Encoder, cut, encode_chat, encode_plain
+from .worker_errors import portable
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class ReferenceDataset(Dataset[Item]):
                 return self.read((position + step) % len(self))
             except SampleError as error:
                 if self._fatal or step + 1 == len(self):
-                    raise
+                    raise portable(error) from None
                 print(f"skipped, the next sample takes its place: {error}", file=sys.stderr, flush=True)
         raise IndexError(position)
 
@@ -80,10 +81,15 @@ class ReferenceDataset(Dataset[Item]):
         source = self._sources[entry.source]
         conversation = read_conversation(source.samples[entry.position], entry.position)
         try:
-            pictures = [open_picture(source.store, name) for name in conversation.images]
-            layouts = [lay_out(picture.size, self._geometry) for picture in pictures]
-        except ImageError as error:
+            return self._item(conversation, source)
+        except SampleError:
+            raise
+        except LlavaEdgeError as error:  # a picture that is damaged, a template that refuses these roles
             raise SampleError(conversation.id, expected=error.expected, got=error.got) from error
+
+    def _item(self, conversation: Conversation, source: Source) -> Item:
+        pictures = [open_picture(source.store, name) for name in conversation.images]
+        layouts = [lay_out(picture.size, self._geometry) for picture in pictures]
         sequence = self._encode(self._encoder, conversation, [layout.image_tokens for layout in layouts])
         length, whole = self._sequence_length, len(sequence.ids)
         if whole > length and not self._cut_long:

@@ -23,7 +23,7 @@ class ModelRecipe:
 
     ``base`` is a transformers-layout checkpoint. Where it is missing, it is assembled from the
     ``llm`` and the ``tower`` (hub ids or folders) with a fresh connector and the chat template of
-    the file ``chat_template``, which lies beside the recipe. ``text`` and ``vision`` are the
+    the family ``chat_template``, or of a file of that name beside the recipe. ``text`` and ``vision`` are the
     shapes in the words of transformers' configs: what the plan counts before there is a checkpoint.
     """
 

@@ -15,8 +15,9 @@ import pytest
 from gguf_reading import read_fields
 from llava_edge.export.llm_vocabulary import add_vocabulary
 from llava_edge.export.tokenizer import load_tokenizer
-from llava_edge.export.tokenizer_check import BATTERY, differences, open_vocabulary
+from llava_edge.export.tokenizer_check import BATTERY, differences
 from llava_edge.export.vocabulary import Vocabulary, read_vocabulary
+from llava_edge.runtime.llm import open_vocabulary
 from llava_edge.runtime.manifest import TemplateSpec
 
 pytestmark = pytest.mark.network
@@ -94,10 +95,10 @@ def spec_of(vocabulary: Vocabulary) -> TemplateSpec:
         bos_token="",
         eos_token=vocabulary.tokens[vocabulary.eos],
         add_bos=False,
-        special_tokens=vocabulary.control,
+        special_tokens=vocabulary.traits.control,
         stop_tokens=(),
-        space_prefix=vocabulary.space_prefix,
-        normalization=vocabulary.normalization,
+        space_prefix=vocabulary.traits.space_prefix,
+        normalization=vocabulary.traits.normalization,
     )
 
 
@@ -125,7 +126,7 @@ def test_llama2_scores_from_merge_ranks(tmp_path: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<s>", "eos_token": "</s>"}))
     tokenizer = load_tokenizer(folder)
     vocabulary = read_vocabulary(tokenizer, size=32064, image_token="<image>")
-    assert vocabulary.space_prefix == "always"
+    assert vocabulary.traits.space_prefix == "always"
     with open_vocabulary(write_vocabulary(vocabulary, tmp_path / "ours.gguf")) as tokenize:
         for text, ids in vectors("llama-spm"):
             assert (tokenize(" " + text) if text else []) == ids, text

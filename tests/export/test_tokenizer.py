@@ -13,9 +13,10 @@ from checkpoints import FAMILIES, LAYOUTS, make_checkpoint
 from gguf_reading import read_fields
 from llava_edge.export.llm import write_llm
 from llava_edge.export.pipeline import Plan, make_plan
-from llava_edge.export.tokenizer_check import BATTERY, check_tokenizer, differences, open_vocabulary
+from llava_edge.export.tokenizer_check import BATTERY, check_tokenizer, differences
 from llava_edge.export.vocabulary import TokenType
 from llava_edge.runtime.errors import CheckpointError
+from llava_edge.runtime.llm import open_vocabulary
 from tokenizers_fixture import CORPUS, sentencepiece_tokenizer
 
 
@@ -96,11 +97,11 @@ def test_metaspace_schemes(scheme: str, expected: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_special_tokens_are_control_tokens(layout: str, shared_checkpoint: Callable[..., Path]) -> None:
     vocabulary = make_plan(str(shared_checkpoint("llama3", layout))).vocabulary
-    for token, index in vocabulary.control.items():
+    for token, index in vocabulary.traits.control.items():
         assert vocabulary.tokens[index] == token
         assert vocabulary.types[index] == TokenType.CONTROL
-    assert ("<image>" in vocabulary.control) == (layout != "original")
-    assert {"<|begin_of_text|>", "<|eot_id|>"} <= set(vocabulary.control)
+    assert ("<image>" in vocabulary.traits.control) == (layout != "original")
+    assert {"<|begin_of_text|>", "<|eot_id|>"} <= set(vocabulary.traits.control)
 
 
 def test_types_of_the_rest(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from llava_edge.export import vision
 from llava_edge.export.vision import VisionExporterConfig, export_vision
 from llava_edge.runtime.errors import CheckpointError
 from llava_edge.runtime.vision import VisionEncoder
@@ -163,6 +164,16 @@ def test_the_model_is_left_as_it_was(tmp_path: Path) -> None:
     assert type(tower.encoder.layers[0].mlp.fc1) is nn.Linear
     assert before.keys() == tower.state_dict().keys()
     assert all(torch.equal(before[name], tensor) for name, tensor in tower.state_dict().items())
+
+
+@pytest.mark.parametrize("attention", ["fused", "standard"])
+def test_the_file_does_not_say_where_it_was_exported(attention: str, tmp_path: Path) -> None:
+    """torch's exporter notes the stack of every node: paths of ours, of torch's and of the test."""
+    written = write_graph(tmp_path, TinyShape(), attention=attention).read_bytes()
+    checkout, packages = Path(vision.__file__).parent, Path(torch.__file__).parents[1]
+    folders = {folder for one in (tmp_path, checkout, packages, Path.home()) for folder in (one, one.resolve())}
+    found = [folder for folder in folders if len(folder.parts) > 1 and str(folder).encode() in written]
+    assert not found
 
 
 @pytest.mark.parametrize("feature_layer", [4, -5])

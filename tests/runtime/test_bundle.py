@@ -97,7 +97,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "manifest a list": (lambda folder: (folder / "manifest.json").write_text("[]"), "schema None"),
     "later schema": (edit(lambda raw: raw.update(schema=99)), "upgrade llava-edge"),
     "earlier schema": (edit(lambda raw: raw.update(schema=0)), "export the bundle again"),
-    "unknown key": (edit(lambda raw: raw.update(extra=1)), "also extra"),
+    "unknown key": (edit(lambda raw: raw.update(extra=1)), "got 'extra'"),
     "missing key": (edit(lambda raw: raw.pop("newline")), "the keys newline"),
     "wrong type": (edit(lambda raw: raw["vision"].update(dim="4")), "int at"),
     "true for a number": (edit(lambda raw: raw["vision"].update(dim=True)), "int at"),

@@ -9,13 +9,12 @@ import torch
 from checkpoints import make_tokenizer
 from llava_edge.export.pipeline import make_plan
 from llava_edge.runtime.errors import OptionError
+from llava_edge.runtime.family_templates import TEMPLATES
 from llava_edge.train.reference import run
 from llava_edge.train.reference_recipe import load_reference_recipe
 from llava_edge.train.saved_weights import name_in_memory
 from reference_training import stage, weights, write_recipe, write_samples
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-RECIPES = Path(__file__).parents[2] / "train" / "recipes"
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +45,7 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recipe(halves: Path, folder: Path, **model: str) -> Path:
     settings = {
         "base": str(folder / "base"), "llm": str(halves / "llm"), "tower": str(halves / "tower"),
-        "chat_template": str(RECIPES / "llama3.jinja"), **model,
+        "chat_template": "llama3", **model,
     }  # fmt: skip
     only = stage(halves / "data", rates={"connector": 1e-3})
     return write_recipe(folder / "recipe.toml", folder / "base", [only], model=settings)
@@ -70,9 +69,29 @@ def test_halves_to_base_to_trained_checkpoint(halves: Path, tmp_path: Path) -> N
     assert plan.template.special_tokens["<image>"] == rows
 
 
+def test_a_template_is_a_familys_or_a_file_beside_the_recipe(halves: Path, tmp_path: Path) -> None:
+    from llava_edge.train.assemble import assemble
+    from transformers import AutoProcessor
+
+    own = "{% for message in messages %}{{ '<image>' }}{{ message['content'] }}{% endfor %}"
+    (tmp_path / "own.jinja").write_text(own)
+    for name, text in (("own.jinja", own), ("llama3", TEMPLATES["llama3"])):
+        assemble(load_reference_recipe(recipe(halves, tmp_path, chat_template=name)), tmp_path / f"base-{name}")
+        assert AutoProcessor.from_pretrained(tmp_path / f"base-{name}").chat_template == text
+
+
+def test_the_recipes_that_are_shipped_name_a_familys_template() -> None:
+    folder = Path(__file__).parents[2] / "train" / "recipes"
+    named = {path.stem: load_reference_recipe(path).model.chat_template for path in folder.glob("*[0-9]b*.toml")}
+    assert named == {
+        "llama3-8b": "llama3", "llama3-8b-lora": "llama3", "qwen1.5-72b": "chatml", "qwen1.5-110b": "chatml",
+    }  # fmt: skip
+    assert set(named.values()) <= set(TEMPLATES)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"llm": "/none"}, "/none"), ({"tower": "/none"}, "/none"), ({"chat_template": "no"}, "a chat")],
+    [({"llm": "/none"}, "/none"), ({"tower": "/none"}, "/none"), ({"chat_template": "no"}, "or one of llama3, vicuna")],
 )
 def test_a_missing_half_is_named(change: dict[str, str], said: str, halves: Path, tmp_path: Path) -> None:
     from llava_edge.train.assemble import assemble

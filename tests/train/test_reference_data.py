@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 import tarfile
@@ -23,6 +24,7 @@ from llava_edge.train.sample_index import SampleIndex, data_fingerprint, index_s
 from llava_edge.train.sequences import IGNORED
 from PIL import Image
 from reference_training import PINPOINTS, small_base, write_samples
+from torch.utils.data import DataLoader
 
 GEOMETRY = Geometry(56, 14, PINPOINTS, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 ARTICLE = Geometry(
@@ -179,10 +181,14 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_base(tmp_path_factory.mktemp("base") / "base")
 
 
-def test_a_picture_damaged_behind_its_header(data: Path, base_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = data / "images" / "2.png"  # now a JPEG, whose name does not matter
+def damage(path: Path) -> None:
+    """Make the picture at ``path`` a JPEG without its end; the header is whole, so the first pass can't see it."""
     Image.effect_noise((90, 70), 80).save(path, format="JPEG")
-    path.write_bytes(path.read_bytes()[:-900])  # the header is whole, so the first pass can't see it
+    path.write_bytes(path.read_bytes()[:-900])
+
+
+def test_a_picture_damaged_behind_its_header(data: Path, base_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damage(data / "images" / "2.png")
     base = read_base(base_folder, PINPOINTS)
     with pytest.raises(SampleError, match="sample-2"):
         make_dataset(base, data)[2]
@@ -196,6 +202,29 @@ def test_a_dataset_reaches_a_worker_process(data: Path, base_folder: Path) -> No
     dataset = make_dataset(base, data)
     again = pickle.loads(pickle.dumps(dataset))
     assert again[0].ids == dataset[0].ids
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_sample_is_the_same_error_from_a_worker(workers: int, data: Path, base_folder: Path) -> None:
+    damage(data / "images" / "2.png")
+    dataset = make_dataset(read_base(base_folder, PINPOINTS), data)
+    with pytest.raises(SampleError) as expected:
+        dataset.read(2)
+    with pytest.raises(SampleError) as caught:
+        list(DataLoader(dataset, batch_size=None, num_workers=workers))
+    assert str(caught.value) == str(expected.value)
+    assert len(str(caught.value).splitlines()) == 1
+    parts = [(one.sample, one.expected, one.got, one.fix) for one in (caught.value, expected.value)]
+    assert parts[0] == parts[1]
+    assert parts[0][0] == "sample-2"
+
+
+def test_a_conversation_that_the_template_refuses_is_named(data: Path, base_folder: Path) -> None:
+    base = read_base(base_folder, PINPOINTS)
+    refusing = "{{ raise_exception('no such talk') }}"
+    encoder = dataclasses.replace(base.encoder, spec=dataclasses.replace(base.encoder.spec, chat_template=refusing))
+    with pytest.raises(SampleError, match=r"in sample sample-0; got .*no such talk"):
+        make_dataset(dataclasses.replace(base, encoder=encoder), data)[0]
 
 
 def test_long_samples_are_cut_or_broken(data: Path, base_folder: Path) -> None:

@@ -7,10 +7,8 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from llava_edge.export.family_templates import TEMPLATES
 from llava_edge.runtime.errors import OptionError
 from llava_edge.train.plan import TrainingPlan, make_plan
 from llava_edge.train.plan_table import plan_dictionary, plan_table
@@ -171,11 +169,6 @@ def test_kinds_of_recipes_are_told_apart() -> None:
     assert not is_reference_recipe(RECIPES / "demo.toml")
     with pytest.raises(OptionError, match="a recipe at"):
         is_reference_recipe(RECIPES / "none.toml")
-
-
-@pytest.mark.parametrize(("name", "family"), [("llama3", "llama3"), ("chatml", "chatml")])
-def test_templates_are_exports(name: str, family: Any) -> None:
-    assert (RECIPES / f"{name}.jinja").read_text() == TEMPLATES[family]
 
 
 def program(*arguments: str) -> subprocess.CompletedProcess[str]:

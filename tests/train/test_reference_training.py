@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -22,6 +23,7 @@ from llava_edge.train.reference_data import ReferenceDataset
 from llava_edge.train.reference_recipe import load_reference_recipe
 from llava_edge.train.reference_trainer import COMPLETE, last_checkpoint
 from llava_edge.train.saved_weights import load_saved_weights
+from PIL import Image
 from reference_training import (
     SMALL_TEXT,
     SMALL_VISION,
@@ -250,6 +252,23 @@ def test_broken_samples_are_fatal_or_skipped(place: Path, tmp_path: Path, capsys
     assert (len(index["entries"]), len(index["broken"])) == (15, 1)
     with (tmp_path / "skip.work" / "stage-1-everything" / "loss.csv").open() as file:
         assert len(list(csv.reader(file))) == 1 + 4
+
+
+def test_a_picture_that_a_worker_finds_damaged_ends_the_command_in_one_line(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "images", tmp_path / "images")
+    damaged = tmp_path / "images" / "5.png"
+    Image.effect_noise((90, 70), 80).save(damaged, format="JPEG")
+    damaged.write_bytes(damaged.read_bytes()[:-900])  # behind the header, which is all the first pass reads
+    data = [{"samples": str(place / "samples.json"), "images": str(tmp_path / "images")}]
+    only = stage(place, rates=CONNECTOR, data=data)
+    process = start(
+        command(write_recipe(tmp_path / "r.toml", place / "base", [only], run={"workers": 1}), tmp_path / "o")
+    )
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 1
+    assert "Traceback" not in said
+    (line,) = [line for line in said.splitlines() if line.startswith("llava-edge: ")]
+    assert "in sample sample-5; got 5.png" in line
 
 
 def test_bf16_trains_float32_weights(place: Path, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+IMAGE_TOKEN = "<image>"
+"""What stands for a picture in these templates."""
 Family = Literal["llama3", "vicuna", "mistral", "chatml", "chatml-yi"]
 
 _TEXT = "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
@@ -63,7 +65,7 @@ _MISTRAL = (
     "{% else %}{{ ' ' }}" + _TEXT + "{{ ' ' + eos_token }}{% endif %}"
     "{% endfor %}"
 )
-TEMPLATES: dict[Family, str] = {
+TEMPLATES: dict[str, str] = {
     "llama3": _LLAMA3,
     "vicuna": _VICUNA,
     "mistral": _MISTRAL,
