@@ -108,7 +108,7 @@ def measure(path: Path, *, runs: int, tokens: int, options: LoadOptions) -> dict
     return {name: values[1:] for name, values in seconds.items()}
 
 
-def _timed(action: Callable[[], None]) -> float:
+def _timed(action: Callable[[], object]) -> float:
     began = time.perf_counter()
     action()
     return time.perf_counter() - began
