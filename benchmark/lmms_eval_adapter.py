@@ -6,6 +6,7 @@ lmms-eval (0.7 or newer) finds it by itself through the entry point ``lmms_eval.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Sequence
@@ -16,7 +17,6 @@ import numpy.typing as npt
 from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
 from lmms_eval.models.registry_v2 import ModelManifest
-from loguru import logger
 from PIL import Image
 from tqdm import tqdm
 
@@ -99,7 +99,7 @@ class LlavaEdge(lmms):  # type: ignore[misc]  # lmms-eval is not typed
             images = self._images(doc_to_visual, doc_id, task, split)
             answer = self._model.ask(_without_marks(context), images, **options)
         except (ContextError, ImageError) as error:
-            logger.warning(f"{task} {doc_id}: {error}; the answer is left empty")
+            logging.getLogger(__name__).warning("%s %s: %s; the answer is left empty", task, doc_id, error)
             return GenerationResult(text="")
         self.cache_hook.add_partial("generate_until", (context, settings), answer.text)
         return GenerationResult(answer.text, TokenCounts(answer.prompt_tokens, len(answer.tokens)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,11 @@ def read_rows(source: str, split: str, columns: Sequence[str]) -> Iterator[Row]:
     datasets = _datasets()
     files = split_files(source, split)
     try:
-        # not load_dataset: that tells a server on every call which kind of data is being loaded
-        table = datasets.IterableDataset.from_parquet([str(one) for one in files])
+        with _torch_left_alone(datasets):
+            # not load_dataset: that tells a server on every call which kind of data is being loaded
+            table = datasets.IterableDataset.from_parquet([str(one) for one in files]).decode(False)
         _check_columns(source, list(table.features), columns)
-        yield from table.decode(False)
+        yield from table
     except DataError:
         raise
     except Exception as error:  # pyarrow raises its own for a damaged file, datasets wraps some of them
@@ -99,6 +101,17 @@ def _datasets() -> Any:
             fix="install the extra: pip install 'llava-edge[benchmark]'",
         ) from error
     return datasets
+
+
+@contextmanager
+def _torch_left_alone(datasets: Any) -> Iterator[None]:
+    """Where torch is installed, datasets would load it to make its tables torch's too; that takes seconds."""
+    available = datasets.config.TORCH_AVAILABLE
+    datasets.config.TORCH_AVAILABLE = False
+    try:
+        yield
+    finally:
+        datasets.config.TORCH_AVAILABLE = available
 
 
 def _first_line(error: Exception) -> str:
