@@ -97,12 +97,12 @@ class ReferenceStore:
     def read(self, question: str) -> ReferenceAnswer | None:
         """The answer, or None where there is none that can be read."""
         try:
-            with np.load(self.path(question), allow_pickle=False) as file:
+            with self.path(question).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return ReferenceAnswer(
-                    text=str(file["text"]),
-                    tokens=tuple(file["tokens"].tolist()),
-                    rows=file["rows"],
-                    refused=str(file["refused"]),
+                    text=str(arrays["text"]),
+                    tokens=tuple(arrays["tokens"].tolist()),
+                    rows=arrays["rows"],
+                    refused=str(arrays["refused"]),
                 )
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None

@@ -18,8 +18,8 @@ from .bootstrap import LEVEL, RESAMPLES, SEED, Bootstrap, Estimate
 from .metrics import score
 from .questions import Question
 
-Judge = Callable[[Question, str], float]
-"""Gives a free-form answer its share, from 0 to 1."""
+Judge = Callable[[Question, str], float | None]
+"""Gives a free-form answer its share, from 0 to 1, or None where it gives no marks."""
 Scores = Sequence[float | None]
 
 
