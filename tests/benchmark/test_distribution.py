@@ -17,9 +17,14 @@ def logits(seed: int, *, spread: float) -> np.ndarray:
 
 def plain_kl(reference: np.ndarray, ours: np.ndarray) -> float:
     """By the definition, with Python's own floats."""
-    p, q = ([math.exp(float(one)) for one in each] for each in (reference, ours))
-    p, q = ([one / math.fsum(each) for one in each] for each in (p, q))
+    p, q = _softmax(reference), _softmax(ours)
     return math.fsum(one * math.log(one / other) for one, other in zip(p, q, strict=True))
+
+
+def _softmax(values: np.ndarray) -> list[float]:
+    raised = [math.exp(float(one)) for one in values]
+    total = math.fsum(raised)
+    return [one / total for one in raised]
 
 
 @pytest.mark.parametrize("spread", [0.1, 1.0, 3.0, 8.0])
