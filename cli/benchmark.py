@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 
 from . import arguments
+from .benchmark_accuracy import accuracy
 
 app = typer.Typer(help="Accuracy and speed.", no_args_is_help=True, rich_markup_mode=None)
+app.command("accuracy")(accuracy)
 
 
 @app.command("demo")

@@ -37,6 +37,10 @@ class OptionError(LlavaEdgeError, ValueError):
     """An option outside its range, or one this build does not have."""
 
 
+class DataError(LlavaEdgeError, ValueError):
+    """A data set that can't be found or read, or a record of it that can't be used."""
+
+
 class TemplateError(LlavaEdgeError, ValueError):
     """A chat template that can't be rendered for the given messages."""
 
@@ -51,6 +55,10 @@ class MissingExtraError(LlavaEdgeError, ImportError):
 
 class StorageError(LlavaEdgeError, OSError):
     """A file that can't be written: disk full, no permission, something in the way."""
+
+
+class JudgeError(LlavaEdgeError, ConnectionError):
+    """A judge that can't be reached, or that refuses the requests."""
 
 
 class Cancelled(Exception):

@@ -16,7 +16,10 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @contextmanager
 def hub_server(repositories: dict[str, Path]) -> Iterator[tuple[str, list[str]]]:
-    """Serve ``repositories`` (hub id to folder); give the endpoint and the list of files asked for."""
+    """Serve ``repositories`` (hub id to folder); give the endpoint and the list of files asked for.
+
+    Each is served as a model and as a data set.
+    """
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -32,11 +35,12 @@ def hub_server(repositories: dict[str, Path]) -> Iterator[tuple[str, list[str]]]
         def _answer(self, *, body: bool) -> None:
             path = unquote(urlsplit(self.path).path)
             for repository, folder in repositories.items():
-                if path.startswith(f"/api/models/{repository}"):
+                if path.startswith((f"/api/models/{repository}", f"/api/datasets/{repository}")):
                     return self._describe(repository, folder, tree="/tree/" in path)
-                if path.startswith(f"/{repository}/resolve/"):
-                    name = path.removeprefix(f"/{repository}/resolve/").split("/", 1)[1]
-                    return self._file(folder / name, name, body=body)
+                for files in (f"/{repository}/resolve/", f"/datasets/{repository}/resolve/"):
+                    if path.startswith(files):
+                        name = path.removeprefix(files).split("/", 1)[1]
+                        return self._file(folder / name, name, body=body)
             return self._send(404, b'{"error": "Repository not found"}', {"X-Error-Code": "RepoNotFound"})
 
         def _describe(self, repository: str, folder: Path, *, tree: bool) -> None:
