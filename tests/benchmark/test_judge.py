@@ -366,3 +366,14 @@ def test_only_judged_questions_are_marked(tmp_path: Path) -> None:
         with pytest.raises(OptionError, match="judged"):
             make_judge(url, tmp_path / "verdicts.jsonl").mark(question(metric="exact"), "A puddle.")
         assert not asked
+
+
+def test_the_documented_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parent.parent.parent / "docs" / "benchmark-data.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    with judge_server() as (url, _):
+        code = page.split("```python\n")[1].split("```")[0].replace("https://host/v1", url)
+        exec(code, {"answers": [(question(), "A puddle.")]})
+    assert capsys.readouterr().out.startswith("0.5 Spent(requests=1")
