@@ -310,10 +310,12 @@ def test_a_key_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "sk-one" not in str(caught.value)
 
 
-def test_a_redirect_is_not_followed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed(tmp_path: Path, status: int) -> None:
+    """It would take the key along to a place nobody named."""
     with judge_server() as (elsewhere, seen):
-        redirect = Answer(status=307, headers={"Location": f"{elsewhere}/chat/completions"}, body=b"")
-        with judge_server(redirect) as (url, _), pytest.raises(JudgeError, match="HTTP 307"):
+        redirect = Answer(status=status, headers={"Location": f"{elsewhere}/chat/completions"}, body=b"")
+        with judge_server(redirect) as (url, _), pytest.raises(JudgeError, match=f"HTTP {status}"):
             make_judge(url, tmp_path / "verdicts.jsonl").mark(question(), "A puddle.")
         assert not seen
 
