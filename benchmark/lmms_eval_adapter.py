@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
-from lmms_eval.models.registry_v2 import ModelManifest
 from PIL import Image
 from tqdm import tqdm
 
@@ -32,8 +31,10 @@ MAX_NEW_TOKENS = 1024
 """Where a task gives no limit, as lmms-eval's own LLaVA models have it."""
 
 
-def manifest() -> ModelManifest:
+def manifest() -> Any:
     """What the entry point gives lmms-eval: the name of the model and where its class is."""
+    from lmms_eval.models.registry_v2 import ModelManifest  # its package loads the entry points, and so this module
+
     return ModelManifest(model_id="llava_edge", simple_class_path=f"{__name__}.LlavaEdge")
 
 

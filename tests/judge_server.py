@@ -48,9 +48,12 @@ def judge_server(*answers: Answer) -> Iterator[tuple[str, list[Asked]]]:
     waiting = list(answers) or [Answer()]
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.do_POST()
+
         def do_POST(self) -> None:
-            content = self.rfile.read(int(self.headers["Content-Length"]))
-            asked.append(Asked(self.path, dict(self.headers), json.loads(content)))
+            content = self.rfile.read(int(self.headers["Content-Length"] or 0))
+            asked.append(Asked(self.path, dict(self.headers), json.loads(content or "{}")))
             answer = waiting.pop(0) if len(waiting) > 1 else waiting[0]
             time.sleep(answer.delay)
             body = answer.encoded()

@@ -69,6 +69,16 @@ def test_a_folder_in_llava_format(tmp_path: Path) -> None:
     assert third.max_tokens > 500
 
 
+def test_the_documented_folder(tmp_path: Path) -> None:
+    page = (Path(__file__).parent.parent.parent / "docs" / "benchmark-data.md").read_text()
+    (tmp_path / "questions.json").write_text(page.split("```json\n")[1].split("```")[0])
+    for name in ("receipt.jpg", "before.png", "after.png"):
+        (tmp_path / name).write_bytes(png(1))
+    number, judged = load_questions(str(tmp_path))
+    assert (number.metric, number.type, number.prompt) == ("number", "receipts", "What is the total?")
+    assert (judged.metric, judged.prompt, len(judged.images)) == ("judged", "What changed?", 2)
+
+
 def test_repeated_ids_get_numbers(tmp_path: Path) -> None:
     records = [record(), record(id="7#2"), record(), record()]
     assert [one.id for one in load_questions(folder_of(tmp_path, records))] == ["7", "7#2", "7#3", "7#4"]

@@ -310,10 +310,12 @@ def test_a_key_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "sk-one" not in str(caught.value)
 
 
-def test_a_redirect_is_not_followed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed(tmp_path: Path, status: int) -> None:
+    """It would take the key along to a place nobody named."""
     with judge_server() as (elsewhere, seen):
-        redirect = Answer(status=307, headers={"Location": f"{elsewhere}/chat/completions"}, body=b"")
-        with judge_server(redirect) as (url, _), pytest.raises(JudgeError, match="HTTP 307"):
+        redirect = Answer(status=status, headers={"Location": f"{elsewhere}/chat/completions"}, body=b"")
+        with judge_server(redirect) as (url, _), pytest.raises(JudgeError, match=f"HTTP {status}"):
             make_judge(url, tmp_path / "verdicts.jsonl").mark(question(), "A puddle.")
         assert not seen
 
@@ -366,3 +368,14 @@ def test_only_judged_questions_are_marked(tmp_path: Path) -> None:
         with pytest.raises(OptionError, match="judged"):
             make_judge(url, tmp_path / "verdicts.jsonl").mark(question(metric="exact"), "A puddle.")
         assert not asked
+
+
+def test_the_documented_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parent.parent.parent / "docs" / "benchmark-data.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    with judge_server() as (url, _):
+        code = page.split("```python\n")[1].split("```")[0].replace("https://host/v1", url)
+        exec(code, {"answers": [(question(), "A puddle.")]})
+    assert capsys.readouterr().out.startswith("0.5 Spent(requests=1")
