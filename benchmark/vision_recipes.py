@@ -1,6 +1,6 @@
 """Which way of making the vision graph smaller pays: CPU time and feature error of each, side by side.
 
-    python -m llava_edge.benchmark.vision_recipes --folder FOLDER
+    python -m llava_edge.benchmark.vision_recipes --folder FOLDER [--only f32 int8 …]
 
 A seeded tower at the CLIP-L/336 shape, cut to a few layers, is exported and quantized in every way
 that was considered. Each graph encodes the same tile on one thread, in turns; CPU time is compared,
@@ -13,7 +13,7 @@ import argparse
 import importlib
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,14 @@ from .vision_speed import FEATURE_LAYER, GEOMETRY, Shape, seeded_model, seeded_p
 Pixels = npt.NDArray[np.float32]
 
 
-def measure(folder: Path, *, layers: int, rounds: int) -> list[tuple[str, float, float, int]]:
-    """Write and time all variants: (name, CPU time against f32, feature error, bytes), f32 first."""
+def measure(folder: Path, *, layers: int, rounds: int, only: Sequence[str] = ()) -> list[tuple[str, float, float, int]]:
+    """Write all variants, and time f32 and those in ``only``: (name, CPU time against f32, feature error, bytes).
+
+    Without ``only`` all are timed. f32 comes first.
+    """
     pixels = _pixels()
-    paths = _write_variants(folder, layers, pixels)
+    written = _write_variants(folder, layers, pixels)
+    paths = {name: path for name, path in written.items() if not only or name in ("f32", *only)}
     sessions = {name: open_session(path, threads=1) for name, path in paths.items()}
     features = {name: session.run([FEATURES], {PIXELS: pixels[:1]})[0] for name, session in sessions.items()}
     seconds = _take_turns(sessions, pixels[:1], rounds)
@@ -69,6 +73,9 @@ def _write_variants(folder: Path, layers: int, pixels: Pixels) -> dict[str, Path
     onnx.save(weights.to_int8(model, keep=names[-2:]), paths["int8 dynamic, connector in f32"])
     onnx.save(weights.to_int8(model, keep=names[-1:]), paths["int8 dynamic, last product in f32"])
     onnx.save(weights.to_int8(model, keep=widening), paths["int8 dynamic, fc2 in f32"])
+    blocks: Any = importlib.import_module("llava_edge.quantize.vision_blocks").to_blocks
+    onnx.save(blocks(model, bits=8), paths["w8 (blocks of 128)"])
+    onnx.save(blocks(model, bits=4), paths["w4 (blocks of 32)"])
     _onnxruntime_static(fused, paths["int8 static (calibrated, QDQ)"], pixels)
     return paths
 
@@ -83,6 +90,8 @@ VARIANTS = (
     "int8 dynamic, connector in f32",
     "int8 dynamic, last product in f32",
     "int8 dynamic, fc2 in f32",
+    "w8 (blocks of 128)",
+    "w4 (blocks of 32)",
     "int8 static (calibrated, QDQ)",
 )
 
@@ -150,8 +159,9 @@ def main(show: Callable[[str], None] = print) -> None:
     parser.add_argument("--folder", type=Path, required=True, help="an existing folder with 2 GB free")
     parser.add_argument("--layers", type=int, default=7, help="of the tower; the last is never run")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--only", nargs="+", default=[], choices=VARIANTS, help="variants to time; f32 always is")
     arguments = parser.parse_args()
-    rows = measure(arguments.folder, layers=arguments.layers, rounds=arguments.rounds)
+    rows = measure(arguments.folder, layers=arguments.layers, rounds=arguments.rounds, only=arguments.only)
     show("| graph | CPU time | feature error | MB |\n|---|---|---|---|")
     for name, ratio, error, size in rows:
         show(f"| {name} | {ratio:.2f} | {error:.1e} | {size / 1e6:.0f} |")
