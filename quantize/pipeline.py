@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..runtime.bundle import Bundle, write_manifest, writing_bundle
-from ..runtime.errors import OptionError
+from ..runtime.errors import OptionError, StorageError
 from ..runtime.images import load_picture
 from ..runtime.manifest import Importance, LlmPart, Manifest, VisionPart
 from ..runtime.parity import built_in_picture, measure
@@ -45,6 +45,8 @@ def quantize_bundle(
     bundle = Bundle.open(source, hash_all=True)
     manifest = bundle.manifest
     vision = _checked(manifest, llm, vision, imatrix)
+    if save_imatrix is not None:
+        _check_free(save_imatrix, imatrix)
     with writing_bundle(destination) as folder:
         for name in (manifest.newline, manifest.parity.file):
             shutil.copyfile(bundle.path / name, folder / name)
@@ -74,6 +76,15 @@ def _checked(manifest: Manifest, llm: str, vision: str, imatrix: str) -> str:
         expected = f"a vision recipe among {', '.join(VISION_RECIPES)}, {AUTO}, {KEEP}"
         raise OptionError(expected=expected, got=vision, fix="choose one")
     return choose_vision_here() if vision == AUTO else vision
+
+
+def _check_free(path: Path, imatrix: str) -> None:
+    """Refuse a place for the matrix before it is computed, which may take an hour."""
+    if imatrix == NONE:
+        raise OptionError(expected="--imatrix with --save-imatrix", got=NONE, fix="give calibrate:DATA")
+    if path.exists() or not path.parent.is_dir():
+        got = "something there" if path.exists() else "no such folder"
+        raise StorageError(expected=f"room for a new file at {path}", got=got, fix="choose another path")
 
 
 def _write_llm(

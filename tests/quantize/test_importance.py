@@ -10,13 +10,13 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from llava_edge.quantize import activations, ggml_tensor
+from llava_edge.quantize import activations, pipeline
 from llava_edge.quantize.calibration import read_conversations
 from llava_edge.quantize.imatrix import read_imatrix
 from llava_edge.quantize.importance import collect, conversation_prompts
 from llava_edge.quantize.pipeline import quantize_bundle
 from llava_edge.runtime import Bundle
-from llava_edge.runtime.errors import NativeError, OptionError
+from llava_edge.runtime.errors import OptionError, StorageError
 from PIL import Image
 from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
@@ -198,24 +198,20 @@ def test_an_exception_in_the_callback_comes_out(
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
-@pytest.mark.parametrize(("field", "offset"), [("name", 8), ("ne", 4), ("src", 16)])
-def test_another_layout_is_noticed(field: str, offset: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A structure with something put in before one field, as another release of ggml might have it."""
-    import ctypes
+@pytest.mark.parametrize("place", ["taken.gguf", "absent/m.gguf"])
+def test_no_place_for_the_matrix_is_told_before_it_is_computed(
+    place: str, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compute(*_: object, **__: object) -> None:
+        raise AssertionError("computed")
 
-    fields = []
-    for name, kind in ggml_tensor._Tensor._fields_:
-        fields += [("added", ctypes.c_char * offset)] * (name == field) + [(name, kind)]
-    ggml_tensor.check_layout()
-    monkeypatch.setattr(ggml_tensor, "_Tensor", type("_Tensor", (ctypes.Structure,), {"_fields_": fields}))
-    with pytest.raises(NativeError, match="got another layout"):
-        ggml_tensor.check_layout()
-
-
-def test_a_copy_on_a_device_has_the_weights_name() -> None:
-    assert activations.weight_name("CUDA0#blk.0.attn_k.weight#0") == "blk.0.attn_k.weight"
-    assert activations.weight_name("output.weight") == "output.weight"
-    assert activations.weight_name("cache_k_l0 (view)") is None
+    monkeypatch.setattr(pipeline, "importance_matrix", compute)
+    (tmp_path / "taken.gguf").touch()
+    with pytest.raises(StorageError, match="a new file at"):
+        quantize_bundle(tiny_bundle, tmp_path / "small", imatrix="calibrate:demo", save_imatrix=tmp_path / place)
+    with pytest.raises(OptionError, match="--imatrix with --save-imatrix"):
+        quantize_bundle(tiny_bundle, tmp_path / "small", save_imatrix=tmp_path / "m.gguf")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken.gguf"]
 
 
 @pytest.mark.parametrize(
