@@ -1,6 +1,6 @@
 """Which way of making the vision graph smaller pays: CPU time and feature error of each, side by side.
 
-    python -m llava_edge.benchmark.vision_recipes --folder FOLDER
+    python -m llava_edge.benchmark.vision_recipes --folder FOLDER [--only f32 int8 …]
 
 A seeded tower at the CLIP-L/336 shape, cut to a few layers, is exported and quantized in every way
 that was considered. Each graph encodes the same tile on one thread, in turns; CPU time is compared,
@@ -13,7 +13,7 @@ import argparse
 import importlib
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,10 @@ from .vision_speed import FEATURE_LAYER, GEOMETRY, Shape, seeded_model, seeded_p
 Pixels = npt.NDArray[np.float32]
 
 
-def measure(folder: Path, *, layers: int, rounds: int) -> list[tuple[str, float, float, int]]:
-    """Write and time all variants: (name, CPU time against f32, feature error, bytes), f32 first."""
+def measure(folder: Path, *, layers: int, rounds: int, only: Sequence[str] = ()) -> list[tuple[str, float, float, int]]:
+    """Write and time all variants, or ``only`` some: (name, CPU time against f32, feature error, bytes), f32 first."""
     pixels = _pixels()
-    paths = _write_variants(folder, layers, pixels)
+    paths = _write_variants(folder, layers, pixels, [name for name in VARIANTS if not only or name in ("f32", *only)])
     sessions = {name: open_session(path, threads=1) for name, path in paths.items()}
     features = {name: session.run([FEATURES], {PIXELS: pixels[:1]})[0] for name, session in sessions.items()}
     seconds = _take_turns(sessions, pixels[:1], rounds)
@@ -46,30 +46,45 @@ def measure(folder: Path, *, layers: int, rounds: int) -> list[tuple[str, float,
     ]
 
 
-def _write_variants(folder: Path, layers: int, pixels: Pixels) -> dict[str, Path]:
-    """One file a variant, by the name it has in the table."""
+def _write_variants(folder: Path, layers: int, pixels: Pixels, wanted: Sequence[str]) -> dict[str, Path]:
+    """One file for each of the ``wanted`` variants, by the name it has in the table."""
     import onnx
 
     # A command line may use every room; a module of this one may not, so it asks by name.
     export_vision: Any = importlib.import_module("llava_edge.export.vision").export_vision
     weights: Any = importlib.import_module("llava_edge.quantize.vision_weights")
+    blocks: Any = importlib.import_module("llava_edge.quantize.vision_blocks").to_blocks
     tower, connector = seeded_model(Shape(layers=layers))
-    paths = {name: folder / f"variant-{index}.onnx" for index, name in enumerate(VARIANTS)}
-    fused, standard = paths["f32"], paths["f32, standard operators"]
-    for path, attention in ((fused, "fused"), (standard, "standard")):
+
+    def export(path: Path, attention: str) -> Path:
         export_vision(tower, connector, feature_layer=FEATURE_LAYER, path=path, precision="f32", attention=attention)
+        return path
+
+    fused = export(folder / "fused.onnx", "fused")
     model = weights.widen(onnx.load(fused))
-    onnx.save(weights.narrow(model), paths["f16 storage"])
-    _onnxruntime_half(model, paths["f16 arithmetic"])
-    onnx.save(weights.to_int8(weights.widen(onnx.load(standard))), paths["int8 dynamic, standard operators"])
     products = weights.matrix_products(model)
     names = [node.output[0] for node in products]
     widening = [node.output[0] for node in products if _is_fc2(node, model)]
-    onnx.save(weights.to_int8(model), paths["int8 dynamic"])
-    onnx.save(weights.to_int8(model, keep=names[-2:]), paths["int8 dynamic, connector in f32"])
-    onnx.save(weights.to_int8(model, keep=names[-1:]), paths["int8 dynamic, last product in f32"])
-    onnx.save(weights.to_int8(model, keep=widening), paths["int8 dynamic, fc2 in f32"])
-    _onnxruntime_static(fused, paths["int8 static (calibrated, QDQ)"], pixels)
+    writers: dict[str, Callable[[Path], Any]] = {
+        "f32": lambda path: path.hardlink_to(fused),
+        "f32, standard operators": lambda path: export(path, "standard"),
+        "f16 storage": lambda path: onnx.save(weights.narrow(model), path),
+        "f16 arithmetic": lambda path: _onnxruntime_half(model, path),
+        "int8 dynamic, standard operators": lambda path: onnx.save(
+            weights.to_int8(weights.widen(onnx.load(export(path, "standard")))), path
+        ),
+        "int8 dynamic": lambda path: onnx.save(weights.to_int8(model), path),
+        "int8 dynamic, connector in f32": lambda path: onnx.save(weights.to_int8(model, keep=names[-2:]), path),
+        "int8 dynamic, last product in f32": lambda path: onnx.save(weights.to_int8(model, keep=names[-1:]), path),
+        "int8 dynamic, fc2 in f32": lambda path: onnx.save(weights.to_int8(model, keep=widening), path),
+        "w8 (blocks of 128)": lambda path: onnx.save(blocks(model, bits=8), path),
+        "w4 (blocks of 32)": lambda path: onnx.save(blocks(model, bits=4), path),
+        "int8 static (calibrated, QDQ)": lambda path: _onnxruntime_static(fused, path, pixels),
+    }
+    paths = {name: folder / f"variant-{VARIANTS.index(name)}.onnx" for name in wanted}
+    for name, path in paths.items():
+        path.unlink(missing_ok=True)
+        writers[name](path)
     return paths
 
 
@@ -83,6 +98,8 @@ VARIANTS = (
     "int8 dynamic, connector in f32",
     "int8 dynamic, last product in f32",
     "int8 dynamic, fc2 in f32",
+    "w8 (blocks of 128)",
+    "w4 (blocks of 32)",
     "int8 static (calibrated, QDQ)",
 )
 
@@ -150,8 +167,9 @@ def main(show: Callable[[str], None] = print) -> None:
     parser.add_argument("--folder", type=Path, required=True, help="an existing folder with 2 GB free")
     parser.add_argument("--layers", type=int, default=7, help="of the tower; the last is never run")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--only", nargs="+", default=[], choices=VARIANTS, help="variants to time; f32 always is")
     arguments = parser.parse_args()
-    rows = measure(arguments.folder, layers=arguments.layers, rounds=arguments.rounds)
+    rows = measure(arguments.folder, layers=arguments.layers, rounds=arguments.rounds, only=arguments.only)
     show("| graph | CPU time | feature error | MB |\n|---|---|---|---|")
     for name, ratio, error, size in rows:
         show(f"| {name} | {ratio:.2f} | {error:.1e} | {size / 1e6:.0f} |")

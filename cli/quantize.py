@@ -7,19 +7,56 @@ from typing import Annotated
 
 import typer
 
+from ..quantize.presets import PRESETS, describe, preset
+
 
 def quantize(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder to start from.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="BUNDLE", help="Folder to write; must not exist.")],
+    preset_name: Annotated[
+        str | None,
+        typer.Option(
+            "--preset",
+            metavar="|".join(PRESETS),
+            help=f"Both recipes by one name, measured on the demo model. {describe()}. Other options overrule it.",
+        ),
+    ] = None,
     llm: Annotated[
-        str, typer.Option("--llm", help="f16 bf16 q8_0 q6_k q5_k_m q4_k_m iq4_xs q4_0, or keep.")
-    ] = "q4_k_m",
-    vision: Annotated[str, typer.Option("--vision", help="f16 int8, or keep.")] = "int8",
+        str | None, typer.Option("--llm", help="f16 bf16 q8_0 q6_k q5_k_m q4_k_m iq4_xs q4_0, or keep. [q4_k_m]")
+    ] = None,
+    vision: Annotated[
+        str | None, typer.Option("--vision", help="f16 int8 w8 w4, keep, or auto: what suits this machine. [int8]")
+    ] = None,
+    imatrix: Annotated[
+        str | None,
+        typer.Option(
+            "--imatrix",
+            metavar="SOURCE",
+            help="Importance matrix: calibrate:DATA (conversations with pictures in LLaVA's JSON format, or "
+            "'demo'), calibrate-text:DATA (or a text file), an imatrix GGUF, or none. [none]",
+        ),
+    ] = None,
+    imatrix_prompts: Annotated[
+        int, typer.Option("--imatrix-prompts", min=0, help="Conversations to calibrate on; 0 takes all.")
+    ] = 64,
+    save_imatrix: Annotated[
+        Path | None, typer.Option("--save-imatrix", metavar="FILE", help="Keep the matrix in llama.cpp's format.")
+    ] = None,
 ) -> None:
     """Make a smaller bundle: LLM by llama.cpp's quantizer, vision tower by onnxruntime's."""
     from ..quantize.pipeline import quantize_bundle
     from .progress import note
 
-    manifest = quantize_bundle(bundle, output, llm=llm, vision=vision, on_step=note)
+    chosen = preset(preset_name)
+    manifest = quantize_bundle(
+        bundle,
+        output,
+        llm=llm or chosen.llm,
+        vision=vision or chosen.vision,
+        imatrix=imatrix or (chosen.imatrix if llm != "keep" else "none"),
+        imatrix_prompts=imatrix_prompts,
+        save_imatrix=save_imatrix,
+        on_step=note,
+    )
     total = sum(entry.size for entry in manifest.files)
     note(f"{output}: {total / 1e6:,.1f} MB, vision feature error {manifest.vision.feature_error:.2%}")

@@ -46,6 +46,9 @@ def rows(manifest: Manifest) -> list[tuple[str, str]]:
         ("stop tokens", " ".join(template.stop_tokens)),
         ("reference", manifest.parity.reference),
     ]
+    if (matrix := manifest.llm.importance) is not None:
+        seen = f"{matrix.prompts} prompts, {matrix.pictures} pictures, {matrix.positions} positions"
+        table.insert(10, ("matrix", f"{matrix.source} of {matrix.data}, {seen}"))
     table += [(f"  {name}", f"{value:.3g}") for name, value in sorted(manifest.parity.measured.items())]
     table += [(f"  {entry.name}", f"{entry.size / 1e6:,.2f} MB") for entry in manifest.files]
     table.append(("size", f"{sum(entry.size for entry in manifest.files) / 1e6:,.2f} MB"))

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from ..runtime.errors import OptionError
 from ..runtime.options import physical_cores
+
+ImportanceByWeight = Mapping[str, npt.NDArray[np.float32]]
+"""Mean squared inputs (columns,), or (experts · columns,), by the weight's name."""
 
 TYPES = {
     "f16": "LLAMA_FTYPE_MOSTLY_F16",
@@ -34,11 +43,14 @@ def check_llm_recipe(recipe: str, source_recipe: str) -> None:
         )
 
 
-def quantize_llm(source: Path, destination: Path, *, recipe: str, threads: int = 0) -> None:
+def quantize_llm(
+    source: Path, destination: Path, *, recipe: str, importance: ImportanceByWeight | None = None, threads: int = 0
+) -> None:
     """Write ``source`` as ``destination`` in ``recipe``. Raises :class:`NativeError`.
 
-    Rows that k-quants can't cut into blocks of 256 fall back to another type of the same size
-    class, as llama.cpp decides.
+    ``importance`` tells the quantizer which columns of a weight to round with most care; a weight
+    without an entry is quantized as without a matrix. Rows that k-quants can't cut into blocks of
+    256 fall back to another type of the same size class, as llama.cpp decides.
     """
     import llama_cpp.llama_cpp as lib
 
@@ -48,8 +60,23 @@ def quantize_llm(source: Path, destination: Path, *, recipe: str, threads: int =
     parameters = lib.llama_model_quantize_default_params()
     parameters.ftype = getattr(lib, TYPES[recipe])
     parameters.nthread = threads or physical_cores()
+    if importance:
+        parameters.imatrix = _importance_array(lib, importance)
     code = lib.llama_model_quantize(str(source).encode(), str(destination).encode(), parameters)
     if code != 0 or not destination.is_file():
         raise native_error(
             f"{source.name} quantized to {recipe}", "check the free disk space and the GGUF file", code=code
         )
+
+
+def _importance_array(lib: Any, importance: ImportanceByWeight) -> Any:
+    """llama.cpp's array of (name, data, size), ended by an entry without a name.
+
+    Structures keep what is assigned to them alive, so the numbers live as long as the array.
+    """
+    array = (lib.llama_model_imatrix_data * (len(importance) + 1))()
+    for entry, (name, values) in zip(array, importance.items(), strict=False):
+        numbers = (ctypes.c_float * values.size).from_buffer_copy(values.astype(np.float32).tobytes())
+        entry.name, entry.size = name.encode(), values.size
+        entry.data = ctypes.cast(numbers, ctypes.POINTER(ctypes.c_float))
+    return array

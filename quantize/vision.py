@@ -1,11 +1,10 @@
-"""The vision graph made smaller: matrices in float16, or products in int8 within a stated bound."""
+"""The vision graph made smaller: matrices in float16 or in blocks, or products in int8 within a stated bound."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ..runtime.errors import BundleError, OptionError
 from ..runtime.vision import FEATURES, PIXELS, open_session
+from .vision_blocks import BITS, to_blocks
+from .vision_choice import VISION_RECIPES, VisionRecipe
 from .vision_weights import Matrix, matrix_products, narrow, quantize_columns, to_int8, widen
 
 Pixels = npt.NDArray[np.float32]
@@ -38,7 +39,7 @@ def quantize_vision(
     source: Path,
     destination: Path,
     *,
-    recipe: Literal["f16", "int8"],
+    recipe: VisionRecipe,
     calibration: Pixels | None,
     progress: Callable[[str], None] | None = None,
 ) -> float:
@@ -48,22 +49,23 @@ def quantize_vision(
     (tiles, 3, S, S) to measure on, seeded noise where None. "f16" narrows the matrices. "int8"
     computes products in int8 (weights by column, activations by the range they have when they
     occur); where the features then miss :data:`INT8_BOUND`, the products that lose most are kept
-    in float32, two, four, eight, … until they do not. ``progress`` gets one line a step.
+    in float32, two, four, eight, … until they do not. "w8" and "w4" store the matrices in blocks of 8
+    or 4 bits. ``progress`` gets one line a step.
 
     The returned error is the Frobenius norm of the features' difference from the source's own, over
     that of the source's. Raises :class:`OptionError` for another recipe or a source already in int8,
     :class:`BundleError` for a file that is no ONNX graph, :class:`NativeError` where it can't run.
     """
     tell = progress or (lambda _: None)
-    if recipe not in ("f16", "int8"):
-        raise OptionError(expected="a vision recipe among f16, int8", got=recipe, fix="choose one")
+    if recipe not in VISION_RECIPES:
+        raise OptionError(expected=f"a vision recipe among {', '.join(VISION_RECIPES)}", got=recipe, fix="choose one")
     model = widen(_load(source))
     pixels = _noise(model) if calibration is None else calibration
     tell("features of the source")
     expected = _features(source, pixels)
     if recipe == "int8":
         return _write_int8(model, destination, pixels, expected, tell)
-    onnx.save(narrow(model), destination)
+    onnx.save(to_blocks(model, bits=BITS[recipe]) if recipe in BITS else narrow(model), destination)
     return _error(destination, pixels, expected)
 
 
@@ -125,7 +127,7 @@ def _product_loss(activation: Matrix, matrix: Matrix) -> float:
 
 
 def _load(source: Path) -> onnx.ModelProto:
-    """Read a graph, refusing what is no ONNX and what is int8 already."""
+    """Read a graph, refusing what is no ONNX and what is quantized already."""
     try:
         model = onnx.load(source)
         got = "an empty file"
@@ -133,9 +135,11 @@ def _load(source: Path) -> onnx.ModelProto:
         model, got = onnx.ModelProto(), str(error).splitlines()[0]
     if not model.graph.input:
         raise BundleError(expected=f"a vision graph at {source}", got=got, fix="export the bundle again")
-    if any(node.op_type == "MatMulInteger" for node in model.graph.node):
+    if quantized := {"MatMulInteger", "MatMulNBits"} & {node.op_type for node in model.graph.node}:
         raise OptionError(
-            expected="a vision part in f32 or f16", got="one in int8", fix="quantize the exported bundle instead"
+            expected="a vision part in f32 or f16",
+            got="one in int8" if "MatMulInteger" in quantized else "one in w8 or w4",
+            fix="quantize the exported bundle instead",
         )
     return model
 

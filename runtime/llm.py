@@ -58,6 +58,7 @@ class Llm:
         self._space_prefixed = space_prefixed
         self._stop_tokens = frozenset(stop_tokens)
         self._context: Any = None
+        self._watcher: Any = None
         self._batch: Any = None
         self._model: Any = _load_model(path, options)
         self._vocab = lib.llama_model_get_vocab(self._model)
@@ -119,6 +120,13 @@ class Llm:
         if state is not None:
             lib.llama_state_seq_set_data(self._context, state, len(state), 0)
 
+    def watch(self, callback: Any) -> None:
+        """Let ``callback`` see what later contexts compute.
+
+        It is a ``ggml_backend_sched_eval_callback`` and must outlive them.
+        """
+        self._watcher = callback
+
     def _new_context(self, positions: int) -> Any:
         parameters = lib.llama_context_default_params()
         parameters.n_ctx = positions
@@ -127,6 +135,8 @@ class Llm:
         parameters.n_seq_max = 1
         parameters.n_threads = parameters.n_threads_batch = self.threads
         parameters.no_perf = True
+        if self._watcher is not None:
+            parameters.cb_eval = self._watcher
         wanted = self._options.flash_attention
         if wanted is None and not has_gpu():
             wanted = False
@@ -150,8 +160,8 @@ class Llm:
 
     # --- computing ---
 
-    def decode_tokens(self, tokens: Sequence[int], position: int, *, logits: bool) -> None:
-        """Compute at most ``batch`` tokens starting at ``position``; ``logits`` for the last one."""
+    def decode_tokens(self, tokens: Sequence[int], position: int, *, logits: bool, every: bool = False) -> None:
+        """Compute at most ``batch`` tokens starting at ``position``; ``logits`` for the last, or ``every``, one."""
         batch, last = self._batch, len(tokens) - 1
         batch.n_tokens = len(tokens)
         for index, token in enumerate(tokens):
@@ -159,7 +169,7 @@ class Llm:
             batch.pos[index] = position + index
             batch.n_seq_id[index] = 1
             batch.seq_id[index][0] = 0
-            batch.logits[index] = logits and index == last
+            batch.logits[index] = logits and (every or index == last)
         self._decode(batch)
 
     def decode_embeddings(self, embeddings: npt.NDArray[np.float32], position: int, *, logits: bool = False) -> None:

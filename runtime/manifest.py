@@ -68,6 +68,26 @@ class VisionPart:
 
 
 @dataclass(frozen=True)
+class Importance:
+    """The importance matrix that a language model was quantized with, and what it was computed on.
+
+    ``source`` is "pictures" (conversations with their pictures), "text" or "file" (a matrix made
+    elsewhere); ``data`` names it. ``fingerprint`` is a SHA-256 over the data, or the file.
+    ``positions`` counts ``image_positions`` too; of a file only ``positions`` and ``weights``, the
+    matrices it covers, are known.
+    """
+
+    source: Literal["pictures", "text", "file"]
+    data: str
+    fingerprint: str
+    prompts: int
+    pictures: int
+    image_positions: int
+    positions: int
+    weights: int
+
+
+@dataclass(frozen=True)
 class LlmPart:
     """The language model as GGUF. ``recipe`` is llama.cpp's type name in lower case."""
 
@@ -76,6 +96,7 @@ class LlmPart:
     architecture: str
     dim: int
     context_length: int
+    importance: Importance | None = None
 
 
 @dataclass(frozen=True)
@@ -118,8 +139,11 @@ class Manifest:
     files: tuple[FileEntry, ...] = field(default=())
 
     def to_json(self) -> str:
-        """Return the manifest as indented JSON with a final newline."""
-        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+        """Return the manifest as indented JSON with a final newline; what is None by default is left out."""
+        raw = dataclasses.asdict(self)
+        if raw["llm"]["importance"] is None:
+            del raw["llm"]["importance"]
+        return json.dumps(raw, indent=2, ensure_ascii=False) + "\n"
 
     @staticmethod
     def from_json(text: str, *, where: str) -> Manifest:

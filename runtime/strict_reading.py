@@ -22,7 +22,7 @@ Kind = TypeVar("Kind")
 class StrictReader:
     """How a kind of file is read: its ``error`` and what ``fix`` it suggests.
 
-    ``defaults`` lets keys be left out whose field has a default; otherwise every key must be there.
+    ``defaults`` lets keys be left out whose field has a default; otherwise only those that default to None.
     """
 
     error: type[LlavaEdgeError]
@@ -43,10 +43,15 @@ class StrictReader:
         hints = typing.get_type_hints(kind)
         if unknown := sorted(set(raw) - set(fields)):
             self._refuse(f"only the keys {', '.join(fields)}", ", ".join(unknown), where)
-        required = [name for name, one in fields.items() if not self.defaults or _has_no_default(one)]
+        required = [name for name, one in fields.items() if self._is_required(one)]
         if missing := [name for name in required if name not in raw]:
             self._refuse(f"the keys {', '.join(missing)}", "none", where)
         return kind(**{name: self._value(hints[name], value, f"{where}.{name}") for name, value in raw.items()})
+
+    def _is_required(self, field: dataclasses.Field[Any]) -> bool:
+        if self.defaults:
+            return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        return field.default is not None
 
     def _value(self, kind: Any, raw: Any, where: str) -> Any:
         origin, arguments = typing.get_origin(kind), typing.get_args(kind)
@@ -80,7 +85,3 @@ class StrictReader:
 
     def _refuse(self, expected: str, got: Any, where: str) -> NoReturn:
         raise self.error(expected=f"{expected} at {where}", got=f"{str(got)[:80]!r}", fix=self.fix)
-
-
-def _has_no_default(field: dataclasses.Field[Any]) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING

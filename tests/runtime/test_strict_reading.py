@@ -68,10 +68,11 @@ def test_what_does_not_fit_is_named(change: dict[str, Any], said: str) -> None:
     assert str(caught.value).endswith("; mend it")
 
 
-def test_without_defaults_every_key_must_be_there() -> None:
+def test_without_defaults_only_what_may_be_none_can_be_left_out() -> None:
     whole = [{"name": "a", "share": 1.0}]
-    with pytest.raises(BundleError, match=r"the keys extra at file; .*; export again"):
-        STRICT.read(Whole, RAW | {"parts": whole}, "file")
+    with pytest.raises(BundleError, match=r"the keys free at file; .*; export again"):
+        STRICT.read(Whole, {key: value for key, value in RAW.items() if key != "free"} | {"parts": whole}, "file")
     with pytest.raises(BundleError, match=r"the keys share at file\.parts\[0\]"):
-        STRICT.read(Whole, RAW | {"extra": None}, "file")
+        STRICT.read(Whole, RAW, "file")
+    assert STRICT.read(Whole, RAW | {"parts": whole}, "file").extra is None
     assert STRICT.read(Whole, RAW | {"parts": whole, "extra": None}, "file").parts == (Part("a"),)

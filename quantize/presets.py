@@ -1,0 +1,50 @@
+"""Three recipes that can be remembered, and what they cost where they were measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..runtime.errors import OptionError
+from .preset_costs import COSTS
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Recipes of both parts, and the importance matrix that goes with them."""
+
+    llm: str
+    vision: str
+    imatrix: str
+
+
+PRESETS = {
+    "small": Preset("iq4_xs", "int8", "none"),
+    "balanced": Preset("q5_k_m", "int8", "none"),
+    "best": Preset("q8_0", "f16", "none"),
+}
+"""Chosen from the tables of ``docs/quantization.md``."""
+
+DEFAULT = Preset("q4_k_m", "int8", "none")
+"""Where no preset is named."""
+
+
+def preset(name: str | None) -> Preset:
+    """The preset called ``name``, or the default. Raises :class:`OptionError`."""
+    if name is None:
+        return DEFAULT
+    if name not in PRESETS:
+        raise OptionError(expected=f"a preset among {', '.join(PRESETS)}", got=name, fix="choose one")
+    return PRESETS[name]
+
+
+def describe() -> str:
+    """One clause a preset: its recipes and its measured costs."""
+    return "; ".join(f"{name}: {_describe(name, one)}" for name, one in PRESETS.items())
+
+
+def _describe(name: str, one: Preset) -> str:
+    matrix = "" if one.imatrix == "none" else f", matrix {one.imatrix}"
+    recipes, cost = f"{one.llm} and {one.vision}{matrix}", COSTS.get(name)
+    if cost is None:
+        return recipes
+    return f"{recipes}, {cost['share']:.0%} of the size, KL {cost['divergence']:.0e}, decoding x{cost['decode']:.2f}"
