@@ -1,8 +1,9 @@
 """The demo's tokenizer and chat template: Llama-3's in every rule, with a vocabulary learnt from the demo's own text.
 
 The pre-tokenizer is Llama-3's exact expression, so llama.cpp's `llama-bpe` applies. All 256 bytes are in the alphabet,
-so any text can be encoded. The words on signs are kept out of the text: signs are spelt out letter by letter, which a
-small model learns from far fewer pictures than one token a word.
+so any text can be encoded. The words on signs and the numbers in tables are kept out of the text: they are spelt out
+character by character, which a small model learns from far fewer pictures than one token a word (of 90 numbers with a
+token each it had not learnt to read one when it read most signs).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from .pictures import Sign, sample_scene
+from .pictures import Scene, sample_scene
 from .questions import ask, ask_for_description
 
 BEGIN: Final = "<|begin_of_text|>"
@@ -90,8 +91,14 @@ def _text(seed: int, scenes: int) -> Iterator[str]:
     for _ in range(scenes):
         yield "system\n\nuser\n\nassistant\n\n\n"
         scene = sample_scene(random)
-        unsigned = dataclasses.replace(scene, signs=(Sign("", 0, (0, 0, 0, 0)),) * len(scene.signs))
-        for turn in [*ask(scene, random), ask_for_description(unsigned, random)]:
+        for turn in [*ask(scene, random), ask_for_description(_without_text(scene), random)]:
             yield turn.question
-            if turn.type != "read":
+            if turn.type not in ("read", "table"):
                 yield turn.answer
+
+
+def _without_text(scene: Scene) -> Scene:
+    """The scene with nothing to read: its sign is blank and its table has days alone."""
+    signs = tuple(dataclasses.replace(sign, text="") for sign in scene.signs)
+    tables = tuple(dataclasses.replace(table, rows=tuple((day, "") for day, _ in table.rows)) for table in scene.tables)
+    return dataclasses.replace(scene, signs=signs, tables=tables)
