@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -157,9 +158,7 @@ def _attempts(onnxruntime: Any, wanted: Sequence[str], fingerprint: str) -> list
 def _create(path: Path, attempt: Attempt, threads: int | None) -> Any:
     """One provider's session; :class:`NativeError` where onnxruntime would go on without it."""
     onnxruntime = _import_onnxruntime()
-    if attempt.provider in (TENSORRT, CUDA) and hasattr(onnxruntime, "preload_dlls"):
-        with redirect_stdout(sys.stderr):
-            onnxruntime.preload_dlls(directory="")  # finds CUDA and cuDNN where pip put them
+    load_libraries(onnxruntime, attempt.provider)
     if attempt.provider == TENSORRT and attempt.graph is None:
         raise NativeError(
             expected="a TensorRT engine for this GPU", got="none in the cache", fix="run: llava-edge optimize BUNDLE"
@@ -188,6 +187,16 @@ def _create(path: Path, attempt: Attempt, threads: int | None) -> Any:
             fix="install what onnxruntime's page on it asks for, or name another provider",
         )
     return session
+
+
+def load_libraries(onnxruntime: Any, provider: str) -> None:
+    """Load CUDA, cuDNN and TensorRT where pip put them: onnxruntime alone looks in the system only."""
+    if provider == TENSORRT:
+        with suppress(ImportError):
+            importlib.import_module("tensorrt")
+    if provider in (TENSORRT, CUDA) and hasattr(onnxruntime, "preload_dlls"):
+        with redirect_stdout(sys.stderr):
+            onnxruntime.preload_dlls(directory="")
 
 
 def _import_onnxruntime() -> Any:
