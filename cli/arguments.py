@@ -27,3 +27,12 @@ MinPOption = Annotated[float, typer.Option("--min-p", help="Drop what is this mu
 PenaltyOption = Annotated[float, typer.Option("--repeat-penalty", help="Above 1 discourages repeats.")]
 StopOption = Annotated[list[str] | None, typer.Option("--stop", help="End the answer here; may repeat.")]
 SystemOption = Annotated[str | None, typer.Option("--system", help="System message of the conversation.")]
+ProviderOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--provider",
+        metavar="NAME[:DEVICE]",
+        help="What runs the vision tower: tensorrt cuda coreml directml openvino cpu; may repeat. The best without it.",
+    ),
+]
+StatsOption = Annotated[bool, typer.Option("--stats", help="Say on stderr where the model was placed.")]

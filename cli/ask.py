@@ -28,6 +28,8 @@ def ask(
     system: arguments.SystemOption = None,
     threads: arguments.ThreadsOption = 0,
     context: arguments.ContextOption = 0,
+    provider: arguments.ProviderOption = None,
+    stats: arguments.StatsOption = False,
 ) -> None:
     """Answer one question about pictures; the text goes to stdout, statistics to stderr."""
     from ..runtime.model import load
@@ -35,7 +37,9 @@ def ask(
 
     *images, question = words
     _check(images, question)
-    with load(model, threads=threads, context=context) as loaded:
+    with load(model, threads=threads, context=context, providers=tuple(provider or ())) as loaded:
+        if stats:
+            note(str(loaded.vision.choice))
         chat = loaded.chat(system=system)
         for piece in chat.stream(
             question,

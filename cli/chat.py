@@ -41,10 +41,13 @@ def chat(
     system: arguments.SystemOption = None,
     threads: arguments.ThreadsOption = 0,
     context: arguments.ContextOption = 0,
+    provider: arguments.ProviderOption = None,
+    stats: arguments.StatsOption = False,
 ) -> None:
     """Talk about pictures. Ctrl-C ends an answer and keeps the conversation; twice leaves."""
     from ..runtime.model import load
     from ..runtime.options import GenerationOptions
+    from .progress import note
 
     settings = {
         "max_tokens": max_tokens,
@@ -57,7 +60,9 @@ def chat(
         "stop": tuple(stop or ()),
     }
     GenerationOptions(**settings)  # type: ignore[arg-type]  # refuse bad options before loading
-    with load(model, threads=threads, context=context) as loaded:
+    with load(model, threads=threads, context=context, providers=tuple(provider or ())) as loaded:
+        if stats:
+            note(str(loaded.vision.choice))
         session = Session(loaded, system, settings)
         for path in images or []:
             session.add_image(path)
@@ -109,6 +114,7 @@ class Session:
             note("conversation cleared")
         elif name == "/stats":
             note(statistics(self._chat.answer) if self._chat.answer else "no answer yet")
+            note(str(self._model.vision.choice))
         else:
             note(HELP if name == "/help" else f"unknown command {name}\n{HELP}")
         return True

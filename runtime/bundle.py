@@ -60,6 +60,11 @@ class Bundle:
         return self.path / self.manifest.vision.file
 
     @property
+    def vision_fingerprint(self) -> str:
+        """SHA-256 of the vision ONNX file, as the manifest has it."""
+        return next(entry.sha256 for entry in self.manifest.files if entry.name == self.manifest.vision.file)
+
+    @property
     def llm_path(self) -> Path:
         """The LLM's GGUF file."""
         return self.path / self.manifest.llm.file

@@ -11,7 +11,7 @@ from .engine import Engine, ImageInput
 from .errors import OptionError
 from .generation import Run, generate, new_run, room_for_answer
 from .images import Picture
-from .kv_cache import Progress
+from .kv_cache import Progress, Rows
 from .options import GenerationOptions, make_options
 from .segments import Segment, build_segments, total_positions
 from .template import TemplateMessage, render
@@ -90,17 +90,16 @@ class Chat:
             question_turn = TemplateMessage("user", question, len(pictures))
             segments = self.plan(question_turn, pictures)
             room_for_answer(segments, self._engine.context_limit, settings)
-            encoded = self._engine.encode_all(pictures, on_progress=on_encode, cancelled=cancelled, run=run)
+            encoding = self._engine.encoding(pictures, on_progress=on_encode, cancelled=cancelled)
             self._answer = None
-            turn = Turn(question_turn, tuple(encoded or ()))
             broken = False
             try:
-                if encoded is not None:
+                if not encoding.cancelled:
                     yield from generate(
                         self._engine.llm,
                         self._engine.cache,
                         segments,
-                        {one.key: one.embeddings for one in self._images(turn)},
+                        {**self._embeddings(), **encoding.rows},
                         options=settings,
                         limit=self._engine.context_limit,
                         run=run,
@@ -111,8 +110,10 @@ class Chat:
                 broken = True
                 raise
             finally:
+                encoding.close(finish=not broken and _worth_keeping(run))
+                run.encode = encoding.seconds
                 if not broken:
-                    self._record(turn, segments, run)
+                    self._record(Turn(question_turn, encoding.images), segments, run)
 
     def generate(self, question: str, **arguments: Any) -> Answer:
         """Ask and wait: ``stream`` collected. Takes the same arguments."""
@@ -128,6 +129,9 @@ class Chat:
         earlier = [one.segment for turn in self._turns for one in turn.images]
         new = [self._engine.image_segment(one) for one in pictures]
         return build_segments(pieces, [*earlier, *new], spec=spec, tokenize=self._engine.llm.tokenize)
+
+    def _embeddings(self) -> dict[str, Rows]:
+        return {one.key: one.embeddings for turn in self._turns for one in turn.images}
 
     def _images(self, turn: Turn) -> list[EncodedImage]:
         return [one for each in [*self._turns, turn] for one in each.images]
@@ -145,5 +149,10 @@ class Chat:
             seed=run.seed,
             timings=Timings(self._engine.load_seconds, run.encode, run.prefill, run.decode, run.first_token),
         )
-        if run.finish_reason != "cancel" or run.tokens:
+        if _worth_keeping(run):
             self._turns += [turn, Turn(TemplateMessage("assistant", text))]
+
+
+def _worth_keeping(run: Run) -> bool:
+    """Whether the conversation goes on with this answer: not where it was cancelled before a token."""
+    return run.finish_reason != "cancel" or bool(run.tokens)

@@ -11,14 +11,14 @@ from typing import Self
 
 from .answer import EncodedImage
 from .bundle import Bundle
-from .errors import BundleError, BusyError, Cancelled, OptionError
-from .generation import Run
+from .encoding import Encoding, OnRows
+from .errors import BundleError, BusyError, OptionError
 from .images import ImageSource, Picture, load_picture
-from .kv_cache import KvCache, Progress
+from .kv_cache import Embeddings, KvCache, Progress
 from .llm import Llm
 from .manifest import Manifest
 from .options import LoadOptions
-from .pack import pack
+from .pack import pack, positions_ready
 from .segments import ImageSegment
 from .tiles import Layout, cut_tiles, lay_out, normalise
 from .vision import VisionEncoder
@@ -44,6 +44,7 @@ class Engine:
             geometry=manifest.geometry,
             threads=options.threads or None,
             providers=options.providers or None,
+            fingerprint=bundle.vision_fingerprint,
         )
         template = manifest.template
         self.llm = Llm(
@@ -72,6 +73,11 @@ class Engine:
     def manifest(self) -> Manifest:
         """The bundle's manifest."""
         return self.bundle.manifest
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether tiles are encoded while the language model reads: only where both do not need the cores."""
+        return not (self.vision.choice.on_cpu and self.llm.on_cpu)
 
     @property
     def context_limit(self) -> int:
@@ -130,25 +136,24 @@ class Engine:
         layout = lay_out(image.size, self.manifest.geometry)
         return ImageSegment(image.digest, layout.image_tokens)
 
-    def encode_all(
+    def encoding(
         self,
         images: Sequence[Picture | EncodedImage],
         *,
         on_progress: Progress | None,
         cancelled: Callable[[], bool] | None,
-        run: Run,
-    ) -> list[EncodedImage] | None:
-        """Encode what is not encoded yet, the time going to ``run``; None where cancelled."""
-        began = time.perf_counter()
-        try:
-            return [
-                one if isinstance(one, EncodedImage) else self._encode(one, False, on_progress, cancelled)
-                for one in images
-            ]
-        except Cancelled:
-            return None
-        finally:
-            run.encode = time.perf_counter() - began
+    ) -> Encoding:
+        """Encode what is not encoded yet: at once, or where :attr:`overlaps` says so while it is read."""
+
+        def encode(
+            picture: Picture,
+            on_rows: OnRows | None,
+            on_progress: Progress | None,
+            cancelled: Callable[[], bool] | None,
+        ) -> EncodedImage:
+            return self._encode(picture, False, on_progress, cancelled, on_rows)
+
+        return Encoding(images, encode, on_progress=on_progress, cancelled=cancelled, overlapped=self.overlaps)
 
     def _encode(
         self,
@@ -156,13 +161,14 @@ class Engine:
         overview_only: bool,
         on_progress: Progress | None,
         cancelled: Callable[[], bool] | None,
+        on_rows: OnRows | None = None,
     ) -> EncodedImage:
         key = picture.digest + (":overview" if overview_only else "")
         if key in self._encoded:
             self._encoded.move_to_end(key)
             return self._encoded[key]
         layout = lay_out(picture.size, self.manifest.geometry, overview_only=overview_only)
-        encoded = self._encode_tiles(picture, key, layout, on_progress, cancelled)
+        encoded = self._encode_tiles(picture, key, layout, on_progress, cancelled, on_rows)
         self._encoded[key] = encoded
         while len(self._encoded) > self.options.images_kept:
             self._encoded.popitem(last=False)
@@ -175,11 +181,18 @@ class Engine:
         layout: Layout,
         on_progress: Progress | None,
         cancelled: Callable[[], bool] | None,
+        on_rows: OnRows | None,
     ) -> EncodedImage:
         began = time.perf_counter()
         geometry = self.manifest.geometry
         pixels = normalise(cut_tiles(picture.image, layout, geometry), geometry)
-        features = self.vision.encode(pixels, on_progress=on_progress, cancelled=cancelled)
+
+        def hand_over(features: Embeddings, tiles: int) -> None:
+            if on_rows is not None and tiles < layout.tiles:
+                early = pack(features, self._newline, layout=layout, geometry=geometry)
+                on_rows(early, positions_ready(tiles, layout, geometry))
+
+        features = self.vision.encode(pixels, on_progress=on_progress, on_features=hand_over, cancelled=cancelled)
         embeddings = pack(features, self._newline, layout=layout, geometry=geometry)
         return EncodedImage(embeddings, key, layout, picture.name, time.perf_counter() - began)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from .answer import FinishReason
 from .errors import Cancelled, ContextError
-from .kv_cache import Embeddings, KvCache, Progress
+from .kv_cache import KvCache, Progress, Rows
 from .llm import Llm, Sampler
 from .options import GenerationOptions
 from .segments import Segment, TextSegment, total_positions
@@ -55,7 +55,7 @@ def generate(
     llm: Llm,
     cache: KvCache,
     segments: Sequence[Segment],
-    embeddings: Mapping[str, Embeddings],
+    embeddings: Mapping[str, Rows],
     *,
     options: GenerationOptions,
     limit: int,

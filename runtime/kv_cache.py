@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,13 @@ from .segments import ImageSegment, Segment, TextSegment, common_prefix, total_p
 Progress = Callable[[int, int], None]
 """Called with (done, total)."""
 Embeddings = npt.NDArray[np.float32]
+
+
+class Rows(Protocol):
+    """A picture's embeddings (positions, dim): an array, or one whose rows are still to come."""
+
+    def __getitem__(self, rows: slice, /) -> Embeddings:
+        """Rows (count, dim), contiguous; may wait for them, raising Cancelled or what went wrong."""
 
 
 class KvCache:
@@ -42,14 +50,14 @@ class KvCache:
     def prefill(
         self,
         wanted: Sequence[Segment],
-        embeddings: Mapping[str, Embeddings],
+        embeddings: Mapping[str, Rows],
         *,
         on_progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> int:
         """Bring the cache to ``wanted`` and leave the last position's logits ready.
 
-        ``embeddings`` maps a picture's digest to (positions, dim). Returns how many positions were
+        ``embeddings`` maps a picture's digest to its rows (positions, dim). Returns how many positions were
         already there. The longest common prefix stays; at least the last position is computed
         again for its logits. Raises :class:`Cancelled` between chunks; what was computed is kept.
         """
@@ -72,7 +80,7 @@ class KvCache:
         self,
         segment: Segment,
         skip: int,
-        embeddings: Mapping[str, Embeddings],
+        embeddings: Mapping[str, Rows],
         total: int,
         on_progress: Progress | None,
         cancelled: Callable[[], bool] | None,
@@ -80,20 +88,23 @@ class KvCache:
         if isinstance(segment, ImageSegment):
             self._close_tail()
         begin = self._positions
-        for offset in range(skip, len(segment), self._batch):
-            if cancelled is not None and cancelled():
-                if isinstance(segment, ImageSegment):
-                    self._rewind(begin)  # half a picture can't be matched later
-                raise Cancelled
-            stop = min(offset + self._batch, len(segment))
-            self._compute_chunk(segment, offset, stop, embeddings, self._positions + stop - offset == total)
-            if on_progress is not None:
-                on_progress(self._positions, total)
+        try:
+            for offset in range(skip, len(segment), self._batch):
+                if cancelled is not None and cancelled():
+                    raise Cancelled
+                stop = min(offset + self._batch, len(segment))
+                self._compute_chunk(segment, offset, stop, embeddings, self._positions + stop - offset == total)
+                if on_progress is not None:
+                    on_progress(self._positions, total)
+        except Exception:
+            if isinstance(segment, ImageSegment) and self._positions > begin:
+                self._rewind(begin)  # half a picture can't be matched later
+            raise
         if isinstance(segment, ImageSegment):
             self._segments.append(segment)
 
     def _compute_chunk(
-        self, segment: Segment, offset: int, stop: int, embeddings: Mapping[str, Embeddings], last: bool
+        self, segment: Segment, offset: int, stop: int, embeddings: Mapping[str, Rows], last: bool
     ) -> None:
         position = self._positions
         if isinstance(segment, ImageSegment):

@@ -69,6 +69,12 @@ class Llm:
         self._batch = lib.llama_batch_init(options.batch, 0, 1)
         self._piece = ctypes.create_string_buffer(256)
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether any layer is computed on the processor's cores."""
+        layers = self._options.gpu_layers
+        return not has_gpu() or 0 <= layers <= int(lib.llama_model_n_layer(self._model))
+
     def close(self) -> None:
         """Free context and model. Safe to call twice."""
         if self._context is not None:

@@ -22,7 +22,8 @@ class LoadOptions:
     ``flash_attention`` None means llama.cpp's choice on a GPU and off on a CPU, where its kernel
     moves a long prompt's logits (KL 2e-3) and so breaks parity with the reference. ``context`` in positions; 0 sizes it
     from each prompt, up to the model's limit. ``gpu_layers`` -1 puts all layers on a GPU if the
-    build has one. ``providers`` are onnxruntime's names; empty means the best one installed.
+    build has one. ``providers`` run the vision tower, the first that starts: names as "cuda", "openvino"
+    or "cuda:1"; empty means the best one installed.
     ``repack`` lets llama.cpp rearrange weights at load for faster products; None means yes except
     on CPUs with AMX, where a llama.cpp compiled by GCC 12 dies (see ``docs/performance.md``).
     ``images_kept`` encoded pictures stay in memory, the latest used.

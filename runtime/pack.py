@@ -36,3 +36,15 @@ def pack(
     lines[:, :-1] = feature_map[top : top + kept_rows, left : left + kept_columns]
     lines[:, -1] = newline
     return embeddings
+
+
+def positions_ready(tiles: int, layout: Layout, geometry: Geometry) -> int:
+    """Positions at the start of a packed sequence that the first ``tiles`` tiles decide.
+
+    A row of the grid's map needs every tile it runs through, so they come a row of tiles at a time.
+    """
+    if tiles >= layout.tiles:
+        return layout.image_tokens
+    rows = (tiles - 1) // layout.grid[1] * geometry.patches_per_side - layout.feature_offset[0]
+    kept_rows, kept_columns = layout.unpadded
+    return geometry.features_per_tile + min(max(rows, 0), kept_rows) * (kept_columns + 1)

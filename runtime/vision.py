@@ -1,17 +1,32 @@
-"""The vision session: tiles of pixels to features, one tile at a time, on the best provider there is."""
+"""The vision session: tiles of pixels to features, on the best provider there is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import importlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .compiled import find_compiled, this_machine
 from .config import Geometry
 from .errors import BundleError, Cancelled, MissingExtraError, NativeError, OptionError
 from .options import physical_cores
+from .providers import (
+    CUDA,
+    DIRECTML,
+    OPENVINO,
+    TENSORRT,
+    Attempt,
+    ProviderChoice,
+    order_attempts,
+    short_name,
+    start_first,
+)
 
 PIXELS = "pixels"
 """Name of the graph's only input, float32 (tiles, 3, S, S)."""
@@ -20,13 +35,15 @@ FEATURES = "features"
 """Name of the graph's only output, float32 (tiles, P*P, dim)."""
 
 LOG_ERRORS_ONLY = 3
-"""onnxruntime's severity scale: 0 verbose, 1 info, 2 warning, 3 error, 4 fatal."""
+LOG_FATAL_ONLY = 4
+LOG_WARNINGS = 2
+"""onnxruntime's severity scale: 0 verbose, 1 info, 2 warning (what it begins with), 3 error, 4 fatal."""
 
 CPU_FLAGS = Path("/proc/cpuinfo")
 """Where Linux lists what the processor can do."""
 
-PREFERRED_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
-"""Tried in this order where the installed onnxruntime has them."""
+LARGEST_BATCH = 5
+"""Tiles a GPU gets at once, and a TensorRT engine is compiled for: an overview and four grid tiles."""
 
 
 class VisionEncoder:
@@ -34,12 +51,16 @@ class VisionEncoder:
 
     ``dim`` is the width of the features and ``geometry`` gives tile and patch size; a graph that
     disagrees is refused. ``threads`` are onnxruntime's own, physical cores by default.
-    ``providers`` are onnxruntime's names, by default CUDA where it is installed, else the CPU.
+    ``providers`` are names as in :func:`order_attempts`, by default the best there are.
+    ``fingerprint`` is the file's SHA-256: with it a graph that was compiled for this machine is
+    looked for. ``choice`` says which provider it became, and why.
 
     Raises :class:`MissingExtraError` without onnxruntime, :class:`OptionError` for a provider it
     does not have, :class:`NativeError` for a file it can't load, :class:`BundleError` for a graph of
     other names or shapes.
     """
+
+    choice: ProviderChoice
 
     def __init__(
         self,
@@ -49,8 +70,10 @@ class VisionEncoder:
         geometry: Geometry,
         threads: int | None = None,
         providers: Sequence[str] | None = None,
+        fingerprint: str = "",
     ) -> None:
-        self._session = open_session(path, threads=threads, providers=providers)
+        attempts = _attempts(_import_onnxruntime(), providers or (), fingerprint)
+        self._session, self.choice = start_first(attempts, lambda one: _create(path, one, threads))
         side = geometry.image_size
         self._tile_shape = (3, side, side)
         self._feature_shape = (geometry.features_per_tile, dim)
@@ -67,24 +90,32 @@ class VisionEncoder:
         pixels: npt.NDArray[np.float32],
         *,
         on_progress: Callable[[int, int], None] | None = None,
+        on_features: Callable[[npt.NDArray[np.float32], int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> npt.NDArray[np.float32]:
         """Encode normalised pixels (tiles, 3, S, S) to features (tiles, P*P, dim), both float32.
 
-        Tiles run one by one: on a CPU that measures faster than a batch, and it is between tiles
-        that ``cancelled`` is asked (raising :class:`Cancelled`) and ``on_progress`` told how many
-        of how many are done. Raises :class:`OptionError` for pixels of another shape or type and
-        :class:`NativeError` where onnxruntime fails.
+        On a CPU tiles run one by one, which measures faster than a batch. Elsewhere it is the
+        overview, so that the language model can begin with it, and then the others, up to
+        :data:`LARGEST_BATCH` at once. In between ``cancelled`` is asked (raising
+        :class:`Cancelled`), ``on_progress`` told how many of how many are done, and ``on_features``
+        given the result so far and how many of its tiles hold. Raises :class:`OptionError` for
+        pixels of another shape or type and :class:`NativeError` where onnxruntime fails.
         """
         session = self._open()
         self._check_pixels(pixels)
         features = np.empty((len(pixels), *self._feature_shape), np.float32)
-        for index in range(len(pixels)):
+        begin = 0
+        while begin < len(pixels):
             if cancelled is not None and cancelled():
-                raise Cancelled(f"after {index} of {len(pixels)} tiles")
-            features[index] = _run(session, pixels[index : index + 1])
+                raise Cancelled(f"after {begin} of {len(pixels)} tiles")
+            end = min(begin + (1 if self.choice.on_cpu or not begin else LARGEST_BATCH), len(pixels))
+            features[begin:end] = _run(session, pixels[begin:end])
+            begin = end
             if on_progress is not None:
-                on_progress(index + 1, len(pixels))
+                on_progress(end, len(pixels))
+            if on_features is not None:
+                on_features(features, end)
         return features
 
     def close(self) -> None:
@@ -110,13 +141,62 @@ def open_session(path: Path, *, threads: int | None = None, providers: Sequence[
 
     Arguments and errors as for :class:`VisionEncoder`, which adds the check of names and shapes.
     """
+    attempts = _attempts(_import_onnxruntime(), providers or (), "")
+    return start_first(attempts, lambda one: _create(path, one, threads))[0]
+
+
+def _attempts(onnxruntime: Any, wanted: Sequence[str], fingerprint: str) -> list[Attempt]:
+    """The providers to try, with what was compiled for them."""
+    available = onnxruntime.get_available_providers()
+    compiled: Mapping[str, Path | str] = {}
+    if fingerprint and {TENSORRT, CUDA} & set(available):
+        machine = this_machine(onnxruntime)
+        compiled = {one: find_compiled(short_name(one), fingerprint, machine) for one in (TENSORRT, CUDA)}
+    return order_attempts(available, wanted, compiled=compiled)
+
+
+def _create(path: Path, attempt: Attempt, threads: int | None) -> Any:
+    """One provider's session; :class:`NativeError` where onnxruntime would go on without it."""
     onnxruntime = _import_onnxruntime()
-    chosen = _choose_providers(onnxruntime.get_available_providers(), providers)
+    load_libraries(onnxruntime, attempt.provider)
+    if attempt.provider == TENSORRT and attempt.graph is None:
+        raise NativeError(
+            expected="a TensorRT engine for this GPU", got="none in the cache", fix="run: llava-edge optimize BUNDLE"
+        )
     options = _session_options(onnxruntime, threads)
+    if attempt.provider == DIRECTML:
+        options.enable_mem_pattern = False  # DirectML refuses it
+    providers = [(attempt.provider, dict(attempt.options))]
+    if attempt.provider == OPENVINO:
+        providers[0][1]["num_of_threads"] = str(threads or physical_cores())
+    if attempt.provider == TENSORRT:
+        providers.append((CUDA, dict(attempt.options)))
+    onnxruntime.set_default_logger_severity(LOG_FATAL_ONLY)  # it would say in six lines what we say in one
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=chosen)
+        session = onnxruntime.InferenceSession(
+            str(attempt.graph or path), options, providers=providers, enable_fallback=False
+        )
     except Exception as error:  # onnxruntime's own classes share no other base
         raise _native_error(f"a vision graph onnxruntime can load at {path}", error) from error
+    finally:
+        onnxruntime.set_default_logger_severity(LOG_WARNINGS)
+    if session.get_providers()[0] != attempt.provider:
+        raise NativeError(
+            expected=f"{attempt.name} to start",
+            got="its libraries or its device are missing",
+            fix="install what onnxruntime's page on it asks for, or name another provider",
+        )
+    return session
+
+
+def load_libraries(onnxruntime: Any, provider: str) -> None:
+    """Load CUDA, cuDNN and TensorRT where pip put them: onnxruntime alone looks in the system only."""
+    if provider == TENSORRT:
+        with suppress(ImportError):
+            importlib.import_module("tensorrt")
+    if provider in (TENSORRT, CUDA) and hasattr(onnxruntime, "preload_dlls"):
+        with redirect_stdout(sys.stderr):
+            onnxruntime.preload_dlls(directory="")
 
 
 def _import_onnxruntime() -> Any:
@@ -129,17 +209,6 @@ def _import_onnxruntime() -> Any:
             fix='run: pip install "llava-edge[cpu]" (or "llava-edge[cuda]" for an NVIDIA device)',
         ) from error
     return onnxruntime
-
-
-def _choose_providers(available: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
-    """Wanted providers, or the preferred ones, of those that this onnxruntime was built with."""
-    if missing := [name for name in wanted or () if name not in available]:
-        raise OptionError(
-            expected=f"providers among {', '.join(available)}",
-            got=", ".join(missing),
-            fix='choose one of those, or install another onnxruntime ("llava-edge[cuda]")',
-        )
-    return list(wanted) if wanted else [name for name in PREFERRED_PROVIDERS if name in available]
 
 
 def _session_options(onnxruntime: Any, threads: int | None) -> Any:

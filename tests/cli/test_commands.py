@@ -100,6 +100,28 @@ def test_show_and_verify() -> None:
     assert verified.stdout.splitlines()[-1] == "parity holds"
 
 
+def test_stats_say_where_vision_runs_and_why() -> None:
+    done = run("ask", SIGN, "What does the sign say?", "--max-tokens", "1", "--stats", "--provider", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[0] == "vision on cpu: asked for"
+    assert "expected providers among " in refused("ask", SIGN, "What?", "--provider", "coreml,cuda")
+    chat = run("chat", stdin="/stats\n/quit\n")
+    assert "vision on " in chat.stderr
+
+
+def test_optimize_without_a_gpu_says_what_to_install(tmp_path: Path) -> None:
+    import onnxruntime
+
+    if "TensorrtExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has TensorRT")
+    bundle = copy_of_demo(tmp_path)
+    before = sorted(bundle.iterdir())
+    said = refused("optimize", bundle)
+    assert "TensorrtExecutionProvider" in said
+    assert "pip install onnxruntime-gpu" in said
+    assert sorted(bundle.iterdir()) == before
+
+
 def copy_of_demo(tmp_path: Path) -> Path:
     from llava_edge.runtime import demo_bundle
 

@@ -56,11 +56,29 @@ def test_cancelling_stops_between_tiles(encoder: VisionEncoder) -> None:
 
 
 def test_provider(encoder: VisionEncoder) -> None:
-    assert encoder.provider == "CPUExecutionProvider"
+    assert encoder.provider == encoder.choice.provider == "CPUExecutionProvider"
+    assert str(encoder.choice) == "vision on cpu: the only one in this onnxruntime"
+    assert encoder.choice.on_cpu
+
+
+def test_beyond_the_cpu_the_overview_goes_first_and_the_rest_in_batches(
+    encoder: VisionEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder, "choice", replace(encoder.choice, on_cpu=False))
+    pixels, seen = make_pixels(SHAPE, 8), []
+    features = encoder.encode(
+        pixels,
+        on_features=lambda so_far, done: seen.append((done, so_far[:done].copy())),
+        on_progress=lambda *_: None,
+    )
+    assert [done for done, _ in seen] == [1, 6, 8]
+    assert all(np.array_equal(part, features[:done]) for done, part in seen)
+    # float32 arithmetic in another order than torch's
+    assert relative_error(features, reference_features(*make_model(SHAPE), pixels)) <= 1e-5
 
 
 def test_a_provider_that_is_not_built_in(graph: Path) -> None:
-    with pytest.raises(OptionError, match="CPUExecutionProvider"):
+    with pytest.raises(OptionError, match="among cpu; got NoSuchProvider"):
         VisionEncoder(graph, dim=SHAPE.dim, geometry=SHAPE.geometry, providers=["NoSuchProvider"])
 
 
