@@ -16,18 +16,18 @@ import numpy as np
 from PIL import Image
 
 from .pictures import Scene, draw, sample_scene
-from .questions import Turn, ask
+from .questions import Turn, ask, ask_for_description
 
-CALIBRATION_SEED: Final = (2026, 98)  # the held-out set has (2026, 99), training (recipe seed, stage 1 to 5, step)
+CALIBRATION_SEED: Final = (2026, 98)  # the held-out set has (2026, 99), training (recipe seed, 1 to 5, step)
 PICTURES: Final = 64
 
 
 def calibration_scenes(pictures: int = PICTURES) -> Iterator[tuple[Scene, list[Turn]]]:
-    """The scenes, each with every question that it supports, in random order."""
+    """The scenes, each with every question that it supports, in random order, and its description last."""
     for index in range(pictures):
         random = np.random.default_rng([*CALIBRATION_SEED, index])
         scene = sample_scene(random)
-        yield scene, ask(scene, random)
+        yield scene, [*ask(scene, random), ask_for_description(scene, random)]
 
 
 def write(out: Path) -> None:
