@@ -2,12 +2,14 @@
 
 Every patch is asked what it shows: which kind of thing, which colour, where in the tile it lies and whether the middle
 of a thing does; for text which characters are under it and which character stands in each place of the word; for a
-table's row which day it is; for a bar how many are taller. Characters under a patch teach the letters, from which the
-tower then learns to put the word together; the words alone stayed at chance for all the steps we tried. A row is asked
-for its number wherever one looks at it, so that a day leads to its number without a search. The answers are read
-linearly off the features the connector will see (layer −2, without the class token); the heads are thrown away
-afterwards. Tiles are crops at about natural size and, as the overview is one too, whole pictures squeezed into a tile.
-Characters are asked for in crops that hold the whole text, the order of bars where the tile holds them all.
+table's row which day it is; for a bar how many are taller; and whether its tile is an overview: where a thing is can
+only be read there, and the LLM has no other quick way to tell an overview's features from a tile's. Characters under a
+patch teach the letters, from which the tower then learns to put the word together; the words alone stayed at chance for
+all the steps we tried. A row is asked for its number wherever one looks at it, so that a day leads to its number
+without a search. The answers are read linearly off the features the connector will see (layer −2, without the class
+token); the heads are thrown away afterwards. Tiles are crops at about natural size and, as the overview is one too,
+whole pictures squeezed into a tile. Characters are asked for in crops that hold the whole text, the order of bars where
+the tile holds them all.
 """
 
 from __future__ import annotations
@@ -58,6 +60,7 @@ QUESTIONS: Final[dict[str, tuple[int, int]]] = {
     "characters": (BLANK + 1, PLACES),  # all characters of its sign, or of its row's number
     "days": (len(DAYS), 1),
     "ranks": (MOST_BARS, 1),  # bars that are taller than its own
+    "whole": (2, 1),  # whether its tile is a whole picture, as overviews are, or cut out of one
 }
 
 Labels = dict[str, Tensor]  # by question, (tiles, patches, answers); `IGNORED` where a question does not apply
@@ -131,6 +134,8 @@ def patch_labels(
     side = tile_size // patch_size
     labels = {name: np.full((side, side, count), IGNORED, dtype=np.int64) for name, (_, count) in QUESTIONS.items()}
     labels["objects"][:], labels["middles"][:] = 0, 0
+    size = round(scene.width * scales[0]), round(scene.height * scales[1])
+    labels["whole"][:] = int(size == (tile_size, tile_size) and max(scales) < READABLE)
 
     def mark(box: Box, thing: str) -> tuple[slice, slice]:
         place = _covered(box, scales, origin, patch_size, side)

@@ -222,3 +222,11 @@ def test_patch_labels_give_each_row_its_day_and_number() -> None:
         assert set(days[row, 6:34].tolist()) == {("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN").index(day)}
         assert ["ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"[code] for code in characters[row, 20, :2]] == list(number)
     assert (days[table.row_box(0)[3] + 1] == IGNORED).all()  # between two rows
+
+
+def test_patch_labels_tell_an_overview_from_a_tile() -> None:
+    scene = sample_scene(np.random.default_rng(1))
+    squeeze = (48 / scene.width, 48 / scene.height)
+    for scales, expected in ((squeeze, {1}), ((1.0, 1.0), {0})):
+        labels = patch_labels(scene, scales, (0, 0), tile_size=48, patch_size=8)
+        assert set(labels["whole"].flatten().tolist()) == expected
