@@ -136,7 +136,7 @@ def test_verify_finds_weights_that_were_swapped(tmp_path: Path) -> None:
 
     bundle = copy_of_demo(tmp_path)
     newline = np.load(bundle / "newline.npy")
-    np.save(bundle / "newline.npy", -newline)
+    np.save(bundle / "newline.npy", 10 * newline)
     write_manifest(bundle, Bundle.open(demo_path()).manifest)
     done = run("verify", bundle)
     assert done.returncode == 1
