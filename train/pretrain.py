@@ -135,7 +135,7 @@ def patch_labels(
     labels = {name: np.full((side, side, count), IGNORED, dtype=np.int64) for name, (_, count) in QUESTIONS.items()}
     labels["objects"][:], labels["middles"][:] = 0, 0
     size = round(scene.width * scales[0]), round(scene.height * scales[1])
-    labels["whole"][:] = int(size == (tile_size, tile_size) and max(scales) < READABLE)
+    labels["whole"][:] = int(size == (tile_size, tile_size) and min(scales) < READABLE)
 
     def mark(box: Box, thing: str) -> tuple[slice, slice]:
         place = _covered(box, scales, origin, patch_size, side)

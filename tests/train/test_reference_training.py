@@ -272,7 +272,7 @@ def test_a_picture_that_a_worker_finds_damaged_ends_the_command_in_one_line(plac
 
 
 def test_bf16_trains_float32_weights(place: Path, tmp_path: Path) -> None:
-    """Frozen parts are held in bf16 and stay what they were; trained ones keep float32."""
+    """Frozen matrices are held in bf16 and stay what they were; vectors and what trains keep float32."""
     only = stage(place, rates=CONNECTOR)
     run(write_recipe(tmp_path / "bf16.toml", place / "base", [only], run={"precision": "bf16"}), tmp_path / "bf16")
     changed = moved(place / "base", tmp_path / "bf16")
@@ -280,7 +280,8 @@ def test_bf16_trains_float32_weights(place: Path, tmp_path: Path) -> None:
     assert changed
     after = weights(tmp_path / "bf16")
     assert after["model.multi_modal_projector.linear_1.weight"].dtype == torch.float32
-    assert after["model.language_model.norm.weight"].dtype == torch.bfloat16
+    assert after["model.language_model.layers.0.mlp.up_proj.weight"].dtype == torch.bfloat16
+    assert after["model.language_model.norm.weight"].dtype == torch.float32
 
 
 def test_a_recipe_without_its_base_says_so(place: Path, tmp_path: Path) -> None:

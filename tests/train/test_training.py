@@ -225,8 +225,9 @@ def test_patch_labels_give_each_row_its_day_and_number() -> None:
 
 
 def test_patch_labels_tell_an_overview_from_a_tile() -> None:
-    scene = sample_scene(np.random.default_rng(1))
-    squeeze = (48 / scene.width, 48 / scene.height)
-    for scales, expected in ((squeeze, {1}), ((1.0, 1.0), {0})):
-        labels = patch_labels(scene, scales, (0, 0), tile_size=48, patch_size=8)
-        assert set(labels["whole"].flatten().tolist()) == expected
+    for seed in range(20):  # wide and tall pictures among them, which are squeezed along one side only
+        scene = sample_scene(np.random.default_rng(seed))
+        squeeze = (48 / scene.width, 48 / scene.height)
+        for scales, expected in ((squeeze, {1}), ((1.0, 1.0), {0})):
+            labels = patch_labels(scene, scales, (0, 0), tile_size=48, patch_size=8)
+            assert set(labels["whole"].flatten().tolist()) == expected
