@@ -41,10 +41,18 @@ def chat(
     system: arguments.SystemOption = None,
     threads: arguments.ThreadsOption = 0,
     context: arguments.ContextOption = 0,
+    device: arguments.DeviceOption = "",
+    gpu_layers: arguments.GpuLayersOption = -1,
+    split_mode: arguments.SplitModeOption = None,
+    main_gpu: arguments.MainGpuOption = None,
+    kv_type: arguments.KvTypeOption = "",
+    flash_attention: arguments.FlashOption = None,
+    stats: arguments.StatsOption = False,
 ) -> None:
     """Talk about pictures. Ctrl-C ends an answer and keeps the conversation; twice leaves."""
     from ..runtime.model import load
     from ..runtime.options import GenerationOptions
+    from .progress import note
 
     settings = {
         "max_tokens": max_tokens,
@@ -57,7 +65,10 @@ def chat(
         "stop": tuple(stop or ()),
     }
     GenerationOptions(**settings)  # type: ignore[arg-type]  # refuse bad options before loading
-    with load(model, threads=threads, context=context) as loaded:
+    placed = arguments.placement(device, gpu_layers, split_mode, main_gpu, kv_type, flash_attention)
+    with load(model, threads=threads, context=context, **placed) as loaded:
+        if stats:
+            note(loaded.placement)
         session = Session(loaded, system, settings)
         for path in images or []:
             session.add_image(path)
@@ -108,6 +119,7 @@ class Session:
             self._waiting.clear()
             note("conversation cleared")
         elif name == "/stats":
+            note(self._model.placement)
             note(statistics(self._chat.answer) if self._chat.answer else "no answer yet")
         else:
             note(HELP if name == "/help" else f"unknown command {name}\n{HELP}")
