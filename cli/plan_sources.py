@@ -12,8 +12,8 @@ from ..runtime.model_config import PRESETS, config_shape, folder_shape, preset_s
 from ..runtime.model_shape import ModelShape
 from ..runtime.placement import Device, DeviceKind
 
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:iB|B)?", re.IGNORECASE)
+_UNITS = {"M": 2**20, "G": 2**30, "T": 2**40}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([MGT])(?:iB|B)?", re.IGNORECASE)
 _DEVICE = re.compile(r"(?P<name>[^=]+)=(?P<size>[^@]+)(?:@(?P<band>[\d.]+)(?:,(?P<flops>[\d.]+))?)?")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 

@@ -45,6 +45,7 @@ def _changes(plan: Plan, devices: Sequence[Device], request: Request) -> Iterato
         change: dict[str, Any] = {"kv_type": "q8_0"}
         yield from _try("q8_0 for the KV cache", change, model, devices, request)
     smaller = list(RECIPES)[list(RECIPES).index(plan.recipe) + 1 :]
+    found: list[Suggestion] = []
     for recipe in smaller:
         found = list(_try(f"{recipe} instead of {plan.recipe}", {"llm": recipe}, model, devices, request))
         yield from found
@@ -52,7 +53,7 @@ def _changes(plan: Plan, devices: Sequence[Device], request: Request) -> Iterato
             break
     yield from _shorter(model, devices, request, {})
     yield from _more_gpus(model, devices, request)
-    if smaller:
+    if smaller and not found:
         yield from _shorter(model, devices, request, {"llm": smaller[-1]})
 
 

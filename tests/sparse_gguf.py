@@ -10,6 +10,7 @@ from pathlib import Path
 
 import gguf
 import numpy as np
+from llava_edge.runtime.model_shape import LlmShape
 
 
 @dataclass(frozen=True)
@@ -86,3 +87,32 @@ def write_sparse(path: Path, sizes: Sizes) -> Path:
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size + total + writer.data_alignment)
     return path
+
+
+SIZES = {
+    "1b": Sizes("llama", 16, 2048, 32, 8, 8192, 32064),
+    "8b": Sizes("llama", 32, 4096, 32, 8, 14336, 128256),
+    "72b": Sizes("qwen2", 80, 8192, 64, 64, 24576, 152064, biases=True),
+    "110b": Sizes("qwen2", 80, 8192, 64, 8, 49152, 152064, biases=True),
+    "llama-65b": Sizes("llama", 80, 8192, 64, 64, 22016, 32000),
+    "llama-70b": Sizes("llama", 80, 8192, 64, 8, 28672, 32000),
+    "tied": Sizes("qwen2", 24, 896, 14, 2, 4864, 151936, biases=True, tied=True),
+    "odd rows": Sizes("llama", 9, 96, 4, 2, 160, 512),
+    "odder rows": Sizes("llama", 5, 72, 3, 1, 200, 512),
+}
+
+
+def shape_of(sizes: Sizes) -> LlmShape:
+    return LlmShape(
+        architecture=sizes.architecture,
+        layers=sizes.layers,
+        dim=sizes.dim,
+        heads=sizes.heads,
+        kv_heads=sizes.kv_heads,
+        head_dim=sizes.head_dim,
+        feed_forward=sizes.feed_forward,
+        vocabulary=sizes.vocabulary,
+        context_length=sizes.context,
+        biases=("attn_q", "attn_k", "attn_v") if sizes.biases else (),
+        tied=sizes.tied,
+    )
