@@ -178,6 +178,10 @@ def _vision(vision: dict[str, Any], layer: Any, dim: int, pinpoints: Any, where:
         listed = tuple((int(height), int(width)) for height, width in pinpoints or _default_pinpoints(side))
     except (TypeError, ValueError):
         _refuse("image_grid_pinpoints as (height, width) pairs", where, repr(pinpoints)[:60])
+    if wrong := [
+        f"{height}x{width}" for height, width in listed if min(height, width) < side or height % side or width % side
+    ]:
+        _refuse(f"image_grid_pinpoints that are multiples of the tower's {side} px", where, ", ".join(wrong))
     # mean and standard deviation change pixels, not sizes
     geometry = Geometry(side, int(read["patch_size"]), listed, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     return VisionShape(

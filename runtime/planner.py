@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from .errors import OptionError
 from .llm_memory import Buffers, padded_context
-from .model_shape import ModelShape, llm_bytes
+from .model_shape import LlmBytes, ModelShape, llm_bytes
 from .options import DEFAULT_MAX_TOKENS, KV_TYPES, SPLIT_MODES
 from .placement import Device, DeviceUse, Load, Placement, SplitMode, balanced_split, place, split_layers
 from .quantization import BLOCKS, check_recipe
@@ -88,6 +88,7 @@ class _Task:
     """What is planned: a model, its host, the other devices in llama.cpp's order, and the completed request."""
 
     model: ModelShape
+    weights: LlmBytes
     host: Device
     others: list[Device]
     request: Request
@@ -99,8 +100,9 @@ def make_plan(model: ModelShape, devices: Sequence[Device], request: Request) ->
     ``devices`` has one host, any number of GPUs and workers, in any order.
     """
     host, others = _sorted(devices)
+    completed = _completed(model, request)
     best: Plan | None = None
-    for plan in _candidates(_Task(model, host, others, _completed(model, request))):
+    for plan in _candidates(_Task(model, llm_bytes(model.llm, completed.recipe), host, others, completed)):
         if plan.fits:
             return plan
         if best is None or _missing(plan) < _missing(best):
@@ -196,7 +198,7 @@ def _plan(task: _Task, group: list[Device], gpu_layers: int, cache: tuple[str, s
     if flash is None:  # on the host only where the cache needs it: it costs parity there (see options)
         flash = bool(group) or cache[1] in _block_types()
     buffers = Buffers(request.context, request.micro_batch, flash)
-    load = Load(model.llm, llm_bytes(model.llm, request.recipe), buffers, cache)
+    load = Load(model.llm, task.weights, buffers, cache)
     counts = _counts(load, group, gpu_layers, request) if group else []
     mode: SplitMode = request.split_mode or ("layer" if len(group) > 1 else "none")
     uses, vision = _with_vision(model, place(load, group, task.host, counts, split_mode=mode), request)
