@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -35,4 +35,37 @@ ProviderOption = Annotated[
         help="What runs the vision tower: tensorrt cuda coreml directml openvino cpu; may repeat. The best without it.",
     ),
 ]
+DeviceOption = Annotated[
+    str,
+    typer.Option("--device", metavar="auto|cpu", help="auto plans layers, KV cache and vision; cpu uses no GPU."),
+]
+GpuLayersOption = Annotated[
+    int, typer.Option("--gpu-layers", help="Layers on GPUs and workers; -1 is as many as fit.", show_default=False)
+]
+SplitModeOption = Annotated[
+    str | None, typer.Option("--split-mode", metavar="none|layer|row", help="One GPU, or how several share the model.")
+]
+MainGpuOption = Annotated[int | None, typer.Option("--main-gpu", help="The GPU of split mode none.")]
+KvTypeOption = Annotated[
+    str, typer.Option("--kv-type", metavar="TYPE", help="Type of the KV cache: f16, q8_0, …; q8_0 halves it.")
+]
+FlashOption = Annotated[
+    bool | None,
+    typer.Option("--flash-attention/--no-flash-attention", help="On where layers are on a GPU, else off."),
+]
 StatsOption = Annotated[bool, typer.Option("--stats", help="Say on stderr where the model was placed.")]
+
+
+def placement(
+    device: str, gpu_layers: int, split_mode: str | None, main_gpu: int | None, kv_type: str, flash: bool | None
+) -> dict[str, Any]:
+    """Keywords of ``load`` for the options above."""
+    return {
+        "device": device,
+        "gpu_layers": gpu_layers,
+        "split_mode": split_mode,
+        "main_gpu": main_gpu,
+        "kv_type_k": kv_type,
+        "kv_type_v": kv_type,
+        "flash_attention": flash,
+    }

@@ -29,6 +29,12 @@ def ask(
     threads: arguments.ThreadsOption = 0,
     context: arguments.ContextOption = 0,
     provider: arguments.ProviderOption = None,
+    device: arguments.DeviceOption = "",
+    gpu_layers: arguments.GpuLayersOption = -1,
+    split_mode: arguments.SplitModeOption = None,
+    main_gpu: arguments.MainGpuOption = None,
+    kv_type: arguments.KvTypeOption = "",
+    flash_attention: arguments.FlashOption = None,
     stats: arguments.StatsOption = False,
 ) -> None:
     """Answer one question about pictures; the text goes to stdout, statistics to stderr."""
@@ -37,8 +43,10 @@ def ask(
 
     *images, question = words
     _check(images, question)
-    with load(model, threads=threads, context=context, providers=tuple(provider or ())) as loaded:
+    placed = arguments.placement(device, gpu_layers, split_mode, main_gpu, kv_type, flash_attention)
+    with load(model, threads=threads, context=context, providers=tuple(provider or ()), **placed) as loaded:
         if stats:
+            note(loaded.placement)
             note(str(loaded.vision.choice))
         chat = loaded.chat(system=system)
         for piece in chat.stream(

@@ -42,6 +42,12 @@ def chat(
     threads: arguments.ThreadsOption = 0,
     context: arguments.ContextOption = 0,
     provider: arguments.ProviderOption = None,
+    device: arguments.DeviceOption = "",
+    gpu_layers: arguments.GpuLayersOption = -1,
+    split_mode: arguments.SplitModeOption = None,
+    main_gpu: arguments.MainGpuOption = None,
+    kv_type: arguments.KvTypeOption = "",
+    flash_attention: arguments.FlashOption = None,
     stats: arguments.StatsOption = False,
 ) -> None:
     """Talk about pictures. Ctrl-C ends an answer and keeps the conversation; twice leaves."""
@@ -60,8 +66,10 @@ def chat(
         "stop": tuple(stop or ()),
     }
     GenerationOptions(**settings)  # type: ignore[arg-type]  # refuse bad options before loading
-    with load(model, threads=threads, context=context, providers=tuple(provider or ())) as loaded:
+    placed = arguments.placement(device, gpu_layers, split_mode, main_gpu, kv_type, flash_attention)
+    with load(model, threads=threads, context=context, providers=tuple(provider or ()), **placed) as loaded:
         if stats:
+            note(loaded.placement)
             note(str(loaded.vision.choice))
         session = Session(loaded, system, settings)
         for path in images or []:
@@ -113,6 +121,7 @@ class Session:
             self._waiting.clear()
             note("conversation cleared")
         elif name == "/stats":
+            note(self._model.placement)
             note(statistics(self._chat.answer) if self._chat.answer else "no answer yet")
             note(str(self._model.vision.choice))
         else:

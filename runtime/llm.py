@@ -12,6 +12,7 @@ import math
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -134,16 +135,18 @@ class Llm:
         self._watcher = callback
 
     def _new_context(self, positions: int) -> Any:
+        options = self._options
         parameters = lib.llama_context_default_params()
         parameters.n_ctx = positions
-        parameters.n_batch = self._options.batch
-        parameters.n_ubatch = self._options.micro_batch
+        parameters.n_batch = options.batch
+        parameters.n_ubatch = options.micro_batch
         parameters.n_seq_max = 1
         parameters.n_threads = parameters.n_threads_batch = self.threads
         parameters.no_perf = True
         if self._watcher is not None:
             parameters.cb_eval = self._watcher
-        wanted = self._options.flash_attention
+        parameters.type_k, parameters.type_v = (_ggml_type(one) for one in (options.kv_type_k, options.kv_type_v))
+        wanted = options.flash_attention
         if wanted is None and not has_gpu():
             wanted = False
         if wanted is not None:
@@ -287,9 +290,44 @@ def _tokenize(vocab: Any, text: str) -> list[int]:
     return list(ids[:count])
 
 
+@dataclass(frozen=True)
+class NativeDevice:
+    """A device as ggml sees it: ``free`` bytes now, and whether layers can be offloaded to it."""
+
+    name: str
+    free: int
+    is_gpu: bool
+
+
+def native_devices() -> list[NativeDevice]:
+    """The devices that this build of llama.cpp can use on this machine, the CPU among them."""
+    start_native()
+    for name, result in (("count", ctypes.c_size_t), ("get", ctypes.c_void_p), ("name", ctypes.c_char_p)):
+        getattr(libggml, f"ggml_backend_dev_{name}").restype = result
+    found = []
+    for index in range(libggml.ggml_backend_dev_count()):
+        device = ctypes.c_void_p(libggml.ggml_backend_dev_get(ctypes.c_size_t(index)))
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        libggml.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
+        kind = libggml.ggml_backend_dev_type(device)
+        name = libggml.ggml_backend_dev_name(device).decode()
+        found.append(NativeDevice(name, free.value, kind in (_DEVICE_GPU, _DEVICE_INTEGRATED_GPU)))
+    return found
+
+
+def _ggml_type(kind: str) -> int:
+    return int(getattr(lib, f"GGML_TYPE_{(kind or 'f16').upper()}"))
+
+
 def _load_model(path: Path, options: LoadOptions) -> Any:
     parameters = lib.llama_model_default_params()
-    parameters.n_gpu_layers = options.gpu_layers
+    parameters.n_gpu_layers = 0 if options.device == "cpu" else options.gpu_layers
+    if options.split_mode is not None:
+        parameters.split_mode = getattr(lib, f"LLAMA_SPLIT_MODE_{options.split_mode.upper()}")
+    if options.main_gpu is not None:
+        parameters.main_gpu = options.main_gpu
+    if options.tensor_split:
+        parameters.tensor_split = (ctypes.c_float * lib.llama_max_devices())(*options.tensor_split)
     # GCC 12's _tile_loadconfig lets the compiler drop half of the tile configuration, and the first
     # product of a quantized matrix then kills the process (seen with llama.cpp of llama-cpp-python 0.3.36)
     parameters.use_extra_bufts = not has_amx() if options.repack is None else options.repack

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .answer import Answer
+from .auto_placement import auto_options, describe_placement
 from .bundle import Bundle, demo_bundle
 from .chat import Chat
 from .engine import Engine, ImageInput
@@ -19,11 +20,17 @@ def load(path: str | os.PathLike[str] | None = None, **options: Any) -> Model:
     ``options`` are those of :class:`LoadOptions`. Raises BundleError, OptionError, NativeError,
     and MissingExtraError where onnxruntime is not installed.
     """
-    return Model(Bundle.open(path or demo_bundle()), make_options(LoadOptions, **options))
+    bundle, chosen = Bundle.open(path or demo_bundle()), make_options(LoadOptions, **options)
+    return Model(bundle, auto_options(bundle, chosen) if chosen.device == "auto" else chosen)
 
 
 class Model(Engine):
     """A loaded bundle that answers. Close it, or use it in a ``with`` block."""
+
+    @property
+    def placement(self) -> str:
+        """One line: where layers, KV cache and vision tower are, and how attention is computed."""
+        return describe_placement(self.options, self.vision.provider)
 
     def chat(self, *, system: str | None = None) -> Chat:
         """Start a conversation. Its prefilled part is kept as long as no other one is asked."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from .errors import OptionError
 
 DEFAULT_MAX_TOKENS = 512
+KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+"""Types that llama.cpp's cache may have."""
+SPLIT_MODES = ("none", "layer", "row")
+"""How llama.cpp may split a model over GPUs."""
 PENALTY_WINDOW = 64
 """Tokens that the repeat penalty looks back on (llama.cpp's usual window)."""
 
@@ -27,6 +31,13 @@ class LoadOptions:
     ``repack`` lets llama.cpp rearrange weights at load for faster products; None means yes except
     on CPUs with AMX, where a llama.cpp compiled by GCC 12 dies (see ``docs/performance.md``).
     ``images_kept`` encoded pictures stay in memory, the latest used.
+
+    ``device`` "auto" lets the planner choose what the following and ``gpu_layers`` leave open, "cpu"
+    keeps all layers on the host, empty leaves the choices to llama.cpp. ``tensor_split`` are the
+    shares of the layers that each device gets, workers first, then this machine's GPUs.
+    ``split_mode`` puts the model on one GPU, or splits it by layers or rows; ``main_gpu`` is the one
+    for "none" and for what "row" can't split. ``kv_type_k`` and ``kv_type_v`` are llama.cpp's types
+    of the KV cache, f16 where empty.
     """
 
     threads: int = 0
@@ -38,6 +49,12 @@ class LoadOptions:
     providers: tuple[str, ...] = ()
     repack: bool | None = None
     images_kept: int = 8
+    device: Literal["", "auto", "cpu"] = ""
+    tensor_split: tuple[float, ...] = ()
+    split_mode: Literal["none", "layer", "row"] | None = None
+    main_gpu: int | None = None
+    kv_type_k: str = ""
+    kv_type_v: str = ""
 
     def __post_init__(self) -> None:
         _check("threads", self.threads, 0, 1024)
@@ -46,6 +63,12 @@ class LoadOptions:
         _check("context", self.context, 0, 2**24)
         _check("gpu_layers", self.gpu_layers, -1, 10_000)
         _check("images_kept", self.images_kept, 0, 10_000)
+        _check_word("device", self.device, ("", "auto", "cpu"))
+        _check_word("split_mode", self.split_mode, (None, *SPLIT_MODES))
+        for kind in (self.kv_type_k, self.kv_type_v):
+            _check_word("a KV type", kind, ("", *KV_TYPES))
+        if self.main_gpu is not None:
+            _check("main_gpu", self.main_gpu, 0, 1024)
 
 
 @dataclass(frozen=True)
@@ -118,3 +141,9 @@ def _check(name: str, value: float, low: float, high: float) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not low <= value <= high:
         raise OptionError(expected=f"{name} from {low:g} to {high:g}", got=repr(value), fix=f"choose another {name}")
+
+
+def _check_word(name: str, value: str | None, known: tuple[str | None, ...]) -> None:
+    if value not in known:
+        words = ", ".join(one for one in known if one)
+        raise OptionError(expected=f"{name} among {words}", got=repr(value), fix="choose one of those")

@@ -1,0 +1,62 @@
+"""``device="auto"``: the options that the planner would choose for this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from .bundle import Bundle
+from .devices import detect_devices
+from .model_config import bundle_shape
+from .options import LoadOptions
+from .placement import Device
+from .planner import Request, make_plan
+
+CPU_PROVIDER = "CPUExecutionProvider"
+
+
+def auto_options(bundle: Bundle, options: LoadOptions, devices: Sequence[Device] | None = None) -> LoadOptions:
+    """``options`` with every open choice made for ``devices``, by default this machine's.
+
+    What the caller chose stays. Raises :class:`OptionError` for choices that contradict each other.
+    """
+    found = list(devices if devices is not None else detect_devices())
+    request = Request(
+        context=options.context,
+        micro_batch=options.micro_batch,
+        gpu_layers=options.gpu_layers,
+        tensor_split=options.tensor_split,
+        split_mode=options.split_mode,
+        main_gpu=options.main_gpu,
+        kv_type_k=options.kv_type_k,
+        kv_type_v=options.kv_type_v,
+        flash_attention=options.flash_attention,
+    )
+    placement = make_plan(bundle_shape(bundle), found, request).placement
+    gpus = any(one.kind == "gpu" for one in found)
+    on_host = any(one.kind == "cpu" and one.name == placement.vision_device for one in found)
+    return dataclasses.replace(
+        options,
+        gpu_layers=placement.gpu_layers,
+        tensor_split=placement.tensor_split,
+        split_mode=placement.split_mode,
+        main_gpu=placement.main_gpu,
+        kv_type_k=placement.kv_type_k,
+        kv_type_v=placement.kv_type_v,
+        flash_attention=placement.flash_attention,
+        providers=options.providers or ((CPU_PROVIDER,) if gpus and on_host else ()),
+    )
+
+
+def describe_placement(options: LoadOptions, provider: str) -> str:
+    """One line about where a loaded model is: ``provider`` is the one that runs the vision tower."""
+    split = f", split {options.split_mode}" if options.split_mode else ""
+    shares = f" {':'.join(f'{one:g}' for one in options.tensor_split)}" if options.tensor_split else ""
+    main = f", main GPU {options.main_gpu}" if options.main_gpu is not None else ""
+    flash = {None: "llama.cpp's choice", True: "on", False: "off"}[options.flash_attention]
+    kinds = f"{options.kv_type_k or 'f16'}/{options.kv_type_v or 'f16'}"
+    layers = "all" if options.gpu_layers < 0 else str(options.gpu_layers)
+    return (
+        f"placement {options.device or 'default'} | GPU layers {layers}{split}{shares}{main} | KV {kinds}"
+        f" | flash attention {flash} | vision {provider}"
+    )
