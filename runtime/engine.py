@@ -14,8 +14,8 @@ from .bundle import Bundle
 from .errors import BundleError, BusyError, Cancelled, OptionError
 from .generation import Run
 from .images import ImageSource, Picture, load_picture
+from .isolated_llm import open_llm
 from .kv_cache import KvCache, Progress
-from .llm import Llm
 from .manifest import Manifest
 from .options import LoadOptions
 from .pack import pack
@@ -46,7 +46,7 @@ class Engine:
             providers=options.providers or None,
         )
         template = manifest.template
-        self.llm = Llm(
+        self.llm = open_llm(
             bundle.llm_path,
             options=options,
             space_prefixed=template.space_prefix != "none",

@@ -41,11 +41,18 @@ class Llm:
     """One GGUF model and its context. Not safe to use from two threads at once."""
 
     def __init__(
-        self, path: Path, *, options: LoadOptions, space_prefixed: bool = False, stop_tokens: Collection[int] = ()
+        self,
+        path: Path,
+        *,
+        options: LoadOptions,
+        space_prefixed: bool = False,
+        stop_tokens: Collection[int] = (),
+        devices: Sequence[int] = (),
     ) -> None:
         """Load ``path``. ``space_prefixed`` drops the leading space of an answer's first token.
 
-        ``stop_tokens`` end an answer, besides those that the GGUF file itself marks.
+        ``stop_tokens`` end an answer, besides those that the GGUF file itself marks. ``devices``
+        are ggml's handles of what layers go to, in order; without them llama.cpp takes what it found.
 
         The leading space of SentencePiece vocabularies is switched off in the tokenizer, because
         ``segments`` puts it where the reference has it. Raises :class:`NativeError`.
@@ -56,7 +63,7 @@ class Llm:
         self._stop_tokens = frozenset(stop_tokens)
         self._context: Any = None
         self._batch: Any = None
-        self._model: Any = _load_model(path, options)
+        self._model: Any = _load_model(path, options, devices)
         self._vocab = lib.llama_model_get_vocab(self._model)
         self.vocab_size = int(lib.llama_vocab_n_tokens(self._vocab))
         self.dim = int(lib.llama_model_n_embd(self._model))
@@ -248,9 +255,19 @@ def has_gpu() -> bool:
     return any(find(kind) for kind in (_DEVICE_GPU, _DEVICE_INTEGRATED_GPU))
 
 
-def _load_model(path: Path, options: LoadOptions) -> Any:
+def native_library() -> Any:
+    """ggml's library as ``llama_cpp`` loaded it, for functions that its bindings leave out."""
+    return libggml
+
+
+def _load_model(path: Path, options: LoadOptions, devices: Sequence[int]) -> Any:
     parameters = lib.llama_model_default_params()
     parameters.n_gpu_layers = options.gpu_layers
+    handles = (ctypes.c_void_p * (len(devices) + 1))(*devices)  # the last one, empty, ends the list
+    if devices:
+        parameters.devices = ctypes.cast(handles, ctypes.c_void_p)
+    if options.tensor_split:
+        parameters.tensor_split = (ctypes.c_float * lib.LLAMA_MAX_DEVICES)(*options.tensor_split)
     # GCC 12's _tile_loadconfig lets the compiler drop half of the tile configuration, and the first
     # product of a quantized matrix then kills the process (seen with llama.cpp of llama-cpp-python 0.3.36)
     parameters.use_extra_bufts = not has_amx() if options.repack is None else options.repack

@@ -6,9 +6,12 @@ import os
 from dataclasses import dataclass, fields
 from typing import Any
 
+from .endpoints import parse_endpoint
 from .errors import OptionError
 
 DEFAULT_MAX_TOKENS = 512
+MAX_DEVICES = 16
+"""Devices that llama.cpp splits a model over."""
 PENALTY_WINDOW = 64
 """Tokens that the repeat penalty looks back on (llama.cpp's usual window)."""
 
@@ -25,7 +28,11 @@ class LoadOptions:
     build has one. ``providers`` are onnxruntime's names; empty means the best one installed.
     ``repack`` lets llama.cpp rearrange weights at load for faster products; None means yes except
     on CPUs with AMX, where a llama.cpp compiled by GCC 12 dies (see ``docs/performance.md``).
-    ``images_kept`` encoded pictures stay in memory, the latest used.
+    ``images_kept`` encoded pictures stay in memory, the latest used. ``workers`` are HOST:PORT of
+    ``llava-edge worker`` on other machines. ``tensor_split`` are the shares of the layers that each
+    device gets, workers first, then this machine's GPUs; empty means in proportion to free memory.
+    ``isolate`` keeps llama.cpp in a process of its own, so that its crash is an error; workers
+    imply it. ``worker_timeout`` in seconds ends a step of computing that takes longer; 0 never.
     """
 
     threads: int = 0
@@ -37,6 +44,10 @@ class LoadOptions:
     providers: tuple[str, ...] = ()
     repack: bool | None = None
     images_kept: int = 8
+    workers: tuple[str, ...] = ()
+    tensor_split: tuple[float, ...] = ()
+    isolate: bool = False
+    worker_timeout: float = 600.0
 
     def __post_init__(self) -> None:
         _check("threads", self.threads, 0, 1024)
@@ -45,6 +56,24 @@ class LoadOptions:
         _check("context", self.context, 0, 2**24)
         _check("gpu_layers", self.gpu_layers, -1, 10_000)
         _check("images_kept", self.images_kept, 0, 10_000)
+        _check("worker_timeout", self.worker_timeout, 0, 86_400)
+        self._check_sharding()
+
+    def _check_sharding(self) -> None:
+        if isinstance(self.workers, str) or len(set(self.workers)) < len(self.workers):
+            raise OptionError(
+                expected="workers as a tuple of different HOST:PORT", got=repr(self.workers), fix="name each one once"
+            )
+        for endpoint in self.workers:
+            parse_endpoint(endpoint)
+        for share in self.tensor_split:
+            _check("tensor_split", share, 0.0, 1e9)
+        if len(self.tensor_split) > MAX_DEVICES or (self.tensor_split and not any(self.tensor_split)):
+            raise OptionError(
+                expected=f"1 to {MAX_DEVICES} shares, one above 0",
+                got=repr(self.tensor_split),
+                fix="give each device its share of the layers",
+            )
 
 
 @dataclass(frozen=True)
