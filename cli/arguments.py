@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ..runtime.errors import OptionError
+
 ModelOption = Annotated[
     Path | None,
     typer.Option("--model", "-m", metavar="BUNDLE", help="Bundle folder; the demo model without it."),
@@ -27,3 +29,26 @@ MinPOption = Annotated[float, typer.Option("--min-p", help="Drop what is this mu
 PenaltyOption = Annotated[float, typer.Option("--repeat-penalty", help="Above 1 discourages repeats.")]
 StopOption = Annotated[list[str] | None, typer.Option("--stop", help="End the answer here; may repeat.")]
 SystemOption = Annotated[str | None, typer.Option("--system", help="System message of the conversation.")]
+WorkerOption = Annotated[
+    list[str] | None,
+    typer.Option("--worker", metavar="HOST:PORT", help="Put layers on this 'llava-edge worker'; may repeat."),
+]
+TensorSplitOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tensor-split",
+        metavar="SHARES",
+        help="Shares of the layers, like 2,1,1: workers first, then GPUs here; by free memory without it.",
+    ),
+]
+IsolateOption = Annotated[
+    bool, typer.Option("--isolate", help="Keep llama.cpp in a process of its own; workers imply it.")
+]
+
+
+def shares(text: str | None) -> tuple[float, ...]:
+    """``--tensor-split`` as numbers. Raises :class:`OptionError`."""
+    try:
+        return tuple(float(one) for one in text.split(",")) if text else ()
+    except ValueError:
+        raise OptionError(expected="shares such as 2,1,1", got=repr(text), fix="write numbers and commas") from None

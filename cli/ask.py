@@ -28,6 +28,9 @@ def ask(
     system: arguments.SystemOption = None,
     threads: arguments.ThreadsOption = 0,
     context: arguments.ContextOption = 0,
+    worker: arguments.WorkerOption = None,
+    tensor_split: arguments.TensorSplitOption = None,
+    isolate: arguments.IsolateOption = False,
 ) -> None:
     """Answer one question about pictures; the text goes to stdout, statistics to stderr."""
     from ..runtime.model import load
@@ -35,7 +38,12 @@ def ask(
 
     *images, question = words
     _check(images, question)
-    with load(model, threads=threads, context=context) as loaded:
+    sharding = {
+        "workers": tuple(worker or ()),
+        "tensor_split": arguments.shares(tensor_split),
+        "isolate": isolate,
+    }
+    with load(model, threads=threads, context=context, **sharding) as loaded:
         chat = loaded.chat(system=system)
         for piece in chat.stream(
             question,

@@ -41,6 +41,9 @@ def chat(
     system: arguments.SystemOption = None,
     threads: arguments.ThreadsOption = 0,
     context: arguments.ContextOption = 0,
+    worker: arguments.WorkerOption = None,
+    tensor_split: arguments.TensorSplitOption = None,
+    isolate: arguments.IsolateOption = False,
 ) -> None:
     """Talk about pictures. Ctrl-C ends an answer and keeps the conversation; twice leaves."""
     from ..runtime.model import load
@@ -57,7 +60,12 @@ def chat(
         "stop": tuple(stop or ()),
     }
     GenerationOptions(**settings)  # type: ignore[arg-type]  # refuse bad options before loading
-    with load(model, threads=threads, context=context) as loaded:
+    sharding = {
+        "workers": tuple(worker or ()),
+        "tensor_split": arguments.shares(tensor_split),
+        "isolate": isolate,
+    }
+    with load(model, threads=threads, context=context, **sharding) as loaded:
         session = Session(loaded, system, settings)
         for path in images or []:
             session.add_image(path)

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import typer
 
 from ..runtime.errors import LlavaEdgeError
-from . import ask, benchmark, chat, export, quantize, show, tiles, train, verify
+from . import ask, benchmark, chat, export, quantize, show, tiles, train, verify, worker
 
 _USAGE_ERRORS: type[Exception] = next(one for one in typer.BadParameter.__mro__ if one.__name__ == "ClickException")
 """click's base of usage errors, wherever this typer has it: newer releases carry click inside."""
@@ -29,6 +29,7 @@ app.command("quantize")(quantize.quantize)
 app.command("show")(show.show)
 app.command("verify")(verify.verify)
 app.command("train")(train.train)
+app.command("worker")(worker.worker)
 app.add_typer(benchmark.app, name="benchmark")
 
 
