@@ -41,7 +41,7 @@ class Step:
 
 
 def run(name: str, *arguments: str | Path, check: bool = True) -> Step:
-    """Run one of our commands. Raises CalledProcessError where it fails and ``check`` is set."""
+    """Run one of our commands. Raises RuntimeError with what it said where it fails and ``check`` is set."""
     began = time.perf_counter()
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen([*COMMAND, *map(str, arguments)], stdout=said, stderr=subprocess.STDOUT)
@@ -49,7 +49,7 @@ def run(name: str, *arguments: str | Path, check: bool = True) -> Step:
         said.seek(0)
         output = said.read().strip()
     if check and process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, process.args, output)
+        raise RuntimeError(f"{name} failed: {output}")
     return Step(name, time.perf_counter() - began, output, peak)
 
 
@@ -96,7 +96,7 @@ def _wait_for(port: int, seconds: float = 120.0) -> None:
 
 
 def rehearse(folder: Path, shape: BigShape, *, recipe: str, tokens: int, parts: int = 2) -> list[str]:
-    """Run every step in ``folder``; the report's lines. Raises CalledProcessError where a command fails."""
+    """Run every step in ``folder``; the report's lines. Raises RuntimeError where a command fails."""
     checkpoint, whole, small, picture = (folder / name for name in ("checkpoint", "f16", recipe, "picture.png"))
     _draw(picture)
     began = time.perf_counter()

@@ -47,7 +47,7 @@ def write_checkpoint(folder: Path, shape: BigShape, *, seed: int = 0) -> None:
         places.update(dict.fromkeys(tensors, file))
     _write(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": places})
     _write(folder / "config.json", _config(shape))
-    _write(folder / "preprocessor_config.json", {"image_grid_pinpoints": _pinpoints(), "do_pad": True})
+    _write(folder / "preprocessor_config.json", _processor())
     _write(folder / "tokenizer.json", _tokenizer())
     _write(folder / "tokenizer_config.json", {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"})
     (folder / "chat_template.jinja").write_text(_TEMPLATE, encoding="utf-8")
@@ -106,6 +106,15 @@ def _vision() -> Iterator[tuple[str, tuple[int, ...]]]:
 
 def _pinpoints() -> list[list[int]]:
     return [[rows * IMAGE_SIDE, columns * IMAGE_SIDE] for rows, columns in ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))]
+
+
+def _processor() -> dict[str, Any]:
+    """What transformers' image processor would set otherwise: its own sides are 224."""
+    return {
+        "image_processor_type": "LlavaNextImageProcessor", "image_grid_pinpoints": _pinpoints(), "do_pad": True,
+        "crop_size": {"height": IMAGE_SIDE, "width": IMAGE_SIDE}, "size": {"shortest_edge": IMAGE_SIDE},
+        "image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711],
+    }  # fmt: skip
 
 
 def _config(shape: BigShape) -> dict[str, Any]:
