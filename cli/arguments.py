@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ..runtime.errors import OptionError
+
 ModelOption = Annotated[
     Path | None,
     typer.Option("--model", "-m", metavar="BUNDLE", help="Bundle folder; the demo model without it."),
@@ -56,10 +58,35 @@ FlashOption = Annotated[
 StatsOption = Annotated[bool, typer.Option("--stats", help="Say on stderr where the model was placed.")]
 
 
+WorkerOption = Annotated[
+    list[str] | None,
+    typer.Option("--worker", metavar="HOST:PORT", help="Put layers on this 'llava-edge worker'; may repeat."),
+]
+TensorSplitOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tensor-split",
+        metavar="SHARES",
+        help="Shares of the layers, like 2,1,1: workers first, then GPUs here; by free memory without it.",
+    ),
+]
+IsolateOption = Annotated[
+    bool, typer.Option("--isolate", help="Keep llama.cpp in a process of its own; workers imply it.")
+]
+
+
 def placement(
-    device: str, gpu_layers: int, split_mode: str | None, main_gpu: int | None, kv_type: str, flash: bool | None
+    device: str,
+    gpu_layers: int,
+    split_mode: str | None,
+    main_gpu: int | None,
+    kv_type: str,
+    flash: bool | None,
+    worker: list[str] | None,
+    tensor_split: str | None,
+    isolate: bool,
 ) -> dict[str, Any]:
-    """Keywords of ``load`` for the options above."""
+    """Keywords of ``load`` for the options above. Raises :class:`OptionError`."""
     return {
         "device": device,
         "gpu_layers": gpu_layers,
@@ -68,4 +95,15 @@ def placement(
         "kv_type_k": kv_type,
         "kv_type_v": kv_type,
         "flash_attention": flash,
+        "workers": tuple(worker or ()),
+        "tensor_split": shares(tensor_split),
+        "isolate": isolate,
     }
+
+
+def shares(text: str | None) -> tuple[float, ...]:
+    """``--tensor-split`` as numbers. Raises :class:`OptionError`."""
+    try:
+        return tuple(float(one) for one in text.split(",")) if text else ()
+    except ValueError:
+        raise OptionError(expected="shares such as 2,1,1", got=repr(text), fix="write numbers and commas") from None

@@ -36,6 +36,9 @@ def ask(
     kv_type: arguments.KvTypeOption = "",
     flash_attention: arguments.FlashOption = None,
     stats: arguments.StatsOption = False,
+    worker: arguments.WorkerOption = None,
+    tensor_split: arguments.TensorSplitOption = None,
+    isolate: arguments.IsolateOption = False,
 ) -> None:
     """Answer one question about pictures; the text goes to stdout, statistics to stderr."""
     from ..runtime.model import load
@@ -43,7 +46,9 @@ def ask(
 
     *images, question = words
     _check(images, question)
-    placed = arguments.placement(device, gpu_layers, split_mode, main_gpu, kv_type, flash_attention)
+    placed = arguments.placement(
+        device, gpu_layers, split_mode, main_gpu, kv_type, flash_attention, worker, tensor_split, isolate
+    )
     with load(model, threads=threads, context=context, providers=tuple(provider or ()), **placed) as loaded:
         if stats:
             note(loaded.placement)

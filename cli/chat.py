@@ -49,6 +49,9 @@ def chat(
     kv_type: arguments.KvTypeOption = "",
     flash_attention: arguments.FlashOption = None,
     stats: arguments.StatsOption = False,
+    worker: arguments.WorkerOption = None,
+    tensor_split: arguments.TensorSplitOption = None,
+    isolate: arguments.IsolateOption = False,
 ) -> None:
     """Talk about pictures. Ctrl-C ends an answer and keeps the conversation; twice leaves."""
     from ..runtime.model import load
@@ -66,7 +69,9 @@ def chat(
         "stop": tuple(stop or ()),
     }
     GenerationOptions(**settings)  # type: ignore[arg-type]  # refuse bad options before loading
-    placed = arguments.placement(device, gpu_layers, split_mode, main_gpu, kv_type, flash_attention)
+    placed = arguments.placement(
+        device, gpu_layers, split_mode, main_gpu, kv_type, flash_attention, worker, tensor_split, isolate
+    )
     with load(model, threads=threads, context=context, providers=tuple(provider or ()), **placed) as loaded:
         if stats:
             note(loaded.placement)

@@ -9,6 +9,7 @@ from pathlib import Path
 from ..runtime.errors import OptionError
 from ..runtime.images import load_picture
 from ..runtime.kv_cache import Embeddings
+from ..runtime.llm import Llm
 from ..runtime.model import Model, load
 from ..runtime.segments import ImageSegment, Segment, TextSegment, build_segments, total_positions
 from ..runtime.template import render
@@ -54,6 +55,7 @@ def collect(
     """
     with load(bundle, repack=False, batch=CHUNK, micro_batch=CHUNK, images_kept=0, threads=threads) as model:
         sums = ActivationSums()
+        assert isinstance(model.llm, Llm)  # in this process: its native side calls back
         model.llm.watch(sums.callback)
         counts = [0, 0, 0, 0]
         for prompt in prompts(model):

@@ -1,12 +1,15 @@
-"""``device="auto"``: the options that the planner would choose for this machine."""
+"""``device="auto"`` and workers: the options that the planner would choose for what is there."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 
 from .bundle import Bundle
 from .devices import detect_devices
+from .isolated_process import IsolatedProcess
 from .model_config import bundle_shape
 from .options import LoadOptions
 from .placement import Device
@@ -16,11 +19,12 @@ CPU_PROVIDER = "CPUExecutionProvider"
 
 
 def auto_options(bundle: Bundle, options: LoadOptions, devices: Sequence[Device] | None = None) -> LoadOptions:
-    """``options`` with every open choice made for ``devices``, by default this machine's.
+    """``options`` with every open choice made for ``devices``, by default this machine's and its workers'.
 
-    What the caller chose stays. Raises :class:`OptionError` for choices that contradict each other.
+    What the caller chose stays. Raises :class:`OptionError` for choices that contradict each other, and
+    :class:`WorkerError` for a worker that is not there.
     """
-    found = list(devices if devices is not None else detect_devices())
+    found = list(devices if devices is not None else _reachable(options))
     request = Request(
         context=options.context,
         micro_batch=options.micro_batch,
@@ -48,6 +52,27 @@ def auto_options(bundle: Bundle, options: LoadOptions, devices: Sequence[Device]
     )
 
 
+def _reachable(options: LoadOptions) -> list[Device]:
+    """The workers' devices, this machine's GPUs, last the host."""
+    here = detect_devices()
+    return [*measure_workers(options), *(here[-1:] if options.device == "cpu" else here)]
+
+
+def measure_workers(options: LoadOptions) -> list[Device]:
+    """The devices of ``options.workers`` with the memory that is free there now. Raises :class:`WorkerError`."""
+    if not options.workers:
+        return []
+    with closing(IsolatedProcess(dataclasses.replace(options, tensor_split=()))) as process:
+        found = process.worker_memory
+    several, seen = Counter(endpoint for endpoint, _ in found), Counter[str]()
+    devices = []
+    for endpoint, free in found:
+        name = endpoint if several[endpoint] == 1 else f"{endpoint}/{seen[endpoint]}"
+        seen[endpoint] += 1
+        devices.append(Device(name, "rpc", free, endpoint=endpoint))
+    return devices
+
+
 def describe_placement(options: LoadOptions, provider: str) -> str:
     """One line about where a loaded model is: ``provider`` is the one that runs the vision tower."""
     split = f", split {options.split_mode}" if options.split_mode else ""
@@ -56,7 +81,8 @@ def describe_placement(options: LoadOptions, provider: str) -> str:
     flash = {None: "llama.cpp's choice", True: "on", False: "off"}[options.flash_attention]
     kinds = f"{options.kv_type_k or 'f16'}/{options.kv_type_v or 'f16'}"
     layers = "all" if options.gpu_layers < 0 else str(options.gpu_layers)
+    away = f" | workers {', '.join(options.workers)}" if options.workers else ""
     return (
-        f"placement {options.device or 'default'} | GPU layers {layers}{split}{shares}{main} | KV {kinds}"
+        f"placement {options.device or 'default'}{away} | GPU layers {layers}{split}{shares}{main} | KV {kinds}"
         f" | flash attention {flash} | vision {provider}"
     )

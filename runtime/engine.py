@@ -14,8 +14,8 @@ from .bundle import Bundle
 from .encoding import Encoding, OnRows
 from .errors import BundleError, BusyError, OptionError
 from .images import ImageSource, Picture, load_picture
+from .isolated_llm import open_llm
 from .kv_cache import Embeddings, KvCache, Progress
-from .llm import Llm
 from .manifest import Manifest
 from .options import LoadOptions
 from .pack import pack, positions_ready
@@ -47,7 +47,7 @@ class Engine:
             fingerprint=bundle.vision_fingerprint,
         )
         template = manifest.template
-        self.llm = Llm(
+        self.llm = open_llm(
             bundle.llm_path,
             options=options,
             space_prefixed=template.space_prefix != "none",

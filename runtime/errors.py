@@ -49,6 +49,10 @@ class NativeError(LlavaEdgeError, RuntimeError):
     """llama.cpp or onnxruntime refused a file or failed while it ran."""
 
 
+class WorkerError(LlavaEdgeError, ConnectionError):
+    """A worker that can't be reached, or that left in the middle of an answer."""
+
+
 class MissingExtraError(LlavaEdgeError, ImportError):
     """A package that one of the extras installs is not there."""
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from .answer import FinishReason
 from .errors import Cancelled, ContextError
 from .kv_cache import KvCache, Progress, Rows
-from .llm import Llm, Sampler
+from .language_model import LanguageModel, TokenSampler
 from .options import GenerationOptions
 from .segments import Segment, TextSegment, total_positions
 from .text_stream import TextStream
@@ -52,7 +52,7 @@ def room_for_answer(segments: Sequence[Segment], limit: int, options: Generation
 
 
 def generate(
-    llm: Llm,
+    llm: LanguageModel,
     cache: KvCache,
     segments: Sequence[Segment],
     embeddings: Mapping[str, Rows],
@@ -85,7 +85,7 @@ def generate(
 
 
 def _decode(
-    llm: Llm, cache: KvCache, sampler: Sampler, room: int, run: Run, cancelled: Callable[[], bool] | None
+    llm: LanguageModel, cache: KvCache, sampler: TokenSampler, room: int, run: Run, cancelled: Callable[[], bool] | None
 ) -> Iterator[str]:
     token = sampler.sample()
     began = time.perf_counter()

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import Cancelled
-from .llm import Llm
+from .language_model import LanguageModel
 from .segments import ImageSegment, Segment, TextSegment, common_prefix, total_positions
 
 Progress = Callable[[int, int], None]
@@ -25,9 +25,9 @@ class Rows(Protocol):
 
 
 class KvCache:
-    """The one sequence in an :class:`Llm`'s context, known by the segments that made it."""
+    """The one sequence in a model's context, known by the segments that made it."""
 
-    def __init__(self, llm: Llm, *, batch: int) -> None:
+    def __init__(self, llm: LanguageModel, *, batch: int) -> None:
         self._llm = llm
         self._batch = batch
         self._segments: list[Segment] = []  # whole segments, in front of the open run of tokens

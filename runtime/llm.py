@@ -45,11 +45,18 @@ class Llm:
     """One GGUF model and its context. Not safe to use from two threads at once."""
 
     def __init__(
-        self, path: Path, *, options: LoadOptions, space_prefixed: bool = False, stop_tokens: Collection[int] = ()
+        self,
+        path: Path,
+        *,
+        options: LoadOptions,
+        space_prefixed: bool = False,
+        stop_tokens: Collection[int] = (),
+        devices: Sequence[int] = (),
     ) -> None:
         """Load ``path``. ``space_prefixed`` drops the leading space of an answer's first token.
 
-        ``stop_tokens`` end an answer, besides those that the GGUF file itself marks.
+        ``stop_tokens`` end an answer, besides those that the GGUF file itself marks. ``devices``
+        are ggml's handles of what layers go to, in order; without them llama.cpp takes what it found.
 
         The leading space of SentencePiece vocabularies is switched off in the tokenizer, because
         ``segments`` puts it where the reference has it. Raises :class:`NativeError`.
@@ -60,8 +67,9 @@ class Llm:
         self._stop_tokens = frozenset(stop_tokens)
         self._context: Any = None
         self._watcher: Any = None
+        self._on_devices = bool(devices)
         self._batch: Any = None
-        self._model: Any = _load_model(path, options)
+        self._model: Any = _load_model(path, options, devices)
         self._vocab = lib.llama_model_get_vocab(self._model)
         self.vocab_size = int(lib.llama_vocab_n_tokens(self._vocab))
         self.dim = int(lib.llama_model_n_embd(self._model))
@@ -73,8 +81,8 @@ class Llm:
     @property
     def on_cpu(self) -> bool:
         """Whether any layer is computed on the processor's cores."""
-        layers = self._options.gpu_layers
-        return not has_gpu() or 0 <= layers <= int(lib.llama_model_n_layer(self._model))
+        layers = _layers_away(self._options, self._on_devices)
+        return not (self._on_devices or has_gpu()) or 0 <= layers <= int(lib.llama_model_n_layer(self._model))
 
     def close(self) -> None:
         """Free context and model. Safe to call twice."""
@@ -264,6 +272,11 @@ def has_gpu() -> bool:
     return any(find(kind) for kind in (_DEVICE_GPU, _DEVICE_INTEGRATED_GPU))
 
 
+def native_library() -> Any:
+    """ggml's library as ``llama_cpp`` loaded it, for functions that its bindings leave out."""
+    return libggml
+
+
 @contextmanager
 def open_vocabulary(path: Path) -> Iterator[Tokenize]:
     """Load only the vocabulary of the GGUF file at ``path`` and give its tokenizer.
@@ -319,9 +332,17 @@ def _ggml_type(kind: str) -> int:
     return int(getattr(lib, f"GGML_TYPE_{(kind or 'f16').upper()}"))
 
 
-def _load_model(path: Path, options: LoadOptions) -> Any:
+def _layers_away(options: LoadOptions, on_devices: bool) -> int:
+    """llama.cpp's ``n_gpu_layers``. "cpu" is about this machine's GPUs; devices that were named get their layers."""
+    return 0 if options.device == "cpu" and not on_devices else options.gpu_layers
+
+
+def _load_model(path: Path, options: LoadOptions, devices: Sequence[int]) -> Any:
     parameters = lib.llama_model_default_params()
-    parameters.n_gpu_layers = 0 if options.device == "cpu" else options.gpu_layers
+    parameters.n_gpu_layers = _layers_away(options, bool(devices))
+    handles = (ctypes.c_void_p * (len(devices) + 1))(*devices)  # the last one, empty, ends the list
+    if devices:
+        parameters.devices = ctypes.cast(handles, ctypes.c_void_p)
     if options.split_mode is not None:
         parameters.split_mode = getattr(lib, f"LLAMA_SPLIT_MODE_{options.split_mode.upper()}")
     if options.main_gpu is not None:

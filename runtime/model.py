@@ -18,10 +18,11 @@ def load(path: str | os.PathLike[str] | None = None, **options: Any) -> Model:
     """Load a bundle; without ``path`` the demo model that ships in the package.
 
     ``options`` are those of :class:`LoadOptions`. Raises BundleError, OptionError, NativeError,
-    and MissingExtraError where onnxruntime is not installed.
+    WorkerError, and MissingExtraError where onnxruntime is not installed.
     """
     bundle, chosen = Bundle.open(path or demo_bundle()), make_options(LoadOptions, **options)
-    return Model(bundle, auto_options(bundle, chosen) if chosen.device == "auto" else chosen)
+    planned = chosen.device == "auto" or chosen.workers
+    return Model(bundle, auto_options(bundle, chosen) if planned else chosen)
 
 
 class Model(Engine):

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from .endpoints import parse_endpoint
 from .errors import OptionError
 
 DEFAULT_MAX_TOKENS = 512
@@ -13,6 +14,8 @@ KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_n
 """Types that llama.cpp's cache may have."""
 SPLIT_MODES = ("none", "layer", "row")
 """How llama.cpp may split a model over GPUs."""
+MAX_DEVICES = 16
+"""Devices that llama.cpp splits a model over."""
 PENALTY_WINDOW = 64
 """Tokens that the repeat penalty looks back on (llama.cpp's usual window)."""
 
@@ -33,11 +36,15 @@ class LoadOptions:
     ``images_kept`` encoded pictures stay in memory, the latest used.
 
     ``device`` "auto" lets the planner choose what the following and ``gpu_layers`` leave open, "cpu"
-    keeps all layers on the host, empty leaves the choices to llama.cpp. ``tensor_split`` are the
-    shares of the layers that each device gets, workers first, then this machine's GPUs.
+    uses no GPU of this machine, empty leaves the choices to llama.cpp. ``workers`` are HOST:PORT of
+    ``llava-edge worker`` on other machines; with them the planner chooses too. ``tensor_split`` are
+    the shares of the layers that each device gets, workers first, then this machine's GPUs.
     ``split_mode`` puts the model on one GPU, or splits it by layers or rows; ``main_gpu`` is the one
     for "none" and for what "row" can't split. ``kv_type_k`` and ``kv_type_v`` are llama.cpp's types
     of the KV cache, f16 where empty.
+
+    ``isolate`` keeps llama.cpp in a process of its own, so that its crash is an error; workers
+    imply it. ``worker_timeout`` in seconds ends a step of computing that takes longer; 0 never.
     """
 
     threads: int = 0
@@ -55,6 +62,9 @@ class LoadOptions:
     main_gpu: int | None = None
     kv_type_k: str = ""
     kv_type_v: str = ""
+    workers: tuple[str, ...] = ()
+    isolate: bool = False
+    worker_timeout: float = 600.0
 
     def __post_init__(self) -> None:
         _check("threads", self.threads, 0, 1024)
@@ -69,6 +79,24 @@ class LoadOptions:
             _check_word("a KV type", kind, ("", *KV_TYPES))
         if self.main_gpu is not None:
             _check("main_gpu", self.main_gpu, 0, 1024)
+        _check("worker_timeout", self.worker_timeout, 0, 86_400)
+        self._check_sharding()
+
+    def _check_sharding(self) -> None:
+        if isinstance(self.workers, str) or len(set(self.workers)) < len(self.workers):
+            raise OptionError(
+                expected="workers as a tuple of different HOST:PORT", got=repr(self.workers), fix="name each one once"
+            )
+        for endpoint in self.workers:
+            parse_endpoint(endpoint)
+        for share in self.tensor_split:
+            _check("tensor_split", share, 0.0, 1e9)
+        if len(self.tensor_split) > MAX_DEVICES or (self.tensor_split and not any(self.tensor_split)):
+            raise OptionError(
+                expected=f"1 to {MAX_DEVICES} shares, one above 0",
+                got=repr(self.tensor_split),
+                fix="give each device its share of the layers",
+            )
 
 
 @dataclass(frozen=True)

@@ -195,8 +195,8 @@ def _plan(task: _Task, group: list[Device], gpu_layers: int, cache: tuple[str, s
     group = group if gpu_layers else []
     gpu_layers = gpu_layers if group else 0
     flash = request.flash_attention
-    if flash is None:  # on the host only where the cache needs it: it costs parity there (see options)
-        flash = bool(group) or cache[1] in _block_types()
+    if flash is None:  # on processors only where the cache needs it: it costs parity there (see options)
+        flash = any(one.kind == "gpu" for one in group) or cache[1] in _block_types()  # a worker may be a processor
     buffers = Buffers(request.context, request.micro_batch, flash)
     load = Load(model.llm, task.weights, buffers, cache)
     counts = _counts(load, group, gpu_layers, request) if group else []

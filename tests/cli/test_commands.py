@@ -210,15 +210,16 @@ class Terminal:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
-def test_first_interrupt_ends_the_answer_and_keeps_the_conversation(tiny_bundle: Path) -> None:
-    """On an untrained model, which does not know how to stop."""
-    terminal = Terminal("chat", SIGN, "-m", str(tiny_bundle), "--max-tokens", "900")
+@pytest.mark.parametrize("more", [(), ("--isolate",)])
+def test_first_interrupt_ends_the_answer_and_keeps_the_conversation(tiny_bundle: Path, more: tuple[str, ...]) -> None:
+    """On an untrained model, which does not know how to stop. Ctrl-C reaches every process of the terminal."""
+    terminal = Terminal("chat", SIGN, "-m", str(tiny_bundle), "--max-tokens", "900", *more)
     terminal.wait_for("> ")
     terminal.type("What does the sign say?\n")
     terminal.wait_for("say?")
     terminal.wait_for("\n")
     assert os.read(terminal.fd, 1)  # the answer has begun
-    os.kill(terminal.pid, signal.SIGINT)
+    os.killpg(terminal.pid, signal.SIGINT)
     terminal.wait_for("(ended by cancel)")
     terminal.wait_for("> ")
     terminal.type("/stats\n")
@@ -242,7 +243,9 @@ def test_progress_bars_on_a_terminal() -> None:
     assert terminal.finish() == 0
 
 
-@pytest.mark.parametrize("command", ["", "chat", "ask", "tiles", "show", "verify", "export", "quantize", "train"])
+@pytest.mark.parametrize(
+    "command", ["", "chat", "ask", "tiles", "show", "verify", "export", "quantize", "train", "worker"]
+)
 def test_help(command: str) -> None:
     done = run(*command.split(), "--help")
     assert done.returncode == 0
