@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import shutil
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
-from ..runtime.bundle import Bundle, write_manifest, writing_bundle
+from ..runtime.bundle import MANIFEST, Bundle, check_absent, write_manifest
+from ..runtime.disk_space import MANIFEST_BYTES, DiskNeed, disk_need
 from ..runtime.errors import OptionError
+from ..runtime.gguf_files import SPLIT_SIZE, split_names, whole_name
 from ..runtime.images import load_picture
 from ..runtime.manifest import LlmPart, Manifest, VisionPart
 from ..runtime.parity import built_in_picture, measure
 from ..runtime.tiles import cut_tiles, lay_out, normalise
+from ..runtime.work_folder import Progress, Work, continuing_bundle, kept_bytes
 from .llm import check_llm_recipe, quantize_llm
+from .llm_stream import write_quantized
+from .llm_types import LlmLayout, lay_out_quantized
 
 KEEP = "keep"
 VISION_RECIPES = ("f16", "int8")
@@ -26,10 +33,18 @@ def quantize_bundle(
     *,
     llm: str = "q4_k_m",
     vision: str = "int8",
+    split_size: int = SPLIT_SIZE,
+    resume: bool = True,
     on_step: Callable[[str], None] = lambda _: None,
+    on_need: Callable[[DiskNeed], None] = lambda _: None,
+    progress: Progress = lambda done, total: None,
 ) -> Manifest:
     """Write a smaller copy of the bundle at ``source`` to ``destination``; return its manifest.
 
+    A language model of more than ``split_size`` bytes is split into several files. ``on_need`` hears how
+    much disk it takes; where there is less, nothing is written. A process that is killed leaves the tensors
+    it finished, and the same command continues there (``runtime.work_folder``) unless ``resume`` is
+    false. ``progress`` hears (bytes of the language model done, all).
     ``llm`` and ``vision`` are recipe names, or "keep". The parity record is measured again on the
     result, so it says what quantization did to the built-in picture. Raises BundleError,
     OptionError, NativeError, StorageError; nothing is left behind then.
@@ -41,11 +56,17 @@ def quantize_bundle(
     if vision not in (*VISION_RECIPES, KEEP):
         expected = f"a vision recipe among {', '.join(VISION_RECIPES)}, keep"
         raise OptionError(expected=expected, got=vision, fix="choose one")
-    with writing_bundle(destination) as folder:
+    check_absent(Path(destination))
+    layout = _lay_out_llm(bundle, llm, split_size)
+    key = _work_key(manifest, llm, layout)
+    kept = kept_bytes(destination, key=key, names=layout.sizes) if resume else 0
+    on_need(disk_need(destination, _bytes_needed(bundle, layout), scratch=_scratch_bytes(bundle, vision), kept=kept))
+    with continuing_bundle(destination, key=key, kept=layout.sizes, resume=resume, on_note=on_step) as work:
+        folder = work.folder
         for name in (manifest.newline, manifest.parity.file):
             shutil.copyfile(bundle.path / name, folder / name)
         on_step(f"LLM: {manifest.llm.recipe} to {llm}")
-        llm_part = _write_llm(bundle, folder, llm)
+        llm_part = _write_llm(bundle, work, llm, layout, progress)
         on_step(f"vision: {manifest.vision.recipe} to {vision}")
         vision_part = _write_vision(bundle, folder, vision)
         smaller = dataclasses.replace(manifest, llm=llm_part, vision=vision_part)
@@ -53,13 +74,47 @@ def quantize_bundle(
         return _write_measured(folder, smaller)
 
 
-def _write_llm(bundle: Bundle, folder: Path, recipe: str) -> LlmPart:
+def _lay_out_llm(bundle: Bundle, recipe: str, split_size: int) -> LlmLayout:
+    """Where the LLM's bytes go; "keep" copies its files as they are."""
+    if recipe == KEEP:
+        return LlmLayout((), {}, {path.name: path.stat().st_size for path in bundle.llm_paths})
+    return lay_out_quantized(
+        bundle.llm_path,
+        lambda source, target: quantize_llm(source, target, recipe=recipe),
+        name=whole_name(bundle.manifest.llm.file),
+        split_size=split_size,
+    )
+
+
+def _work_key(manifest: Manifest, recipe: str, layout: LlmLayout) -> str:
+    """What decides about the LLM's bytes: the source's, llama.cpp's rounding, and the files laid out."""
+    sources = [entry.sha256 for entry in manifest.files if entry.name in split_names(manifest.llm.file)]
+    digest = hashlib.sha256(" ".join([recipe, version("llama-cpp-python"), *sources]).encode())
+    for file in layout.files:
+        digest.update(file.name.encode() + file.head)
+    return digest.hexdigest()
+
+
+def _bytes_needed(bundle: Bundle, layout: LlmLayout) -> dict[str, int]:
+    """Bytes by file name: exact for the LLM, at most those of the source for the rest."""
+    manifest = bundle.manifest
+    rest = [entry for entry in manifest.files if entry.name not in split_names(manifest.llm.file)]
+    return {**layout.sizes, **{entry.name: entry.size for entry in rest}, MANIFEST: MANIFEST_BYTES}
+
+
+def _scratch_bytes(bundle: Bundle, vision: str) -> int:
+    """Measuring int8 products may need the graph a second time, in float32."""
+    return 2 * bundle.vision_path.stat().st_size if vision == "int8" else 0
+
+
+def _write_llm(bundle: Bundle, work: Work, recipe: str, layout: LlmLayout, progress: Progress) -> LlmPart:
     part = bundle.manifest.llm
     if recipe == KEEP:
-        shutil.copyfile(bundle.llm_path, folder / part.file)
+        for path in bundle.llm_paths:
+            shutil.copyfile(path, work.folder / path.name)
         return part
-    quantize_llm(bundle.llm_path, folder / part.file, recipe=recipe)
-    return dataclasses.replace(part, recipe=recipe)
+    write_quantized(work, layout, bundle.llm_path, progress=progress)
+    return dataclasses.replace(part, file=layout.files[0].name, recipe=recipe)
 
 
 def _write_vision(bundle: Bundle, folder: Path, recipe: str) -> VisionPart:
