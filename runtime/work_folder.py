@@ -89,23 +89,24 @@ def continuing_bundle(
         lock = _locked(place / _LOCK)
     except OSError as error:
         raise error if isinstance(error, StorageError) else storage_error(error, target) from error
+    journal = Journal(place / _JOURNAL, key)
     leave = False
     try:
-        work = _open(place, key, kept, resume, on_note)
-        try:
-            yield work
-        except (KeyboardInterrupt, SystemExit):
-            leave = bool(work.journal.done)
-            raise
-        sync_files(work.folder)
-        os.rename(work.folder, target)
+        folder = _open(place, journal, kept, resume, on_note)
+        yield Work(folder, journal)
+        sync_files(folder)
+        os.rename(folder, target)
         sync_folder(target.parent)
+    except (KeyboardInterrupt, SystemExit):
+        leave = bool(journal.done)
+        raise
     except OSError as error:
         raise error if isinstance(error, LlavaEdgeError) else storage_error(error, target) from error
     finally:
-        if not leave:
-            _remove(place)
-        lock.close()
+        if leave:
+            lock.close()
+        else:
+            _remove(place, lock)
 
 
 def work_place(target: Path) -> Path:
@@ -168,24 +169,24 @@ def _finish(output: IO[bytes], journal: Journal, name: str) -> None:
     journal.add(name)
 
 
-def _open(place: Path, key: str, kept: Collection[str], resume: bool, on_note: Callable[[str], None]) -> Work:
-    journal = Journal(place / _JOURNAL, key)
+def _open(place: Path, journal: Journal, kept: Collection[str], resume: bool, on_note: Callable[[str], None]) -> Path:
+    """The folder of the unfinished bundle: as it was left, or empty."""
     found = journal.read()
     folder = place / _BUNDLE
-    if found == key and resume and journal.done:
+    if resume and journal.done:
         on_note(f"continuing what was interrupted: {len(journal.done)} tensors are written")
         for path in folder.iterdir():
             if path.name not in kept:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
     else:
-        if found and (journal.done or found != key):
-            on_note("starting anew: " + ("as asked" if found == key else "other source or options than interrupted"))
+        if journal.done or found not in ("", journal.key):
+            on_note("starting anew: " + ("as asked" if journal.done else "other source or options than interrupted"))
         journal.done = frozenset()
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         os.chmod(folder, 0o755)
     journal.start()
-    return Work(folder, journal)
+    return folder
 
 
 def _locked(path: Path) -> IO[bytes]:
@@ -208,11 +209,12 @@ def _locked(path: Path) -> IO[bytes]:
     return file
 
 
-def _remove(place: Path) -> None:
+def _remove(place: Path, lock: IO[bytes]) -> None:
     """Remove what is ours in ``place``, and the folder unless something else lies there."""
     shutil.rmtree(place / _BUNDLE, ignore_errors=True)
-    for name in (_JOURNAL, _LOCK):
-        (place / name).unlink(missing_ok=True)
+    (place / _JOURNAL).unlink(missing_ok=True)
+    lock.close()  # Windows removes no file that is open
+    (place / _LOCK).unlink(missing_ok=True)
     if not any(place.iterdir()):
         place.rmdir()
 
