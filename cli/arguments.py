@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,24 @@ import typer
 
 from ..runtime.errors import OptionError
 
+_UNITS = {"K": 10**3, "M": 10**6, "G": 10**9}
+
+
+def parse_size(text: str) -> int:
+    """Bytes of "48G", "500M", "8K" or a plain number; units are powers of a thousand, as gguf-split has them."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([KMG]?)B?", text.strip().upper())
+    size = int(float(match[1]) * _UNITS.get(match[2], 1)) if match else 0
+    if size <= 0:
+        raise OptionError(expected="a size like 48G or 500M", got=repr(text), fix="give a number and K, M or G")
+    return size
+
+
+SplitSizeOption = Annotated[
+    str, typer.Option("--split-size", metavar="SIZE", help="Split the LLM into GGUF files of at most this size.")
+]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume/--no-resume", help="Continue what a killed run of the same command left.")
+]
 ModelOption = Annotated[
     Path | None,
     typer.Option("--model", "-m", metavar="BUNDLE", help="Bundle folder; the demo model without it."),

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from .arguments import ResumeOption, SplitSizeOption, parse_size
+from .progress import note
+
 
 def export(
     checkpoint: Annotated[
@@ -21,26 +24,37 @@ def export(
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Measure the bundle against the reference.")
     ] = True,
+    split_size: SplitSizeOption = "48G",
+    resume: ResumeOption = True,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what was written, and the disk it needed, as JSON.")
+    ] = False,
 ) -> None:
     """Export a trained LLaVA-NeXT checkpoint (transformers or original layout), verified."""
     from ..export.pipeline import export_checkpoint
-    from .progress import Bar, note
+    from .progress import Bar
+    from .written import Written
 
+    written = Written(output)
     bars: dict[str, Bar] = {}
 
     def show(stage: str, done: int, total: int) -> None:
         bars.setdefault(stage, Bar(stage))(done, total)
 
-    manifest = export_checkpoint(
-        checkpoint,
-        output,
-        llm_type=llm,
-        vision_type=vision,
-        allow_pickle=allow_pickle,
-        verify=verify,
-        progress=show,
-    )
-    total = sum(entry.size for entry in manifest.files)
+    with written.interrupting():
+        manifest = export_checkpoint(
+            checkpoint,
+            output,
+            llm_type=llm,
+            vision_type=vision,
+            split_size=parse_size(split_size),
+            allow_pickle=allow_pickle,
+            verify=verify,
+            resume=resume,
+            progress=show,
+            on_need=written.needs,
+            on_note=note,
+        )
     measured = manifest.parity.measured
     rungs = ", ".join(f"{name} {value:.3g}" for name, value in measured.items()) or "not verified"
-    note(f"{output}: {total / 1e6:,.1f} MB; {rungs}")
+    written.tell(manifest, rungs, as_json=as_json)

@@ -11,20 +11,26 @@ from ..runtime.answer import Answer
 
 
 class Bar:
-    """A progress bar that takes (done, total) and clears itself; silent where stderr is no terminal."""
+    """A progress bar that takes (done, total) and clears itself; silent where stderr is no terminal.
+
+    It shows the time left. What is done when it begins is not counted, so that work which continues
+    where it was interrupted is judged by its own pace.
+    """
 
     def __init__(self, label: str) -> None:
         self._label = label
         self._bar: Any = None
+        self._start = 0
 
     def __call__(self, done: int, total: int) -> None:
         """Show ``done`` of ``total``."""
         if not sys.stderr.isatty():
             return
         if self._bar is None:
-            self._bar = typer.progressbar(length=total, label=self._label, file=sys.stderr)
+            self._start = done
+            self._bar = typer.progressbar(length=total - done, label=self._label, file=sys.stderr)
             self._bar.__enter__()
-        self._bar.update(done - self._bar.pos)
+        self._bar.update(done - self._start - self._bar.pos)
         if done >= total:
             self.close()
 

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from ..quantize.presets import PRESETS, describe, preset
+from .arguments import ResumeOption, SplitSizeOption, parse_size
+from .progress import note
 
 
 def quantize(
@@ -42,21 +44,33 @@ def quantize(
     save_imatrix: Annotated[
         Path | None, typer.Option("--save-imatrix", metavar="FILE", help="Keep the matrix in llama.cpp's format.")
     ] = None,
+    split_size: SplitSizeOption = "48G",
+    resume: ResumeOption = True,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what was written, and the disk it needed, as JSON.")
+    ] = False,
 ) -> None:
     """Make a smaller bundle: LLM by llama.cpp's quantizer, vision tower by onnxruntime's."""
     from ..quantize.pipeline import quantize_bundle
-    from .progress import note
+    from .progress import Bar
+    from .written import Written
 
     chosen = preset(preset_name)
-    manifest = quantize_bundle(
-        bundle,
-        output,
-        llm=llm or chosen.llm,
-        vision=vision or chosen.vision,
-        imatrix=imatrix or (chosen.imatrix if llm != "keep" else "none"),
-        imatrix_prompts=imatrix_prompts,
-        save_imatrix=save_imatrix,
-        on_step=note,
-    )
-    total = sum(entry.size for entry in manifest.files)
-    note(f"{output}: {total / 1e6:,.1f} MB, vision feature error {manifest.vision.feature_error:.2%}")
+    written = Written(output)
+    with written.interrupting():
+        manifest = quantize_bundle(
+            bundle,
+            output,
+            llm=llm or chosen.llm,
+            vision=vision or chosen.vision,
+            imatrix=imatrix or (chosen.imatrix if llm != "keep" else "none"),
+            imatrix_prompts=imatrix_prompts,
+            save_imatrix=save_imatrix,
+            split_size=parse_size(split_size),
+            resume=resume,
+            on_step=note,
+            on_need=written.needs,
+            progress=Bar("language model"),
+        )
+    error = f"vision feature error {manifest.vision.feature_error:.2%}"
+    written.tell(manifest, error, as_json=as_json)

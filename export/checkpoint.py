@@ -40,10 +40,14 @@ class Tensors:
         weights, on_disk = self._places[name]
         return weights.shape(on_disk)
 
-    def read(self, name: str) -> torch.Tensor:
-        """Read one tensor in the dtype it has on disk. Refuses NaN and infinity."""
+    def read(self, name: str, rows: tuple[int, int] | None = None) -> torch.Tensor:
+        """Read one tensor, or its ``rows`` (first, past the last), in the dtype on disk. Refuses NaN and infinity."""
         weights, on_disk = self._places[name]
-        return weights.read(on_disk)
+        return weights.read(on_disk, rows)
+
+    def files(self) -> list[Path]:
+        """The files that the tensors lie in, sorted."""
+        return sorted({weights.entries[on_disk].path for weights, on_disk in self._places.values()})
 
 
 @dataclass(frozen=True)

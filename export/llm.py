@@ -1,12 +1,15 @@
-"""The language model as GGUF, written one tensor at a time.
+"""The language model as GGUF, written piece by piece of one tensor after the other.
 
-Memory is bounded by the largest tensor: names and shapes go into the header first, then each
-tensor is read, converted and appended. Format: https://github.com/ggml-org/ggml (docs/gguf.md).
+Names and shapes alone decide where every byte goes, so the files are laid out first: their sizes are
+known before anything is written, and a tensor that is finished need not be written again. Memory is
+bounded by a piece, or by the largest query matrix of the "llama" architecture.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +18,8 @@ import numpy.typing as npt
 import torch
 
 from ..runtime.errors import CheckpointError
+from ..runtime.gguf_files import BF16, F16, F32, SPLIT_SIZE, GgufFile, KeyValues, TensorSpec, lay_out_files, read_model
+from ..runtime.work_folder import Progress, Work, write_tensors
 from .checkpoint import Checkpoint
 from .llm_settings import LlmSettings
 from .llm_vocabulary import add_vocabulary
@@ -23,48 +28,87 @@ from .vocabulary import Vocabulary
 
 LlmType = Literal["f16", "bf16", "f32"]
 LLM_TYPES: tuple[LlmType, ...] = ("f16", "bf16", "f32")
-Progress = Callable[[int, int], None]
-"""Hears (tensors written, all of them)."""
+SLAB_NUMBERS = 2**26
+"""Numbers read, converted and written at a time: 256 MB in float32."""
 _ROPE_FACTORS = "rope_freqs.weight"
 
 
-def write_llm(
+def lay_out_llm(
     checkpoint: Checkpoint,
     settings: LlmSettings,
     vocabulary: Vocabulary,
-    path: Path,
+    *,
+    name: str,
+    llm_type: LlmType,
+    split_size: int = SPLIT_SIZE,
+) -> tuple[GgufFile, ...]:
+    """The GGUF files of the checkpoint's language model and ``vocabulary``, with exact sizes; nothing is read.
+
+    Matrices are stored as ``llm_type``; norms, biases and rope factors as f32.
+    """
+    pairs = _key_values(checkpoint.name, settings, vocabulary, llm_type)
+    shapes = {gguf_name(one): checkpoint.tensors.shape(one) for one in _order(checkpoint)}
+    if settings.rope.factors is not None:
+        shapes[_ROPE_FACTORS] = settings.rope.factors.shape
+    tensors = [_spec(one, shape, llm_type) for one, shape in shapes.items()]
+    return lay_out_files(pairs, tensors, name=name, split_size=split_size)
+
+
+def write_llm(
+    work: Work,
+    files: Sequence[GgufFile],
+    checkpoint: Checkpoint,
+    settings: LlmSettings,
     *,
     llm_type: LlmType,
-    progress: Progress | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> None:
-    """Write the checkpoint's language model and ``vocabulary`` to ``path``.
+    """Write ``files``, as :func:`lay_out_llm` gave them, past the tensors that are finished.
 
-    Matrices are stored as ``llm_type``; norms, biases and rope factors as f32. Raises
-    :class:`CheckpointError` for weights that are not finite, or not in f16's range.
+    Raises :class:`CheckpointError` for weights that are not finite, or not in f16's range.
     """
+    names = {gguf_name(one): one for one in _order(checkpoint)}
+
+    def chunks(name: str) -> Iterator[memoryview]:
+        if name == _ROPE_FACTORS and settings.rope.factors is not None:
+            yield _bytes(settings.rope.factors)
+            return
+        for tensor in _slabs(checkpoint, names[name], settings):
+            yield _bytes(_encoded(tensor, names[name], llm_type))
+
+    write_tensors(work, files, chunks=chunks, progress=progress)
+
+
+def _slabs(checkpoint: Checkpoint, name: str, settings: LlmSettings) -> Iterator[torch.Tensor]:
+    """The tensor in pieces of whole rows; in one piece where its rows change places."""
+    shape = checkpoint.tensors.shape(name)
+    if len(shape) == 1 or _is_permuted(name, settings):
+        yield _permuted(checkpoint.tensors.read(name), name, settings)
+        return
+    rows = max(1, SLAB_NUMBERS // math.prod(shape[1:]))
+    for first in range(0, shape[0], rows):
+        yield checkpoint.tensors.read(name, (first, min(first + rows, shape[0])))
+
+
+def _bytes(values: npt.NDArray[Any]) -> memoryview:
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+
+
+def _key_values(name: str, settings: LlmSettings, vocabulary: Vocabulary, llm_type: LlmType) -> KeyValues:
+    """The key-value pairs as gguf's writer writes them."""
     import gguf
 
-    writer = gguf.GGUFWriter(path, settings.architecture)
-    try:
-        _add_settings(writer, checkpoint.name, settings, len(vocabulary.tokens), llm_type)
-        add_vocabulary(writer, vocabulary)
-        names = _order(checkpoint)
-        for name in names:
-            _add_tensor(writer, gguf_name(name), checkpoint.tensors.shape(name), llm_type)
-        if settings.rope.factors is not None:
-            _add_tensor(writer, _ROPE_FACTORS, settings.rope.factors.shape, llm_type)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        for count, name in enumerate(names, start=1):
-            tensor = _permuted(checkpoint.tensors.read(name), name, settings)
-            writer.write_tensor_data(_encoded(tensor, name, llm_type))
-            if progress is not None:
-                progress(count, len(names))
-        if settings.rope.factors is not None:
-            writer.write_tensor_data(settings.rope.factors)
-    finally:
-        writer.close()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pairs.gguf"
+        writer = gguf.GGUFWriter(path, settings.architecture)
+        try:
+            _add_settings(writer, name, settings, len(vocabulary.tokens), llm_type)
+            add_vocabulary(writer, vocabulary)
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+        finally:
+            writer.close()
+        return read_model(path)[0]
 
 
 def _order(checkpoint: Checkpoint) -> list[str]:
@@ -109,13 +153,14 @@ def _add_settings(writer: Any, name: str, settings: LlmSettings, size: int, llm_
         writer.add_rope_scaling_orig_ctx_len(settings.rope.original_context)
 
 
-def _add_tensor(writer: Any, name: str, shape: tuple[int, ...], llm_type: LlmType) -> None:
-    import gguf
-
+def _spec(name: str, shape: tuple[int, ...], llm_type: LlmType) -> TensorSpec:
     stored = "f32" if len(shape) == 1 else llm_type
-    raw = gguf.GGMLQuantizationType[stored.upper()]
-    size = int(np.prod(shape)) * (4 if stored == "f32" else 2)
-    writer.add_tensor_info(name, shape, np.dtype(np.float32), size, raw_dtype=raw)
+    kind, width = {"f32": (F32, 4), "f16": (F16, 2), "bf16": (BF16, 2)}[stored]
+    return TensorSpec(name, tuple(reversed(shape)), kind, math.prod(shape) * width)
+
+
+def _is_permuted(name: str, settings: LlmSettings) -> bool:
+    return settings.architecture == "llama" and name.split(".")[-2] in ("q_proj", "k_proj")
 
 
 def _permuted(tensor: torch.Tensor, name: str, settings: LlmSettings) -> torch.Tensor:
@@ -124,10 +169,9 @@ def _permuted(tensor: torch.Tensor, name: str, settings: LlmSettings) -> torch.T
     transformers rotates the first half of a head against the second, llama.cpp's "llama" rotates
     neighbours; row i of the halves becomes rows 2i and 2i + 1.
     """
-    module = name.split(".")[-2]
-    if settings.architecture != "llama" or module not in ("q_proj", "k_proj"):
+    if not _is_permuted(name, settings):
         return tensor
-    heads = settings.heads if module == "q_proj" else settings.kv_heads
+    heads = settings.heads if name.split(".")[-2] == "q_proj" else settings.kv_heads
     halves = tensor.reshape(heads, 2, settings.head_dim // 2, *tensor.shape[1:])
     return halves.transpose(1, 2).reshape(tensor.shape)
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ..runtime.bundle import write_manifest, writing_bundle
+from ..runtime.bundle import check_absent, write_manifest
+from ..runtime.disk_space import DiskNeed, disk_need
 from ..runtime.errors import MissingExtraError, OptionError
+from ..runtime.gguf_files import SPLIT_SIZE, GgufFile
 from ..runtime.manifest import SCHEMA, LlmPart, Manifest, Parity, Source, TemplateSpec, VisionPart
+from ..runtime.work_folder import Work, continuing_bundle, kept_bytes
 
 if TYPE_CHECKING:
     from ..runtime.config import Geometry
@@ -24,7 +28,7 @@ LLM_TYPES = ("f16", "bf16", "f32")
 VISION_TYPES = ("f32", "f16")
 LLM, VISION, NEWLINE, PARITY = "llm.gguf", "vision.onnx", "newline.npy", "parity.npz"
 Progress = Callable[[str, int, int], None]
-"""Hears (what is being done, steps done, all of them)."""
+"""Hears (what is being done, how much of it is, all of it): bytes of the language model, else steps."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +49,20 @@ def export_checkpoint(
     *,
     llm_type: str = "f16",
     vision_type: str = "f32",
+    split_size: int = SPLIT_SIZE,
     allow_pickle: bool = False,
     verify: bool = True,
+    resume: bool = True,
     progress: Progress | None = None,
+    on_need: Callable[[DiskNeed], None] = lambda _: None,
+    on_note: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
     """Export the checkpoint at ``source`` (folder or hub id) as a bundle at ``destination``.
+
+    A language model of more than ``split_size`` bytes is split into several files. ``on_need`` hears how
+    much disk it takes before anything is written; where there is less, nothing is. A process that is
+    killed leaves what it finished, and the same export continues there (``runtime.work_folder``)
+    unless ``resume`` is false; ``on_note`` hears of that.
 
     ``verify`` measures the finished bundle against the reference and refuses one that fails a rung
     of the fidelity ladder; the LLM's part of it needs memory for the model in float32 and is left
@@ -59,19 +72,36 @@ def export_checkpoint(
     _check_option("LLM type", llm_type, LLM_TYPES)
     _check_option("vision type", vision_type, VISION_TYPES)
     report = progress or _ignore
-    with _needing_export_extra(), writing_bundle(destination) as folder:
+    check_absent(destination)
+    with _needing_export_extra():
         report("checkpoint", 0, 1)
         plan = make_plan(source, allow_pickle=allow_pickle)
         report("checkpoint", 1, 1)
-        _write_llm(plan, folder / LLM, llm_type, report)
-        vision = _write_vision(plan, folder, vision_type, report)
-        _write_reference(plan, folder / PARITY, verify, report)
-        manifest = _manifest(plan, llm_type, vision)
+        llm_files = _lay_out_llm(plan, llm_type, split_size)
+        names = [file.name for file in llm_files]
+        key = _work_key(plan, llm_files)
+        kept = kept_bytes(destination, key=key, names=names) if resume else 0
+        on_need(disk_need(destination, _bytes_needed(plan, llm_files, vision_type), kept=kept))
+    with (
+        _needing_export_extra(),
+        continuing_bundle(destination, key=key, kept=names, resume=resume, on_note=on_note) as work,
+    ):
+        _write_llm(plan, work, llm_files, llm_type, report)
+        return _write_rest(plan, work.folder, names[0], llm_type, vision_type, verify, report)
+
+
+def _write_rest(
+    plan: Plan, folder: Path, llm: str, llm_type: str, vision_type: str, verify: bool, report: Progress
+) -> Manifest:
+    """Write what is not the language model, measure it all, and return the manifest."""
+    vision = _write_vision(plan, folder, vision_type, report)
+    _write_reference(plan, folder / PARITY, verify, report)
+    manifest = _manifest(plan, llm, llm_type, vision)
+    write_manifest(folder, manifest)
+    if verify:
+        manifest = _verified(folder, manifest, llm_type, vision_type, report)
         write_manifest(folder, manifest)
-        if verify:
-            manifest = _verified(folder, manifest, llm_type, vision_type, report)
-            write_manifest(folder, manifest)
-        return Manifest.from_json((folder / "manifest.json").read_text(encoding="utf-8"), where=str(folder))
+    return Manifest.from_json((folder / "manifest.json").read_text(encoding="utf-8"), where=str(folder))
 
 
 def make_plan(source: str, *, allow_pickle: bool = False) -> Plan:
@@ -95,19 +125,54 @@ def make_plan(source: str, *, allow_pickle: bool = False) -> Plan:
     return Plan(checkpoint, geometry, settings, tokenizer, vocabulary, template)
 
 
-def _write_llm(plan: Plan, path: Path, llm_type: str, report: Progress) -> None:
+def _lay_out_llm(plan: Plan, llm_type: str, split_size: int) -> tuple[GgufFile, ...]:
+    from .llm import lay_out_llm
+
+    return lay_out_llm(
+        plan.checkpoint,
+        plan.settings,
+        plan.vocabulary,
+        name=LLM,
+        llm_type=cast("LlmType", llm_type),
+        split_size=split_size,
+    )
+
+
+def _work_key(plan: Plan, llm_files: Sequence[GgufFile]) -> str:
+    """What decides about the language model's bytes: its laid-out files, and the weights they are read from.
+
+    The checkpoint's fingerprint knows names and shapes only, so the files' times of change count too.
+    """
+    digest = hashlib.sha256(f"{_own_version()} {plan.checkpoint.fingerprint}".encode())
+    for file in llm_files:
+        digest.update(file.name.encode() + file.head)
+    for path in plan.checkpoint.tensors.files():
+        status = path.stat()
+        digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _bytes_needed(plan: Plan, llm_files: Sequence[GgufFile], vision_type: str) -> dict[str, int]:
+    from .disk import bundle_bytes
+
+    return bundle_bytes(
+        plan.checkpoint, llm_files, vision_type=vision_type, vision=VISION, newline=NEWLINE, parity=PARITY
+    )
+
+
+def _write_llm(plan: Plan, work: Work, files: Sequence[GgufFile], llm_type: str, report: Progress) -> None:
     from .llm import write_llm
     from .tokenizer_check import check_tokenizer
 
     write_llm(
+        work,
+        files,
         plan.checkpoint,
         plan.settings,
-        plan.vocabulary,
-        path,
         llm_type=cast("LlmType", llm_type),
         progress=lambda done, total: report("language model", done, total),
     )
-    check_tokenizer(path, plan.tokenizer, plan.template)
+    check_tokenizer(work.folder / files[0].name, plan.tokenizer, plan.template)
 
 
 def _write_vision(plan: Plan, folder: Path, vision_type: str, report: Progress) -> VisionPart:
@@ -141,7 +206,7 @@ def _write_reference(plan: Plan, path: Path, verify: bool, report: Progress) -> 
     report("reference", 1, 1)
 
 
-def _manifest(plan: Plan, llm_type: str, vision: VisionPart) -> Manifest:
+def _manifest(plan: Plan, llm: str, llm_type: str, vision: VisionPart) -> Manifest:
     import transformers
 
     checkpoint, settings = plan.checkpoint, plan.settings
@@ -155,7 +220,7 @@ def _manifest(plan: Plan, llm_type: str, vision: VisionPart) -> Manifest:
         merge_type="spatial_unpad",
         template=plan.template,
         vision=vision,
-        llm=LlmPart(LLM, llm_type, settings.architecture, settings.dim, settings.context_length),
+        llm=LlmPart(llm, llm_type, settings.architecture, settings.dim, settings.context_length),
         newline=NEWLINE,
         parity=Parity(PARITY, f"transformers {transformers.__version__}, eager float32", {}),
     )

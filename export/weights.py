@@ -55,10 +55,17 @@ class Weights:
         """Shape of a tensor, without reading it."""
         return self.entries[name].shape
 
-    def read(self, name: str) -> torch.Tensor:
-        """Read one tensor in its own dtype. Raises :class:`CheckpointError` for NaN or infinity."""
-        entry = self.entries[name]
-        tensor = self._read_pickled(name) if entry.offset < 0 else _read_range(entry)
+    def read(self, name: str, rows: tuple[int, int] | None = None) -> torch.Tensor:
+        """Read one tensor, or its ``rows`` (first, past the last), in its own dtype.
+
+        Raises :class:`CheckpointError` for NaN or infinity.
+        """
+        entry = self.entries[name] if rows is None else _rows(self.entries[name], *rows)
+        if entry.offset < 0:
+            whole = self._read_pickled(name)
+            tensor = whole if rows is None else whole[slice(*rows)]
+        else:
+            tensor = _read_range(entry)
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             _refuse("finite weights", f"NaN or infinity in {name} ({entry.path.name})", "train or copy again")
         return tensor
@@ -157,6 +164,13 @@ def _read_range(entry: Entry) -> torch.Tensor:
     if not buffer:
         return torch.empty(entry.shape, dtype=entry.dtype)
     return torch.frombuffer(buffer, dtype=entry.dtype).reshape(entry.shape)
+
+
+def _rows(entry: Entry, first: int, end: int) -> Entry:
+    """The entry of some rows of a tensor."""
+    row = entry.size // entry.shape[0]
+    offset = entry.offset + first * row if entry.offset >= 0 else entry.offset
+    return Entry(entry.path, entry.dtype, (end - first, *entry.shape[1:]), offset, (end - first) * row)
 
 
 def _pickle_entries(path: Path) -> dict[str, Entry]:

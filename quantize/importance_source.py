@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ..runtime.bundle import Bundle, file_sha256
 from ..runtime.errors import OptionError
+from ..runtime.gguf_files import read_model
 from ..runtime.manifest import Importance
 from .calibration import DEMO, demo_calibration, fingerprint, read_conversations, text_fingerprint
 from .imatrix import ImportanceMatrix, read_imatrix
@@ -51,10 +52,8 @@ def importance_matrix(
 
 
 def check_fits(matrix: ImportanceMatrix, gguf_path: Path) -> Mapping[str, npt.NDArray[np.float32]]:
-    """The importance by weight name, for a model that it belongs to. Raises :class:`OptionError`."""
-    import gguf
-
-    shapes = {tensor.name: [int(axis) for axis in tensor.shape] for tensor in gguf.GGUFReader(gguf_path).tensors}
+    """The importance by weight name, for the model at ``gguf_path`` (its first file). Raises :class:`OptionError`."""
+    shapes = {tensor.name: tensor.shape for tensor in read_model(gguf_path)[1]}
     for name, entry in matrix.entries.items():
         experts, columns = entry.sums.shape
         shape = shapes.get(name)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import BundleError, StorageError
+from .gguf_files import split_names
 from .manifest import FileEntry, Manifest, TemplateSpec
 
 MANIFEST = "manifest.json"
@@ -66,8 +67,13 @@ class Bundle:
 
     @property
     def llm_path(self) -> Path:
-        """The LLM's GGUF file."""
+        """The LLM's GGUF file; of a split one the first, from which llama.cpp finds the others."""
         return self.path / self.manifest.llm.file
+
+    @property
+    def llm_paths(self) -> tuple[Path, ...]:
+        """All files of the LLM."""
+        return tuple(self.path / name for name in split_names(self.manifest.llm.file))
 
     def newline(self) -> npt.NDArray[np.float32]:
         """The learned ``image_newline`` vector, float32 of shape (dim,)."""
@@ -99,12 +105,7 @@ def writing_bundle(destination: str | os.PathLike[str]) -> Iterator[Path]:
     absent: an existing path is refused before any work. Raises :class:`StorageError`.
     """
     target = Path(destination)
-    if target.exists() or target.is_symlink():
-        raise StorageError(
-            expected=f"nothing at {target} yet",
-            got="something there",
-            fix="choose another path or remove it first",
-        )
+    check_absent(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -113,15 +114,25 @@ def writing_bundle(destination: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         os.chmod(temporary, 0o755)
         yield temporary
-        _sync(temporary)
+        sync_files(temporary)
         os.rename(temporary, target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as error:
         if isinstance(error, StorageError):
             raise
         raise storage_error(error, target) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_absent(target: Path) -> None:
+    """Refuse to write over something. Raises :class:`StorageError`."""
+    if target.exists() or target.is_symlink():
+        raise StorageError(
+            expected=f"nothing at {target} yet",
+            got="something there",
+            fix="choose another path or remove it first",
+        )
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -168,7 +179,7 @@ def _read_manifest(folder: Path) -> str:
 def _check_names(folder: Path, manifest: Manifest) -> None:
     """Refuse unsafe names, and any difference between the manifest's files and the folder's."""
     listed = [entry.name for entry in manifest.files]
-    used = [manifest.vision.file, manifest.llm.file, manifest.newline, manifest.parity.file]
+    used = [manifest.vision.file, *split_names(manifest.llm.file), manifest.newline, manifest.parity.file]
     for name in [*listed, *used]:
         plain = PurePosixPath(name).name == PureWindowsPath(name).name == name
         if not plain or name in ("", ".", "..", MANIFEST):
@@ -204,17 +215,19 @@ def _refuse_file(path: Path, expected: str, got: str) -> None:
     raise BundleError(expected=f"{expected} ({path})", got=got, fix="copy the bundle again or export it again")
 
 
-def _sync(folder: Path) -> None:
+def sync_files(folder: Path) -> None:
+    """Write the files of ``folder``, and the folder, through to the disk."""
     for path in folder.iterdir():
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-    _sync_folder(folder)
+    sync_folder(folder)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Write a folder's entries through to the disk."""
     if os.name != "posix":  # Windows can't open a folder to sync it
         return
     descriptor = os.open(folder, os.O_RDONLY)

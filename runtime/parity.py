@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from .answer import EncodedImage
+from .bundle import Bundle
 from .config import Geometry
 from .images import load_picture
 from .model import Model, load
@@ -49,8 +50,10 @@ def measure(bundle_path: Path) -> dict[str, float]:
     ``greedy`` (leading tokens equal) and ``greedy_expected`` (how many should be: those before
     the reference's first near-tie). Raises what ``load`` raises.
     """
-    with load(bundle_path) as model:
-        values = model.bundle.parity_values()
+    values = Bundle.open(bundle_path).parity_values()
+    # a language model that was too large to run for reference values is only mapped, not copied
+    options = {} if "logprobs" in values else {"repack": False, "gpu_layers": 0}
+    with load(bundle_path, **options) as model:
         measured, encoded = _measure_vision(model, values)
         if "prompt_ids" in values:
             measured |= _measure_prompt(model, values, encoded)

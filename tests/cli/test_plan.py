@@ -56,9 +56,10 @@ def test_the_demo_on_this_machine() -> None:
 def test_stats_say_where_the_model_is() -> None:
     done = run("ask", SIGN, "What does the sign say?", "--device", "auto", "--kv-type", "q8_0", "--stats")
     assert done.returncode == 0, done.stderr
-    placement, statistics = done.stderr.splitlines()
+    placement, provider, statistics = done.stderr.splitlines()
     assert "placement auto" in placement
     assert "KV q8_0/q8_0 | flash attention on | vision CPUExecutionProvider" in placement
+    assert "cpu" in provider.lower()
     assert "first token after" in statistics
 
 

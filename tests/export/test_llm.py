@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import FAMILIES, make_checkpoint
+from gguf_files_written import write_plan
 from gguf_reading import logits_of, read_fields, read_tensors
-from llava_edge.export.llm import LLM_TYPES, LlmType, write_llm
+from llava_edge.export.llm import LLM_TYPES, LlmType
 from llava_edge.export.pipeline import make_plan
 from llava_edge.runtime.errors import CheckpointError
 from safetensors.torch import load_file, save_file
@@ -23,9 +24,7 @@ TOKENS = [5, 300, 17, 42, 256, 99, 130, 7, 201, 64, 3, 410]
 
 
 def write(folder: Path, path: Path, llm_type: LlmType = "f16") -> Path:
-    plan = make_plan(str(folder))
-    write_llm(plan.checkpoint, plan.settings, plan.vocabulary, path, llm_type=llm_type)
-    return path
+    return write_plan(make_plan(str(folder)), path, llm_type)
 
 
 def reference_logits(folder: Path) -> np.ndarray[Any, Any]:
@@ -177,12 +176,13 @@ def test_other_ropes_are_refused(rope: dict[str, Any], tmp_path: Path) -> None:
 MEASURE = """
 import resource, sys
 from pathlib import Path
-from llava_edge.export.llm import write_llm
+sys.path.append(sys.argv[3])
+from gguf_files_written import write_plan
 from llava_edge.export.pipeline import make_plan
 plan = make_plan(sys.argv[1])
 import gguf
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-write_llm(plan.checkpoint, plan.settings, plan.vocabulary, Path(sys.argv[2]), llm_type="f16")
+write_plan(plan, Path(sys.argv[2]), "f16")
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
@@ -194,7 +194,7 @@ def test_memory_is_bounded_by_the_largest_tensor(tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "c", text=wide | {"num_key_value_heads": 4})
     size = (folder / "model.safetensors").stat().st_size
     assert size > 350e6
-    command = [sys.executable, "-c", MEASURE, str(folder), str(tmp_path / "llm.gguf")]
+    command = [sys.executable, "-c", MEASURE, str(folder), str(tmp_path / "llm.gguf"), str(Path(__file__).parents[1])]
     grown = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) * 1024
     largest = 4096 * 1024 * 4  # bytes of the largest tensor in f32
     assert grown < 6 * largest < size / 3

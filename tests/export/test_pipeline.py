@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import signal
+import subprocess
+import sys
+from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +19,9 @@ from checkpoints import FAMILIES, LAYOUTS, make_checkpoint
 from llava_edge.export import llm, pipeline, rungs
 from llava_edge.export.pipeline import export_checkpoint
 from llava_edge.export.rungs import check_rungs
+from llava_edge.runtime import disk_space, work_folder
 from llava_edge.runtime.bundle import Bundle
+from llava_edge.runtime.disk_space import DiskNeed
 from llava_edge.runtime.errors import CheckpointError, OptionError, StorageError
 from safetensors.torch import load_file, save_file
 
@@ -133,15 +139,102 @@ def test_a_wrong_permutation_fails_a_rung(
 
 
 def test_a_full_disk(tmp_path: Path, shared_checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    import gguf
-
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(gguf.GGUFWriter, "write_tensor_data", full)
+    monkeypatch.setattr(work_folder, "_finish", full)
     with pytest.raises(StorageError, match="free some space"):
         export_checkpoint(str(shared_checkpoint()), tmp_path / "bundle")
     left_alone(tmp_path, set())
+
+
+def test_a_disk_that_is_too_small(
+    tmp_path: Path, shared_checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 10**6, 10**6))
+    with pytest.raises(StorageError, match=r"MB free at .*; got 1\.00 MB; free some space"):
+        export_checkpoint(str(shared_checkpoint()), tmp_path / "bundle")
+    left_alone(tmp_path, set())
+
+
+@pytest.mark.parametrize(("llm_type", "vision_type"), [("f16", "f32"), ("bf16", "f16")])
+def test_the_disk_needed(
+    llm_type: str, vision_type: str, tmp_path: Path, shared_checkpoint: Callable[..., Path]
+) -> None:
+    """Said before anything is written: the language model's bytes exactly, the rest from above but not by much."""
+    needs: list[DiskNeed] = []
+
+    def hear(need: DiskNeed) -> None:
+        assert not list(tmp_path.iterdir())
+        needs.append(need)
+
+    types = {"llm_type": llm_type, "vision_type": vision_type}
+    manifest = export_checkpoint(
+        str(shared_checkpoint()), tmp_path / "bundle", **types, split_size=10**6, verify=False, on_need=hear
+    )
+    sizes = {path.name: path.stat().st_size for path in (tmp_path / "bundle").iterdir()}
+    assert set(needs[0].files) == set(sizes)
+    assert manifest.llm.file.startswith("llm-00001-of-")
+    for name, size in sizes.items():
+        if name.endswith(".gguf"):
+            assert needs[0].files[name] == size
+        else:
+            assert size <= needs[0].files[name] <= size + 600_000
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from llava_edge.export import llm, pipeline
+llm.SLAB_NUMBERS = 30_000
+encoded, count = llm._encoded, 0
+def counted(*arguments):
+    global count
+    if count == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    count += 1
+    return encoded(*arguments)
+llm._encoded = counted
+pipeline.export_checkpoint(sys.argv[1], Path(sys.argv[2]), verify=False, split_size=10**6)
+"""
+
+
+def test_killed_and_continued(tmp_path: Path, shared_checkpoint: Callable[..., Path]) -> None:
+    folder, destination = str(shared_checkpoint()), tmp_path / "bundle"
+    for fatal in ("7", "30"):
+        done = subprocess.run([sys.executable, "-c", KILLED, folder, str(destination), fatal], capture_output=True)
+        assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    left_alone(tmp_path, {tmp_path / ".bundle.partial"})
+    heard: list[int] = []
+    notes: list[str] = []
+    needs: list[DiskNeed] = []
+    manifest = export_checkpoint(
+        folder,
+        destination,
+        verify=False,
+        split_size=10**6,
+        progress=lambda stage, done, total: heard.append(done) if stage == "language model" else None,
+        on_need=needs.append,
+        on_note=notes.append,
+    )
+    assert 0 < heard[0] <= needs[0].kept < heard[-1]
+    assert len(notes) == 1
+    whole = export_checkpoint(folder, tmp_path / "whole", verify=False, split_size=10**6)
+    assert manifest.files == whole.files
+    assert manifest == whole
+
+
+def test_a_checkpoint_trained_on_is_another(tmp_path: Path) -> None:
+    """Names and shapes are the same; what was written of the old numbers must not be continued."""
+    folder = make_checkpoint(tmp_path / "c")
+    keys = []
+    for scale in (1, 2):
+        state = {name: scale * tensor for name, tensor in load_file(folder / "model.safetensors").items()}
+        save_file(state, folder / "model.safetensors")
+        plan = pipeline.make_plan(str(folder))
+        keys.append(pipeline._work_key(plan, pipeline._lay_out_llm(plan, "f16", 10**9)))
+    assert keys[0] != keys[1]
 
 
 def test_an_existing_destination(tmp_path: Path) -> None:

@@ -10,19 +10,14 @@ from typing import Any
 
 import pytest
 from checkpoints import FAMILIES, LAYOUTS, make_checkpoint
+from gguf_files_written import write_plan
 from gguf_reading import read_fields
-from llava_edge.export.llm import write_llm
-from llava_edge.export.pipeline import Plan, make_plan
+from llava_edge.export.pipeline import make_plan
 from llava_edge.export.tokenizer_check import BATTERY, check_tokenizer, differences
 from llava_edge.export.vocabulary import TokenType
 from llava_edge.runtime.errors import CheckpointError
 from llava_edge.runtime.llm import open_vocabulary
 from tokenizers_fixture import CORPUS, sentencepiece_tokenizer
-
-
-def write(plan: Plan, path: Path) -> Path:
-    write_llm(plan.checkpoint, plan.settings, plan.vocabulary, path, llm_type="f16")
-    return path
 
 
 def edit_tokenizer(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
@@ -43,7 +38,7 @@ def noise(count: int) -> list[str]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_ids_are_the_reference_tokenizers(family: str, tmp_path: Path, shared_checkpoint: Callable[..., Path]) -> None:
     plan = make_plan(str(shared_checkpoint(family)))
-    with open_vocabulary(write(plan, tmp_path / "llm.gguf")) as tokenize:
+    with open_vocabulary(write_plan(plan, tmp_path / "llm.gguf")) as tokenize:
         texts = [*BATTERY, *CORPUS, *noise(500)]
         assert list(differences(tokenize, plan.tokenizer, plan.template, texts)) == []
 
@@ -56,7 +51,7 @@ def test_a_sentencepiece_model_alone(family: str, tmp_path: Path) -> None:
     assert not (folder / "tokenizer.json").exists()
     plan = make_plan(str(folder))
     processor = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
-    with open_vocabulary(write(plan, tmp_path / "llm.gguf")) as tokenize:
+    with open_vocabulary(write_plan(plan, tmp_path / "llm.gguf")) as tokenize:
         for text in [*BATTERY, *noise(300)]:
             assert tokenize(" " + text) == processor.encode(text), text
 
@@ -90,7 +85,7 @@ def test_metaspace_schemes(scheme: str, expected: str, tmp_path: Path) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     plan = make_plan(str(folder))
     assert plan.template.space_prefix == expected
-    with open_vocabulary(write(plan, tmp_path / "llm.gguf")) as tokenize:
+    with open_vocabulary(write_plan(plan, tmp_path / "llm.gguf")) as tokenize:
         assert list(differences(tokenize, plan.tokenizer, plan.template, [*BATTERY, *noise(200)])) == []
 
 
@@ -133,17 +128,17 @@ def test_an_added_token_that_is_not_special_is_user_defined(tmp_path: Path) -> N
 
 
 def test_fields(tmp_path: Path, shared_checkpoint: Callable[..., Path]) -> None:
-    llama3 = read_fields(write(make_plan(str(shared_checkpoint("llama3"))), tmp_path / "a.gguf"))
+    llama3 = read_fields(write_plan(make_plan(str(shared_checkpoint("llama3"))), tmp_path / "a.gguf"))
     assert (llama3["tokenizer.ggml.model"], llama3["tokenizer.ggml.pre"]) == ("gpt2", "llama-bpe")
     assert llama3["tokenizer.ggml.add_bos_token"] is True
     assert llama3["tokenizer.ggml.eot_token_id"] == llama3["tokenizer.ggml.eos_token_id"]
-    qwen = read_fields(write(make_plan(str(shared_checkpoint("qwen"))), tmp_path / "b.gguf"))
+    qwen = read_fields(write_plan(make_plan(str(shared_checkpoint("qwen"))), tmp_path / "b.gguf"))
     assert qwen["tokenizer.ggml.pre"] == "qwen2"
     assert qwen["tokenizer.ggml.add_bos_token"] is False
-    vicuna = read_fields(write(make_plan(str(shared_checkpoint("vicuna"))), tmp_path / "c.gguf"))
+    vicuna = read_fields(write_plan(make_plan(str(shared_checkpoint("vicuna"))), tmp_path / "c.gguf"))
     assert vicuna["tokenizer.ggml.model"] == "llama"
     assert vicuna["tokenizer.ggml.add_space_prefix"] is True
-    yi = read_fields(write(make_plan(str(shared_checkpoint("yi"))), tmp_path / "d.gguf"))
+    yi = read_fields(write_plan(make_plan(str(shared_checkpoint("yi"))), tmp_path / "d.gguf"))
     assert yi["tokenizer.ggml.add_bos_token"] is False
 
 
@@ -186,4 +181,4 @@ def test_more_tokens_than_rows(tmp_path: Path) -> None:
 def test_the_check_at_the_end_of_export_sees_other_ids(tmp_path: Path, shared_checkpoint: Callable[..., Path]) -> None:
     qwen, llama3 = (make_plan(str(shared_checkpoint(family))) for family in ("qwen", "llama3"))
     with pytest.raises(CheckpointError, match="to tokenize"):
-        check_tokenizer(write(qwen, tmp_path / "llm.gguf"), llama3.tokenizer, llama3.template)
+        check_tokenizer(write_plan(qwen, tmp_path / "llm.gguf"), llama3.tokenizer, llama3.template)

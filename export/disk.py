@@ -1,0 +1,50 @@
+"""The bytes of an exported bundle's files, from shapes alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ..runtime.bundle import MANIFEST
+from ..runtime.disk_space import MANIFEST_BYTES
+from ..runtime.gguf_files import GgufFile
+from .checkpoint import Checkpoint
+from .names import CANONICAL
+from .reference import EMBEDDINGS_KEPT, FEATURES_KEPT, GREEDY_TOKENS, PIXELS_KEPT
+
+GRAPH_BYTES, GRAPH_LAYER_BYTES = 64_000, 24_000
+"""What an ONNX graph takes besides its weights, and a layer of it: more than was measured (see tests)."""
+ARRAY_BYTES = 1_000
+"""Head of an array in an archive, generously."""
+FLOAT32_BYTES, FLOAT16_BYTES = 4, 2
+
+
+def bundle_bytes(
+    checkpoint: Checkpoint, llm: Sequence[GgufFile], *, vision_type: str, vision: str, newline: str, parity: str
+) -> dict[str, int]:
+    """Bytes by file name: exact for the LLM's, an upper bound for the small rest."""
+    shapes = [
+        checkpoint.tensors.shape(name)
+        for name in checkpoint.tensors.names(CANONICAL["vision"], CANONICAL["connector_1"], CANONICAL["connector_2"])
+    ]
+    dim = checkpoint.tensors.shape(CANONICAL["newline"])[0]
+    vocabulary = checkpoint.tensors.shape(CANONICAL["decoder"] + "embed_tokens.weight")[0]
+    return {
+        **{file.name: file.size for file in llm},
+        vision: _vision_bytes(checkpoint, shapes, vision_type),
+        newline: dim * FLOAT32_BYTES + ARRAY_BYTES,
+        parity: _parity_bytes(dim, vocabulary),
+        MANIFEST: MANIFEST_BYTES,
+    }
+
+
+def _vision_bytes(checkpoint: Checkpoint, shapes: list[tuple[int, ...]], vision_type: str) -> int:
+    half = FLOAT16_BYTES if vision_type == "f16" else FLOAT32_BYTES
+    weights = sum(math.prod(shape) * (half if len(shape) == 2 else FLOAT32_BYTES) for shape in shapes)
+    layers = int(checkpoint.config.vision_config.num_hidden_layers)
+    return weights + GRAPH_BYTES + layers * GRAPH_LAYER_BYTES
+
+
+def _parity_bytes(dim: int, vocabulary: int) -> int:
+    numbers = PIXELS_KEPT + (FEATURES_KEPT + EMBEDDINGS_KEPT) * dim + vocabulary + 2 * GREEDY_TOKENS
+    return numbers * FLOAT32_BYTES + 16 * ARRAY_BYTES
