@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from . import arguments
+from . import arguments, benchmark_speed
 
 app = typer.Typer(help="Accuracy and speed.", no_args_is_help=True, rich_markup_mode=None)
+app.command("speed")(benchmark_speed.speed)
 
 
 @app.command("demo")
