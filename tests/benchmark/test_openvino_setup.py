@@ -1,4 +1,4 @@
-"""Setting up the OpenVINO peer: what is run, what is kept, what a failure leaves. pip and the converter are stand-ins."""
+"""Setting up the OpenVINO peer: what is run, what is kept, what a failure leaves; pip is a stand-in."""
 
 from __future__ import annotations
 
