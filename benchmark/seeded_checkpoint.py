@@ -233,7 +233,8 @@ def _write_tokenizer(folder: Path, size: int) -> dict[str, int]:
         ]
     )
     tokenizer.save(str(folder / "tokenizer.json"))
-    return {token: tokenizer.token_to_id(token) for token in CONTROL}
+    ids = tokenizer.get_vocab()
+    return {token: ids[token] for token in CONTROL}
 
 
 def main() -> None:
