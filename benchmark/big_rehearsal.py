@@ -21,8 +21,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .big_checkpoint import write_checkpoint
 from .big_shapes import SHAPES, BigShape, reduced, weight_bytes
-from .seeded_checkpoint import write_checkpoint
 
 VOCABULARY = 1024
 PICTURE = (300, 200)

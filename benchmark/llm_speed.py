@@ -7,78 +7,23 @@ it with llama.cpp and times both in turn. Aim: at least 97 % of the bare loop.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..runtime.generation import generate, new_run
 from ..runtime.kv_cache import KvCache
 from ..runtime.llm import Llm, start_native
-from ..runtime.options import GenerationOptions, LoadOptions, has_amx, make_options
+from ..runtime.options import GenerationOptions, LoadOptions, make_options
 from ..runtime.segments import ImageSegment, Segment, TextSegment
+from .bare_loop import BareLoop
 
 PICTURE = 1024
 """Embedding positions of a prefill run."""
-
-
-class BareLoop:
-    """The least that can be done with llama.cpp's C API: one batch, one call, no sampling."""
-
-    def __init__(self, path: Path, options: LoadOptions, threads: int) -> None:
-        import llama_cpp.llama_cpp as lib
-
-        self._lib = lib
-        parameters = lib.llama_model_default_params()
-        parameters.use_extra_bufts = not has_amx() if options.repack is None else options.repack
-        self._model = lib.llama_model_load_from_file(str(path).encode(), parameters)
-        settings = lib.llama_context_default_params()
-        settings.n_ctx, settings.n_batch, settings.n_ubatch = 2048, options.batch, options.micro_batch
-        settings.n_threads = settings.n_threads_batch = threads
-        settings.n_seq_max, settings.no_perf = 1, True
-        settings.flash_attn_type = int(bool(options.flash_attention))
-        self._context = lib.llama_init_from_model(self._model, settings)
-        self._batch = lib.llama_batch_init(options.batch, 0, 1)
-        self._size = options.batch
-
-    def close(self) -> None:
-        """Free everything."""
-        self._lib.llama_batch_free(self._batch)
-        self._lib.llama_free(self._context)
-        self._lib.llama_model_free(self._model)
-
-    def clear(self) -> None:
-        """Empty the cache."""
-        self._lib.llama_memory_clear(self._lib.llama_get_memory(self._context), True)
-
-    def _fill(self, count: int, position: int, logits: bool) -> Any:
-        batch = self._batch
-        for index in range(count):
-            batch.pos[index], batch.n_seq_id[index] = position + index, 1
-            batch.seq_id[index][0] = 0
-            batch.logits[index] = logits and index == count - 1
-        return batch
-
-    def prefill(self, embeddings: np.ndarray[Any, np.dtype[np.float32]]) -> None:
-        """Compute embeddings (positions, dim) in chunks of the batch size."""
-        for start in range(0, len(embeddings), self._size):
-            chunk = embeddings[start : start + self._size]
-            own = self._fill(len(chunk), start, start + len(chunk) == len(embeddings))
-            values = chunk.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
-            batch = self._lib.llama_batch(len(chunk), None, values, own.pos, own.n_seq_id, own.seq_id, own.logits)
-            assert self._lib.llama_decode(self._context, batch) == 0
-
-    def decode(self, count: int, position: int) -> None:
-        """Compute ``count`` single tokens."""
-        for index in range(count):
-            batch = self._fill(1, position + index, True)
-            batch.n_tokens, batch.token[0] = 1, 7
-            assert self._lib.llama_decode(self._context, batch) == 0
 
 
 def measure(path: Path, *, runs: int, tokens: int, options: LoadOptions) -> dict[str, list[float]]:

@@ -8,6 +8,9 @@ written; the post layer norm is left out, because it would apply it.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ import numpy.typing as npt
 
 from ..runtime.config import Geometry
 from ..runtime.errors import NativeError
+from ..runtime.llm import start_native
 
 LAYER_NAMES = {
     "ln1": "layer_norm1",
@@ -138,49 +142,73 @@ def _finish(writer: Any) -> None:
 
 
 class Mtmd:
-    """One mtmd context with its text model; ``threads`` are llama.cpp's own. Raises NativeError."""
+    """One mtmd context over a loaded text model (``llama_model_p``). Raises NativeError.
 
-    def __init__(self, projector: Path, text_model: Path, *, threads: int) -> None:
+    ``threads`` are llama.cpp's own. The model belongs to the caller.
+    """
+
+    def __init__(self, projector: Path, model: Any, *, threads: int) -> None:
         import llama_cpp
         from llama_cpp import mtmd_cpp
 
-        self._llama, self._mtmd = llama_cpp, mtmd_cpp
+        self._mtmd = mtmd_cpp
         self._quiet = llama_cpp.llama_log_callback(lambda *_: None)
         llama_cpp.llama_log_set(self._quiet, None)
         mtmd_cpp.mtmd_log_set(self._quiet, None)
         mtmd_cpp.mtmd_helper_log_set(self._quiet, None)
-        self._model = llama_cpp.llama_model_load_from_file(
-            str(text_model).encode(), llama_cpp.llama_model_default_params()
-        )
         options = mtmd_cpp.mtmd_context_params_default()
         options.n_threads = threads
         options.use_gpu = False
         options.warmup = False
-        self._context = mtmd_cpp.mtmd_init_from_file(str(projector).encode(), self._model, options)
+        # llama-cpp-python's chat handler passes its own default, which is off
+        options.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        self._context = mtmd_cpp.mtmd_init_from_file(str(projector).encode(), model, options)
         if not self._context:
             _refuse(f"a projector that mtmd can load at {projector}", "none")
-        self._dim = llama_cpp.llama_model_n_embd(self._model)
+        self._dim = llama_cpp.llama_model_n_embd(model)
 
     def encode(self, picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Cut and encode an RGB picture (height, width, 3); return its features (positions, dim)."""
-        chunks = self._tokenize(picture)
+        return np.concatenate([self.features(one) for one in self.parts(picture) if one.tokens is None])
+
+    def parts(self, picture: npt.NDArray[np.uint8], before: str = "", after: str = "") -> Iterator[Part]:
+        """A prompt as mtmd cuts it: text, pieces of the picture, text. Valid while it is iterated.
+
+        Control tokens in ``before`` and ``after`` are parsed, as llama-cpp-python's handler has it.
+        """
+        chunks = self._tokenize(picture, before, after)
         try:
-            features = [self._encode_chunk(chunk) for chunk in self._image_chunks(chunks)]
+            for index in range(self._mtmd.mtmd_input_chunks_size(chunks)):
+                yield self._part(self._mtmd.mtmd_input_chunks_get(chunks, index))
         finally:
             self._mtmd.mtmd_input_chunks_free(chunks)
-        return np.concatenate(features)
+
+    def features(self, part: Part) -> npt.NDArray[np.float32]:
+        """Encode one piece of the picture to features (positions, dim)."""
+        status = self._mtmd.mtmd_encode_chunk(self._context, part.chunk)
+        if status:
+            _refuse("mtmd to encode the picture", f"status {status}")
+        positions = self._mtmd.mtmd_input_chunk_get_n_tokens(part.chunk)
+        features = self._mtmd.mtmd_get_output_embd(self._context)
+        return np.ctypeslib.as_array(features, (positions, self._dim)).copy()
 
     def close(self) -> None:
-        """Free the context and the text model."""
+        """Free the context."""
         self._mtmd.mtmd_free(self._context)
-        self._llama.llama_model_free(self._model)
 
-    def _tokenize(self, picture: npt.NDArray[np.uint8]) -> Any:
+    def _part(self, chunk: Any) -> Part:
+        if self._mtmd.mtmd_input_chunk_get_type(chunk) == self._mtmd.MTMD_INPUT_CHUNK_TYPE_IMAGE:
+            return Part(chunk, None)
+        count = ctypes.c_size_t()
+        tokens = self._mtmd.mtmd_input_chunk_get_tokens_text(chunk, ctypes.byref(count))
+        return Part(chunk, tuple(tokens[index] for index in range(count.value)))
+
+    def _tokenize(self, picture: npt.NDArray[np.uint8], before: str, after: str) -> Any:
         height, width, _ = picture.shape
         data = (ctypes.c_uint8 * picture.size).from_buffer_copy(np.ascontiguousarray(picture).tobytes())
         bitmap = self._mtmd.mtmd_bitmap_init(width, height, data)
-        marker = self._mtmd.mtmd_default_marker()
-        text = self._mtmd.mtmd_input_text(text=marker, text_len=len(marker), add_special=False, parse_special=False)
+        prompt = before.encode() + self._mtmd.mtmd_default_marker() + after.encode()
+        text = self._mtmd.mtmd_input_text(text=prompt, text_len=len(prompt), add_special=False, parse_special=True)
         chunks = self._mtmd.mtmd_input_chunks_init()
         bitmaps = (self._mtmd.mtmd_bitmap_p_ctypes * 1)(bitmap)
         status = self._mtmd.mtmd_tokenize(self._context, chunks, ctypes.byref(text), bitmaps, 1)
@@ -189,21 +217,28 @@ class Mtmd:
             _refuse("mtmd to cut the picture", f"status {status}")
         return chunks
 
-    def _image_chunks(self, chunks: Any) -> list[Any]:
-        every = [
-            self._mtmd.mtmd_input_chunks_get(chunks, index)
-            for index in range(self._mtmd.mtmd_input_chunks_size(chunks))
-        ]
-        image = self._mtmd.MTMD_INPUT_CHUNK_TYPE_IMAGE
-        return [chunk for chunk in every if self._mtmd.mtmd_input_chunk_get_type(chunk) == image]
 
-    def _encode_chunk(self, chunk: Any) -> npt.NDArray[np.float32]:
-        status = self._mtmd.mtmd_encode_chunk(self._context, chunk)
-        if status:
-            _refuse("mtmd to encode the picture", f"status {status}")
-        positions = self._mtmd.mtmd_input_chunk_get_n_tokens(chunk)
-        features = self._mtmd.mtmd_get_output_embd(self._context)
-        return np.ctypeslib.as_array(features, (positions, self._dim)).copy()
+@dataclass(frozen=True)
+class Part:
+    """One of mtmd's chunks: its pointer, and its token ids where it is text."""
+
+    chunk: Any
+    tokens: tuple[int, ...] | None
+
+
+@contextmanager
+def text_model(path: Path) -> Iterator[Any]:
+    """A loaded text model for :class:`Mtmd`, freed at the end."""
+    import llama_cpp
+
+    start_native()
+    model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
+    if not model:
+        _refuse(f"a text model that llama.cpp can load at {path}", "none")
+    try:
+        yield model
+    finally:
+        llama_cpp.llama_model_free(model)
 
 
 def _refuse(expected: str, got: str) -> None:

@@ -37,7 +37,7 @@ from ..runtime.config import Geometry
 from ..runtime.options import physical_cores
 from ..runtime.tiles import cut_tiles, lay_out, normalise
 from ..runtime.vision import VisionEncoder
-from .mtmd import Mtmd, write_projector, write_text_model
+from .mtmd import Mtmd, text_model, write_projector, write_text_model
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 GEOMETRY = Geometry(336, 14, ((672, 672),), CLIP_MEAN, CLIP_STD)
@@ -164,7 +164,8 @@ def measure(
             name: stack.enter_context(closing(VisionEncoder(path, dim=shape.dim, geometry=GEOMETRY, threads=threads)))
             for name, path in (("our int8", int8), ("our f32", f32))
         }
-        peer = stack.enter_context(closing(Mtmd(folder / "mmproj.gguf", folder / "text.gguf", threads=threads)))
+        model = stack.enter_context(text_model(folder / "text.gguf"))
+        peer = stack.enter_context(closing(Mtmd(folder / "mmproj.gguf", model, threads=threads)))
         sides: dict[str, Side] = {name: lambda graph=graph: graph.encode(pixels) for name, graph in graphs.items()}  # type: ignore[misc]
         sides["torch f32"] = lambda: _torch_features(tower, connector, pixels)
         sides[PEER] = lambda: peer.encode(np.asarray(picture))

@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
-from . import arguments
+from . import arguments, benchmark_speed
 from .benchmark_accuracy import accuracy
 
 app = typer.Typer(help="Accuracy and speed.", no_args_is_help=True, rich_markup_mode=None)
 app.command("accuracy")(accuracy)
+app.command("speed")(benchmark_speed.speed)
 
 
 @app.command("demo")

@@ -73,16 +73,18 @@ def measure_workers(options: LoadOptions) -> list[Device]:
     return devices
 
 
-def describe_placement(options: LoadOptions, provider: str) -> str:
-    """One line about where a loaded model is: ``provider`` is the one that runs the vision tower."""
+def describe_placement(options: LoadOptions, *, on_cpu: bool) -> str:
+    """One line about where a loaded language model is; ``on_cpu`` where this machine's cores compute any of it."""
     split = f", split {options.split_mode}" if options.split_mode else ""
     shares = f" {':'.join(f'{one:g}' for one in options.tensor_split)}" if options.tensor_split else ""
     main = f", main GPU {options.main_gpu}" if options.main_gpu is not None else ""
-    flash = {None: "llama.cpp's choice", True: "on", False: "off"}[options.flash_attention]
+    flash = {None: "off" if on_cpu else "llama.cpp's choice", True: "on", False: "off"}[options.flash_attention]
     kinds = f"{options.kv_type_k or 'f16'}/{options.kv_type_v or 'f16'}"
-    layers = "all" if options.gpu_layers < 0 else str(options.gpu_layers)
+    layers = str(options.gpu_layers)
+    if options.gpu_layers < 0:
+        layers = "none" if on_cpu else "all"
     away = f" | workers {', '.join(options.workers)}" if options.workers else ""
     return (
         f"placement {options.device or 'default'}{away} | GPU layers {layers}{split}{shares}{main} | KV {kinds}"
-        f" | flash attention {flash} | vision {provider}"
+        f" | flash attention {flash}"
     )

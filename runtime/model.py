@@ -30,8 +30,8 @@ class Model(Engine):
 
     @property
     def placement(self) -> str:
-        """One line: where layers, KV cache and vision tower are, and how attention is computed."""
-        return describe_placement(self.options, self.vision.provider)
+        """One line: where layers and KV cache are, and how attention is computed."""
+        return describe_placement(self.options, on_cpu=self.llm.on_cpu)
 
     def chat(self, *, system: str | None = None) -> Chat:
         """Start a conversation. Its prefilled part is kept as long as no other one is asked."""

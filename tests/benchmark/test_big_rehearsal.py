@@ -7,9 +7,9 @@ from typing import Any
 
 import gguf
 import pytest
+from llava_edge.benchmark.big_checkpoint import write_checkpoint
 from llava_edge.benchmark.big_rehearsal import rehearse
 from llava_edge.benchmark.big_shapes import MACHINES, SHAPES, BigShape, choose, kv_bytes, rates, weight_bytes
-from llava_edge.benchmark.seeded_checkpoint import write_checkpoint
 
 SMALL = BigShape("small", layers=8, dim=256, feed_forward=512, heads=8, key_value_heads=2, vocabulary=512)
 

@@ -103,7 +103,7 @@ def test_show_and_verify() -> None:
 def test_stats_say_where_vision_runs_and_why() -> None:
     done = run("ask", SIGN, "What does the sign say?", "--max-tokens", "1", "--stats", "--provider", "cpu")
     assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines()[0] == "vision on cpu: asked for"
+    assert done.stderr.splitlines()[1] == "vision on cpu: asked for"
     assert "expected providers among " in refused("ask", SIGN, "What?", "--provider", "coreml,cuda")
     chat = run("chat", stdin="/stats\n/quit\n")
     assert "vision on " in chat.stderr
