@@ -7,6 +7,7 @@ from typing import Any
 
 import gguf
 import pytest
+from gguf_files_written import write_plan
 from llava_edge.benchmark.big_checkpoint import write_checkpoint
 from llava_edge.benchmark.big_rehearsal import rehearse
 from llava_edge.benchmark.big_shapes import MACHINES, SHAPES, BigShape, choose, kv_bytes, rates, weight_bytes
@@ -23,13 +24,10 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def gguf_file(seeded: Path) -> Path:
-    from llava_edge.export.llm import write_llm
     from llava_edge.export.pipeline import make_plan
 
     plan = make_plan(str(seeded))  # every name is there and none is left over, or this refuses
-    path = seeded.parent / "f16.gguf"
-    write_llm(plan.checkpoint, plan.settings, plan.vocabulary, path, llm_type="f16")
-    return path
+    return write_plan(plan, seeded.parent / "f16.gguf")
 
 
 @pytest.mark.parametrize("recipe", ["f16", "q8_0", "q4_k_m", "iq4_xs"])
