@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .arguments import ResumeOption, SplitSizeOption, parse_size
+from .optimize import compile_for
 from .progress import note
 
 
@@ -17,7 +18,14 @@ def export(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="BUNDLE", help="Folder to write; must not exist.")],
     llm: Annotated[str, typer.Option("--llm", help="How the LLM is stored: f16, bf16 or f32.")] = "f16",
-    vision: Annotated[str, typer.Option("--vision", help="How the vision tower is stored: f32 or f16.")] = "f32",
+    vision: Annotated[
+        str,
+        typer.Option(
+            "--vision",
+            help="How the vision tower is stored: f32 or f16. tensorrt stores f32 and then compiles it for this "
+            "machine's GPU, as 'optimize' does.",
+        ),
+    ] = "f32",
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="Also read .bin weights; only from authors you trust.")
     ] = False,
@@ -35,6 +43,11 @@ def export(
     from .progress import Bar
     from .written import Written
 
+    engine = vision == "tensorrt"
+    if engine:
+        from ..export.gpu import check_machine
+
+        check_machine("tensorrt")  # before the hours that an export may take
     written = Written(output)
     bars: dict[str, Bar] = {}
 
@@ -46,7 +59,7 @@ def export(
             checkpoint,
             output,
             llm_type=llm,
-            vision_type=vision,
+            vision_type="f32" if engine else vision,
             split_size=parse_size(split_size),
             allow_pickle=allow_pickle,
             verify=verify,
@@ -58,3 +71,5 @@ def export(
     measured = manifest.parity.measured
     rungs = ", ".join(f"{name} {value:.3g}" for name, value in measured.items()) or "not verified"
     written.tell(manifest, rungs, as_json=as_json)
+    if engine:
+        compile_for(output, "tensorrt")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from ..export.gpu import Precision, Target
 
 
 def optimize(
@@ -19,10 +22,15 @@ def optimize(
     ] = "f16",
 ) -> None:
     """Compile the vision part for this machine's GPU, into the user's cache; chat and ask then use it."""
+    compile_for(bundle, vision, precision)
+
+
+def compile_for(path: Path, target: Target, precision: Precision = "f16") -> None:
+    """Compile the vision part of the bundle at ``path`` and say where it is."""
     from ..export.gpu import compile_vision
     from ..runtime.bundle import Bundle
     from .progress import note
 
-    compiled = compile_vision(Bundle.open(bundle), target=vision, precision=precision, tell=note)
+    compiled = compile_vision(Bundle.open(path), target=target, precision=precision, tell=note)
     took = f"in {compiled.seconds:.0f} s" if compiled.seconds else "already there"
     note(f"{compiled.folder}: {took}, vision feature error {compiled.error:.2%}")

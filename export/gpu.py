@@ -65,11 +65,8 @@ def compile_vision(
     Raises :class:`MissingExtraError` without the provider, :class:`OptionError` for an int8 bundle,
     :class:`NativeError` where compiling fails or misses the bound, :class:`StorageError`.
     """
-    onnxruntime = _with_provider(target)
+    onnxruntime, machine = check_machine(target)
     _check_recipe(bundle, target, precision)
-    machine = this_machine(onnxruntime)
-    if machine is None:
-        raise NativeError(expected="an NVIDIA GPU", got="none that nvidia-smi finds", fix=INSTALL_CUDA)
     folder = compiled_folder(target, bundle.vision_fingerprint, machine)
     if (found := _existing(folder, precision)) is not None:
         return found
@@ -82,6 +79,18 @@ def compile_vision(
         (scratch / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     _remove_stale(folder, machine)
     return Compiled(folder, error, seconds)
+
+
+def check_machine(target: Target) -> tuple[Any, MachineKey]:
+    """onnxruntime and the GPU to compile for.
+
+    Raises :class:`MissingExtraError` without the provider and :class:`NativeError` without a GPU.
+    """
+    onnxruntime = _with_provider(target)
+    machine = this_machine(onnxruntime)
+    if machine is None:
+        raise NativeError(expected="an NVIDIA GPU", got="none that nvidia-smi finds", fix=INSTALL_CUDA)
+    return onnxruntime, machine
 
 
 def tensorrt_options(scratch: Path, image_size: int, precision: Precision) -> dict[str, Any]:

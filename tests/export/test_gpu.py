@@ -12,9 +12,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from checkpoints import make_checkpoint
+from llava_edge.cli.export import export
 from llava_edge.export import gpu
 from llava_edge.export.compiled_graph import standard_attention
 from llava_edge.export.gpu import ERROR_BOUNDS, compile_vision, prepare, tensorrt_options
+from llava_edge.runtime.bundle import Bundle
 from llava_edge.runtime.compiled import GRAPH, RECORD, MachineKey, compiled_folder, find_compiled
 from llava_edge.runtime.errors import BundleError, MissingExtraError, NativeError, OptionError
 from llava_edge.runtime.providers import CUDA, TENSORRT
@@ -201,3 +204,20 @@ def test_int8_bundles_and_odd_precisions_are_refused(graph: Path, played: Played
 def test_without_the_provider_the_error_says_how_to_install_it(graph: Path, target: Any) -> None:
     with pytest.raises(MissingExtraError, match=r"pip install .*(onnxruntime-gpu|llava-edge\[cuda\])"):
         compile_vision(bundle_of(graph), target=target)
+
+
+def test_export_compiles_too(played: PlayedOnnxruntime, tmp_path: Path) -> None:
+    export(
+        str(make_checkpoint(tmp_path / "checkpoint", "llama3")), tmp_path / "bundle", vision="tensorrt", verify=False
+    )
+    bundle = Bundle.open(tmp_path / "bundle")
+    assert bundle.manifest.vision.recipe == "f32"
+    assert isinstance(find_compiled("tensorrt", bundle.vision_fingerprint, MACHINE), Path)
+    assert len(played.compiled) == 1
+
+
+@pytest.mark.skipif(TENSORRT in onnxruntime.get_available_providers(), reason="this onnxruntime has TensorRT")
+def test_export_for_a_gpu_that_is_not_there_writes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(MissingExtraError, match="TensorRT"):
+        export(str(make_checkpoint(tmp_path / "checkpoint", "llama3")), tmp_path / "bundle", vision="tensorrt")
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
