@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from judge_server import Answer, judge_server
 from llava_edge.quantize.pipeline import quantize_bundle
 from PIL import Image
 
@@ -70,6 +71,30 @@ def test_json_on_stdout_and_in_files(work: Path, tmp_path: Path) -> None:
     assert named.stdout == table.stdout
     few = json.loads(run(work, tmp_path / "cache", "--json", "--limit", "2", "--no-attribution").stdout)
     assert (few["questions"], few["candidates"][0]["attribution"]) == (4, [])
+
+
+def test_a_judge_marks_free_form_answers_once(work: Path, tmp_path: Path) -> None:
+    """8 for the reference and 6 for the answer are three quarters; what was marked is not asked again."""
+    data = tmp_path / "judged"
+    data.mkdir()
+    records = json.loads((work / "data" / "questions.json").read_text())[:2]
+    for record in records:
+        shutil.copy(work / "data" / record["image"], data)
+    (data / "questions.json").write_text(json.dumps([{**one, "metric": "judged", "max_tokens": 4} for one in records]))
+    cache = tmp_path / "cache"
+    with judge_server(Answer("8 6\nFair.")) as (url, asked):
+        more = ("--data", str(data), "--judge", url, "--judge-model", "any", "--judge-prices", "2", "10", "--json")
+        done = run(work, cache, *more)
+        assert done.returncode == 0, done.stderr
+        count = len(asked)
+        assert 2 <= count <= 4  # two bundles that answer alike share a verdict
+        assert done.stderr.strip() == (
+            f"judge: {count} requests, {1000 * count} + {20 * count} tokens, "
+            f"cost {count * (1000 * 2 + 20 * 10) / 1e6:.4g}, earlier runs included"
+        )
+        assert json.loads(done.stdout)["candidates"][0]["accuracy"] == 0.75
+        assert run(work, cache, *more).stdout == done.stdout
+        assert len(asked) == count
 
 
 def test_killed_in_the_middle_it_goes_on(work: Path, tmp_path: Path) -> None:
