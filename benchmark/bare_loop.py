@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..runtime.llm import native_error, start_native
-from ..runtime.options import LoadOptions, has_amx
+from ..runtime.options import LoadOptions
+from ..runtime.repacking import repacking_works
 
 
 class BareLoop:
@@ -26,7 +27,7 @@ class BareLoop:
         start_native()
         self._lib = lib
         parameters = lib.llama_model_default_params()
-        parameters.use_extra_bufts = not has_amx() if options.repack is None else options.repack
+        parameters.use_extra_bufts = repacking_works() if options.repack is None else options.repack
         self.model = lib.llama_model_load_from_file(str(path).encode(), parameters)
         if not self.model:
             raise native_error(f"a GGUF model that llama.cpp can load at {path}", "export the bundle again")

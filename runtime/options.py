@@ -31,8 +31,8 @@ class LoadOptions:
     from each prompt, up to the model's limit. ``gpu_layers`` -1 puts all layers on a GPU if the
     build has one. ``providers`` run the vision tower, the first that starts: names as "cuda", "openvino"
     or "cuda:1"; empty means the best one installed.
-    ``repack`` lets llama.cpp rearrange weights at load for faster products; None means yes except
-    on CPUs with AMX, where a llama.cpp compiled by GCC 12 dies (see ``docs/performance.md``).
+    ``repack`` lets llama.cpp rearrange weights at load for faster products; None means yes, on CPUs
+    with AMX only after a trial, because a llama.cpp compiled by GCC 12 dies there (``repacking``).
     ``images_kept`` encoded pictures stay in memory, the latest used.
 
     ``device`` "auto" lets the planner choose what the following and ``gpu_layers`` leave open, "cpu"
