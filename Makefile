@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 # RPC lets 'llava-edge worker' put layers on other machines; it has to be chosen when llama.cpp is compiled.
-export CMAKE_ARGS ?= -DGGML_RPC=on
+# GCC takes the stores to AMX's tile configuration for dead ones (docs/performance.md); two flags keep them.
+GCC_FLAGS = $(if $(findstring Free Software,$(shell c++ --version)), -DCMAKE_CXX_FLAGS='-fno-dse -fno-tree-dse')
+export CMAKE_ARGS ?= -DGGML_RPC=on$(GCC_FLAGS)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: chat test check clean

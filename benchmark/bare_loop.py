@@ -11,7 +11,7 @@ import numpy as np
 
 from ..runtime.llm import native_error, start_native
 from ..runtime.options import LoadOptions
-from ..runtime.repacking import repacking_works
+from ..runtime.repacking import settle_repacking
 
 
 class BareLoop:
@@ -27,7 +27,7 @@ class BareLoop:
         start_native()
         self._lib = lib
         parameters = lib.llama_model_default_params()
-        parameters.use_extra_bufts = repacking_works() if options.repack is None else options.repack
+        parameters.use_extra_bufts = bool(settle_repacking(options).repack)
         self.model = lib.llama_model_load_from_file(str(path).encode(), parameters)
         if not self.model:
             raise native_error(f"a GGUF model that llama.cpp can load at {path}", "export the bundle again")

@@ -40,15 +40,15 @@ class Step:
     peak: int
 
 
-def run(name: str, *arguments: str | Path, check: bool = True) -> Step:
-    """Run one of our commands. Raises RuntimeError with what it said where it fails and ``check`` is set."""
+def run(name: str, *arguments: str | Path) -> Step:
+    """Run one of our commands. Raises RuntimeError with what it said where it fails."""
     began = time.perf_counter()
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen([*COMMAND, *map(str, arguments)], stdout=said, stderr=subprocess.STDOUT)
         peak = _wait(process)
         said.seek(0)
         output = said.read().strip()
-    if check and process.returncode:
+    if process.returncode:
         raise RuntimeError(f"{name} failed: {output}")
     return Step(name, time.perf_counter() - began, output, peak)
 
@@ -106,16 +106,16 @@ def rehearse(folder: Path, shape: BigShape, *, recipe: str, tokens: int, parts: 
     steps = [
         run("export", "export", checkpoint, "-o", whole, "--no-verify"),
         run("quantize", "quantize", whole, "-o", small, "--llm", recipe),
-        run("plan", "plan", small, "--json", check=False),
+        run("plan", "plan", small),
     ]
     ask: list[str | Path] = ["ask", picture, QUESTION, "-m", small, "--json", "--max-tokens", str(tokens)]
     steps.append(run("one process", *ask))
     with workers(parts) as endpoints:
-        split = [f"--tensor-split={','.join('1' * parts)}"]
-        steps.append(run(f"{parts} workers", *ask, *(f"--worker={one}" for one in endpoints), *split))
+        steps.append(run(f"{parts} workers", *ask, "--stats", *(f"--worker={one}" for one in endpoints)))
     lines += [f"{step.name:<16} {step.seconds:8.1f} s, peak {step.peak / 1e9:.2f} GB" for step in steps]
     lines += _sizes(shape, {"f16": whole / "llm.gguf", recipe: small / "llm.gguf"})
-    return lines + _answers(steps[-2:]) + [f"plan said: {steps[2].output[:400]}"]
+    placed = [line for line in steps[-1].output.splitlines() if line.startswith("placement")]
+    return lines + _answers(steps[-2:]) + placed + ["plan:", *steps[2].output.splitlines()]
 
 
 def _draw(path: Path) -> None:

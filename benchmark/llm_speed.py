@@ -19,6 +19,7 @@ from ..runtime.generation import generate, new_run
 from ..runtime.kv_cache import KvCache
 from ..runtime.llm import Llm, start_native
 from ..runtime.options import GenerationOptions, LoadOptions, make_options
+from ..runtime.repacking import settle_repacking
 from ..runtime.segments import ImageSegment, Segment, TextSegment
 from .bare_loop import BareLoop
 
@@ -80,11 +81,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--micro-batch", type=int, default=512)
     parser.add_argument("--flash-attention", choices=("on", "off"), default="off")
+    parser.add_argument("--repack", choices=("on", "off"), help="rearranged weights; as in a chat without it")
     arguments = parser.parse_args()
     flash = arguments.flash_attention == "on"
-    options = make_options(
-        LoadOptions, threads=arguments.threads, micro_batch=arguments.micro_batch, flash_attention=flash
+    chosen = make_options(
+        LoadOptions,
+        threads=arguments.threads,
+        micro_batch=arguments.micro_batch,
+        flash_attention=flash,
+        repack={"on": True, "off": False, None: None}[arguments.repack],
     )
+    options = settle_repacking(chosen)
     with tempfile.TemporaryDirectory() as folder:
         path = arguments.gguf or _seeded(Path(folder), arguments.type)
         print(report(measure(path, runs=arguments.runs, tokens=arguments.tokens, options=options)))

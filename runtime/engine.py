@@ -19,6 +19,7 @@ from .kv_cache import Embeddings, KvCache, Progress
 from .manifest import Manifest
 from .options import LoadOptions
 from .pack import pack, positions_ready
+from .repacking import settle_repacking
 from .segments import ImageSegment
 from .tiles import Layout, cut_tiles, lay_out, normalise
 from .vision import VisionEncoder
@@ -33,7 +34,7 @@ class Engine:
     def __init__(self, bundle: Bundle, options: LoadOptions) -> None:
         began = time.perf_counter()
         self.bundle = bundle
-        self.options = options
+        self.options = options = settle_repacking(options)
         self._newline = bundle.newline()
         self._answering = threading.Lock()
         self._encoded: OrderedDict[str, EncodedImage] = OrderedDict()

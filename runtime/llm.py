@@ -22,8 +22,7 @@ import numpy.typing as npt
 from llama_cpp._ggml import libggml
 
 from .errors import NativeError
-from .options import PENALTY_WINDOW, GenerationOptions, LoadOptions, physical_cores
-from .repacking import repacking_works
+from .options import PENALTY_WINDOW, GenerationOptions, LoadOptions, has_amx, physical_cores
 from .segments import Tokenize
 
 CONTEXT_STEP = 256
@@ -350,7 +349,7 @@ def _load_model(path: Path, options: LoadOptions, devices: Sequence[int]) -> Any
         parameters.main_gpu = options.main_gpu
     if options.tensor_split:
         parameters.tensor_split = (ctypes.c_float * lib.llama_max_devices())(*options.tensor_split)
-    parameters.use_extra_bufts = repacking_works() if options.repack is None else options.repack
+    parameters.use_extra_bufts = not has_amx() if options.repack is None else options.repack
     return _load(path, parameters)
 
 

@@ -32,7 +32,8 @@ class LoadOptions:
     build has one. ``providers`` run the vision tower, the first that starts: names as "cuda", "openvino"
     or "cuda:1"; empty means the best one installed.
     ``repack`` lets llama.cpp rearrange weights at load for faster products; None means yes, on CPUs
-    with AMX only after a trial, because a llama.cpp compiled by GCC 12 dies there (``repacking``).
+    with AMX only after a trial, because a llama.cpp compiled by GCC 12 dies there (``repacking``;
+    an ``Llm`` on its own makes no trial and leaves it off there).
     ``images_kept`` encoded pictures stay in memory, the latest used.
 
     ``device`` "auto" lets the planner choose what the following and ``gpu_layers`` leave open, "cpu"

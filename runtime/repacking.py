@@ -7,6 +7,7 @@ one in a process of its own, and the result is kept in the user's cache.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -18,8 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from .bundle import Bundle, demo_bundle
 from .compiled import cache_folder
 from .errors import NativeError
+from .isolated_llm import IsolatedLlm
+from .llm import Llm, native_library
 from .options import LoadOptions, has_amx
 
 TOKENS = 64
@@ -27,6 +31,11 @@ TOKENS = 64
 CLOSE = 0.05
 """Relative difference of logits up to which both ways are the same model; rounding makes some 0.01."""
 FILE = "repacking.json"
+
+
+def settle_repacking(options: LoadOptions) -> LoadOptions:
+    """``options`` with their ``repack`` decided."""
+    return options if options.repack is not None else dataclasses.replace(options, repack=repacking_works())
 
 
 @cache
@@ -58,8 +67,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _key() -> str:
     """Changes with llama.cpp's libraries and with the CPU's abilities."""
-    from .llm import native_library
-
     digest = hashlib.sha256()
     for path in sorted(Path(native_library()._name).parent.glob("*ggml*")):
         status = path.stat()
@@ -72,10 +79,6 @@ def _key() -> str:
 
 def _try() -> bool:
     """Whether the demo's language model computes with rearranged weights what it computes without."""
-    from .bundle import Bundle, demo_bundle
-    from .isolated_llm import IsolatedLlm
-    from .llm import Llm
-
     path = Bundle.open(demo_bundle()).llm_path
     logits = []
     try:

@@ -8,12 +8,10 @@ takes 2 in bf16, 4 in float32. What sharding divides by the number of devices is
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from .plan_counts import Counts
 from .reference_recipe import ReferenceRecipe, Sharding, StageRecipe
-
-if TYPE_CHECKING:
-    from .plan import Counts
 
 LOGIT_BYTES = 12
 """A logit in bf16, in float32 for the loss, and both gradients."""

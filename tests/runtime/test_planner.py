@@ -45,7 +45,8 @@ def planned(name: str, *devices: Device, **request: Any) -> Plan:
     [("llama3-8b", "llama3-8b", 8.03), ("llava-72b", "qwen1.5-72b", 72.3), ("llava-110b", "qwen1.5-110b", 111.0)],
 )
 def test_counts_are_the_articles_and_those_of_transformers(name: str, recipe: str, llm: float) -> None:
-    from llava_edge.train.plan import count_parameters, model_config
+    from llava_edge.train.plan import model_config
+    from llava_edge.train.plan_counts import count_parameters
     from llava_edge.train.reference_recipe import load_reference_recipe
 
     file = Path(__file__).parents[2] / "train" / "recipes" / f"{recipe}.toml"

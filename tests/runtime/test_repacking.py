@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from llava_edge.runtime import isolated_llm, repacking
+from llava_edge.runtime import repacking
 from llava_edge.runtime.errors import NativeError
 from llava_edge.runtime.options import has_amx
 
@@ -64,8 +64,8 @@ def played(monkeypatch: pytest.MonkeyPatch, rearranged: np.ndarray | None) -> ty
     child = type("Child", (PlayedLlm,), {"logits_given": rearranged, "made": 0})
     plain = type("Plain", (PlayedLlm,), {"logits_given": np.array([1.0, 2.0, 3.0], np.float32)})
     monkeypatch.setattr(repacking, "has_amx", lambda: True)
-    monkeypatch.setattr(isolated_llm, "IsolatedLlm", child)
-    monkeypatch.setattr("llava_edge.runtime.llm.Llm", plain)
+    monkeypatch.setattr(repacking, "IsolatedLlm", child)
+    monkeypatch.setattr(repacking, "Llm", plain)
     return child
 
 
