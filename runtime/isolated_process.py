@@ -125,7 +125,8 @@ class IsolatedProcess:
 
 def _start(said: IO[bytes]) -> subprocess.Popen[bytes]:
     """Start the process. It imports from where we do, whatever the current folder."""
-    path = [os.path.abspath(one) for one in sys.path]
+    # what is no folder stays as it is: an editable install puts a name there that its own hook understands
+    path = [os.path.abspath(one) if os.path.exists(one or ".") else one for one in sys.path]
     return subprocess.Popen(
         [sys.executable, "-c", _PROGRAM.format(path=path, package=__package__)],
         stdin=subprocess.PIPE,
