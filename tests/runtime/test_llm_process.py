@@ -8,6 +8,7 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import pytest
 from llava_edge.runtime import llm_process
 from llava_edge.runtime.bundle import Bundle
 from llava_edge.runtime.llm import Llm
@@ -16,6 +17,12 @@ from llava_edge.runtime.options import GenerationOptions, LoadOptions
 
 TOKENS = [1, 5, 9, 13]
 OPTIONS = LoadOptions(threads=1, repack=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would end the test run where the shell that started it has gone."""
+    monkeypatch.setattr(llm_process, "every", lambda *_: None)
 
 
 def test_calls_reach_the_model(tiny_bundle: Path) -> None:
