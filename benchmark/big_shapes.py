@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ..runtime.model_shape import LlmShape
+from ..runtime.quantization import tensor_bytes
+
 GIB = 2**30
-BITS = {"f16": 16.0, "q8_0": 8.5, "q6_k": 6.5625, "q5_k": 5.5, "q4_k": 4.5, "iq4_xs": 4.25}
-"""Bits a weight of llama.cpp's types, block scales included."""
 RECIPES = ("f16", "q8_0", "q4_k_m", "iq4_xs")
 """What the table chooses from, best first."""
-KV_BITS = {"f16": 16.0, "q8_0": 8.5}
+KV_TYPES = ("f16", "q8_0")
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,23 @@ class BigShape:
         """Width of one position's keys (or values) in a layer."""
         return self.dim // self.heads * self.key_value_heads
 
-    def matrices(self) -> dict[str, int]:
-        """Weights of each matrix of one layer."""
-        square, narrow, wide = self.dim**2, self.dim * self.kv_dim, self.dim * self.feed_forward
-        return {"q": square, "k": narrow, "v": narrow, "o": square, "gate": wide, "up": wide, "down": wide}
+    def matrices(self) -> dict[str, tuple[int, ...]]:
+        """Rows and columns of every matrix by its GGUF name: layers, embedding table and output head."""
+        return {name: shape for name, shape in self.llm.tensors() if len(shape) == 2}
 
     @property
     def parameters(self) -> int:
         """Weights of all matrices, the embedding table and the output head included."""
-        return self.layers * sum(self.matrices().values()) + 2 * self.vocabulary * self.dim
+        return sum(rows * columns for rows, columns in self.matrices().values())
+
+    @property
+    def llm(self) -> LlmShape:
+        """The same as the planner has it."""
+        return LlmShape(
+            architecture="qwen2", layers=self.layers, dim=self.dim, heads=self.heads, kv_heads=self.key_value_heads,
+            head_dim=self.dim // self.heads, feed_forward=self.feed_forward, vocabulary=self.vocabulary,
+            context_length=CONTEXT,
+        )  # fmt: skip
 
 
 SHAPES = {
@@ -56,41 +65,14 @@ def reduced(shape: BigShape, *, layers: int, vocabulary: int) -> BigShape:
 
 
 def weight_bytes(shape: BigShape, recipe: str) -> int:
-    """Bytes of all matrices in ``recipe``, as llama.cpp's quantizer chooses types (``src/llama-quant.cpp``)."""
-    bits = sum(
-        count * BITS[_layer_type(shape, recipe, matrix, layer)]
-        for layer in range(shape.layers)
-        for matrix, count in shape.matrices().items()
-    )
-    table = shape.vocabulary * shape.dim
-    head = "q6_k" if recipe in ("q4_k_m", "iq4_xs") else recipe
-    return int((bits + table * (BITS[head] + BITS[_plain(recipe)])) / 8)
-
-
-def _plain(recipe: str) -> str:
-    return "q4_k" if recipe == "q4_k_m" else recipe
-
-
-def _layer_type(shape: BigShape, recipe: str, matrix: str, layer: int) -> str:
-    """The type of one matrix: some layers' values and down projections get more bits."""
-    eighth = shape.layers // 8
-    if recipe == "q4_k_m" and matrix in ("v", "down"):
-        if layer < eighth or layer >= 7 * shape.layers // 8 or (layer - eighth) % 3 == 2:
-            return "q6_k"
-        if matrix == "v" and shape.layers == 80:
-            return "q5_k"  # llama.cpp knows a 70B model by its 80 layers
-    if recipe == "iq4_xs" and ((matrix == "down" and layer < eighth) or (matrix == "v" and _shared(shape))):
-        return "q5_k"
-    return _plain(recipe)
-
-
-def _shared(shape: BigShape) -> bool:
-    return shape.heads >= 4 * shape.key_value_heads
+    """Bytes of all matrices in ``recipe``, of the types that llama.cpp's quantizer gives them."""
+    types = shape.llm.stored_types(recipe)
+    return sum(tensor_bytes(types[name], size) for name, size in shape.matrices().items())
 
 
 def kv_bytes(shape: BigShape, positions: int, kind: str = "f16") -> int:
     """Bytes of keys and values for ``positions``."""
-    return int(2 * shape.layers * shape.kv_dim * positions * KV_BITS[kind] / 8)
+    return 2 * shape.layers * tensor_bytes(kind, (positions, shape.kv_dim))
 
 
 @dataclass(frozen=True)
@@ -127,7 +109,7 @@ def choose(shape: BigShape, machines: Machines) -> tuple[str, str] | None:
     """The best recipe and KV type that fit ``CONTEXT`` positions; None where nothing does."""
     room = machines.count * (machines.memory - KEPT_FREE)
     for recipe in RECIPES:
-        for kind in KV_BITS:
+        for kind in KV_TYPES:
             if weight_bytes(shape, recipe) + kv_bytes(shape, CONTEXT, kind) <= room:
                 return recipe, kind
     return None

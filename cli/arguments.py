@@ -86,7 +86,7 @@ TensorSplitOption = Annotated[
     typer.Option(
         "--tensor-split",
         metavar="SHARES",
-        help="Shares of the layers, like 2,1,1: workers first, then GPUs here; by free memory without it.",
+        help="Shares of the layers, like 2,1,1: workers first, then GPUs here; by the plan without it.",
     ),
 ]
 IsolateOption = Annotated[

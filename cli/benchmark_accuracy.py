@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -61,11 +60,12 @@ def accuracy(
     """
     from ..benchmark.accuracy import ask, conclude, prepare
     from ..benchmark.datasets import load_questions
+    from ..runtime.compiled import cache_folder
     from ..runtime.options import LoadOptions
     from .progress import Bar, note
 
     _check(json_file, as_json, out, judge, judge_model)
-    folder = cache or _cache()
+    folder = cache or cache_folder() / "accuracy"
     questions = load_questions(data, limit=limit)
     setting = prepare(reference, candidate, questions, folder=folder, attribution=attribution, context=context)
     bar = Bar("asking")
@@ -147,9 +147,3 @@ def _write(comparison: Comparison, out: Path) -> None:
     write_plot(out / "accuracy.png", comparison)
     command = shlex.join(["llava-edge", *sys.argv[1:]])
     write_text(out / "accuracy.md", markdown(comparison, command=command, plot="accuracy.png"))
-
-
-def _cache() -> Path:
-    """Where answers are kept unless told otherwise: the user's cache folder."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "llava-edge" / "accuracy"
