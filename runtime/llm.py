@@ -22,6 +22,7 @@ import numpy.typing as npt
 from llama_cpp._ggml import libggml
 
 from .errors import NativeError
+from .native_thread import NativeThread
 from .options import PENALTY_WINDOW, GenerationOptions, LoadOptions, has_amx, physical_cores
 from .segments import Tokenize
 
@@ -69,6 +70,7 @@ class Llm:
         self._watcher: Any = None
         self._on_devices = bool(devices)
         self._batch: Any = None
+        self._thread = NativeThread()
         self._model: Any = _load_model(path, options, devices)
         self._vocab = lib.llama_model_get_vocab(self._model)
         self.vocab_size = int(lib.llama_vocab_n_tokens(self._vocab))
@@ -86,6 +88,7 @@ class Llm:
 
     def close(self) -> None:
         """Free context and model. Safe to call twice."""
+        self._thread.close()
         if self._context is not None:
             lib.llama_free(self._context)
         if self._batch is not None:
@@ -203,7 +206,7 @@ class Llm:
     def _decode(self, batch: Any) -> None:
         if self._context is None:  # llama.cpp would take the process down
             raise NativeError(expected="an open context", got="none", fix="call ensure_context first")
-        code = lib.llama_decode(self._context, batch)
+        code = self._thread.run(lib.llama_decode, self._context, batch)
         if code != 0:
             raise native_error(f"{batch.n_tokens} positions computed", "load the model again", code=code)
 

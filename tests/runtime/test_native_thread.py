@@ -1,0 +1,90 @@
+"""llama.cpp has its thread to itself: what others leave in the caller's thread doesn't reach it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import llama_cpp.llama_cpp as lib
+import numpy as np
+import onnxruntime
+import pytest
+from llava_edge.quantize.pipeline import quantize_bundle
+from llava_edge.runtime.llm import Llm
+from llava_edge.runtime.native_thread import NativeThread
+from llava_edge.runtime.options import LoadOptions
+from llava_edge.runtime.repacking import settle_repacking
+
+POSITIONS = 100
+
+
+@pytest.fixture
+def thread() -> Iterator[NativeThread]:
+    one = NativeThread()
+    yield one
+    one.close()
+
+
+def logits(path: Path) -> np.ndarray:
+    """Of the last position, with weights rearranged where they may be."""
+    llm = Llm(path, options=settle_repacking(LoadOptions(threads=1, gpu_layers=0)))
+    try:
+        llm.ensure_context(POSITIONS)
+        llm.decode_tokens([(7 * index + 3) % llm.vocab_size for index in range(POSITIONS)], 0, logits=True)
+        return llm.logits()
+    finally:
+        llm.close()
+
+
+def test_int8_products_of_onnx_runtime_change_no_logit(tiny_bundle: Path, tmp_path: Path) -> None:
+    """On a CPU with AMX and without the thread, logits were off by up to 126 % of the largest."""
+    quantize_bundle(tiny_bundle, tmp_path / "q", llm="q4_0", vision="int8")
+    before = logits(tmp_path / "q" / "llm.gguf")
+    vision = onnxruntime.InferenceSession(tmp_path / "q" / "vision.onnx", providers=["CPUExecutionProvider"])
+    (tiles,) = vision.get_inputs()
+    vision.run(None, {tiles.name: np.ones((1, *tiles.shape[1:]), np.float32)})
+    np.testing.assert_array_equal(logits(tmp_path / "q" / "llm.gguf"), before)
+
+
+def test_computing_is_on_one_thread_that_ends(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    original = lib.llama_decode
+
+    def decode(*arguments: object) -> int:
+        seen.append(threading.current_thread())
+        return int(original(*arguments))
+
+    monkeypatch.setattr(lib, "llama_decode", decode)
+    llm = Llm(tiny_bundle / "llm.gguf", options=LoadOptions(threads=1, gpu_layers=0))
+    llm.ensure_context(POSITIONS)
+    llm.decode_tokens([1, 2], 0, logits=False)
+    llm.decode_embeddings(np.zeros((3, llm.dim), np.float32), 2)
+    assert len(seen) == 2
+    assert seen[0] is seen[1] is not threading.current_thread()
+    llm.close()
+    llm.close()
+    assert not seen[0].is_alive()
+
+
+def test_results_and_errors_come_through(thread: NativeThread) -> None:
+    assert thread.run(divmod, 7, 2) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        thread.run(divmod, 7, 0)
+
+
+def test_an_interrupt_waits_for_the_end_of_the_call(thread: NativeThread) -> None:
+    """However often: what the call uses may be freed right after."""
+    ended = []
+
+    def call() -> None:
+        for _ in range(2):
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            time.sleep(0.1)
+        ended.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        thread.run(call)
+    assert ended == [True]
