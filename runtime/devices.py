@@ -14,11 +14,15 @@ _MEMORY = Path("/proc/meminfo")
 
 def detect_devices() -> list[Device]:
     """This machine's GPUs as llama.cpp sees them, and last the host. Loads llama.cpp's library."""
-    from .llm import native_devices
+    from .ggml_devices import CPU, GPU, INTEGRATED_GPU, device_memory, device_name, devices_of
 
-    found = native_devices()
-    gpus = [Device(one.name, "gpu", one.free) for one in found if one.is_gpu]
-    return [*gpus, Device(HOST, "cpu", _available() or max((one.free for one in found if not one.is_gpu), default=0))]
+    gpus = [
+        Device(device_name(one), "gpu", device_memory(one)[0])
+        for kind in (GPU, INTEGRATED_GPU)
+        for one in devices_of(kind)
+    ]
+    seen = max((device_memory(one)[0] for one in devices_of(CPU)), default=0)
+    return [*gpus, Device(HOST, "cpu", _available() or seen)]
 
 
 def detect_host() -> Device:

@@ -12,7 +12,6 @@ import math
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -304,31 +303,6 @@ def _tokenize(vocab: Any, text: str) -> list[int]:
     if count < 0:
         raise NativeError(expected="text that llama.cpp can tokenize", got=f"code {count}", fix="shorten the text")
     return list(ids[:count])
-
-
-@dataclass(frozen=True)
-class NativeDevice:
-    """A device as ggml sees it: ``free`` bytes now, and whether layers can be offloaded to it."""
-
-    name: str
-    free: int
-    is_gpu: bool
-
-
-def native_devices() -> list[NativeDevice]:
-    """The devices that this build of llama.cpp can use on this machine, the CPU among them."""
-    start_native()
-    for name, result in (("count", ctypes.c_size_t), ("get", ctypes.c_void_p), ("name", ctypes.c_char_p)):
-        getattr(libggml, f"ggml_backend_dev_{name}").restype = result
-    found = []
-    for index in range(libggml.ggml_backend_dev_count()):
-        device = ctypes.c_void_p(libggml.ggml_backend_dev_get(ctypes.c_size_t(index)))
-        free, total = ctypes.c_size_t(), ctypes.c_size_t()
-        libggml.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
-        kind = libggml.ggml_backend_dev_type(device)
-        name = libggml.ggml_backend_dev_name(device).decode()
-        found.append(NativeDevice(name, free.value, kind in (_DEVICE_GPU, _DEVICE_INTEGRATED_GPU)))
-    return found
 
 
 def _ggml_type(kind: str) -> int:

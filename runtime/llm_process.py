@@ -19,9 +19,10 @@ from typing import Any, BinaryIO
 
 from .endpoints import is_loopback, parse_endpoint, watch_connections
 from .errors import LlavaEdgeError, OptionError
+from .ggml_devices import device_memory, local_gpus
 from .llm import Llm, Sampler
 from .options import GenerationOptions, LoadOptions
-from .worker import WATCH_SECONDS, device_memory, every, local_gpus, worker_devices
+from .worker import WATCH_SECONDS, every, worker_devices
 
 RESULT, ERROR, CRASH = "result", "error", "crash"
 """Kinds of reply: a value, an error's class name and its three parts, a traceback."""

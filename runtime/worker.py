@@ -17,7 +17,7 @@ from typing import Any
 
 from .endpoints import watch_connections
 from .errors import NativeError, OptionError
-from .llm import native_library, start_native
+from .ggml_devices import CPU, device_memory, device_name, devices_of, ggml_function, local_gpus
 from .options import physical_cores
 
 BUILD = (
@@ -25,7 +25,6 @@ BUILD = (
     "--no-binary llama-cpp-python llama-cpp-python"
 )
 WATCH_SECONDS = 0.5
-_CPU, _GPU, _INTEGRATED_GPU = 0, 1, 2  # enum ggml_backend_dev_type
 
 
 def serve(
@@ -48,8 +47,7 @@ def serve(
         None,
         *(ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_void_p),
     )
-    start_native()
-    devices = local_gpus() or _local_devices(_CPU)
+    devices = local_gpus() or devices_of(CPU)
     _check_port(address, port)
     if on_start is not None:
         on_start(f"worker at {address}:{port} offers {', '.join(map(_describe, devices))}; Ctrl-C ends it")
@@ -104,7 +102,7 @@ def every(seconds: float, action: Callable[[], None]) -> None:
 def worker_devices(endpoints: Sequence[str]) -> list[tuple[str, int]]:
     """The workers' devices in order: each one's HOST:PORT and ggml's handle.
 
-    They come before :func:`local_gpus`, as llama.cpp has it, because the last device computes the
+    They come before ``local_gpus``, as llama.cpp has it, because the last device computes the
     logits, which are then here already. Connects; a worker that is not there ends the *process*, so
     ``check_workers`` comes first and this runs in a child. Raises :class:`OptionError` where
     llama.cpp was built without RPC.
@@ -112,9 +110,9 @@ def worker_devices(endpoints: Sequence[str]) -> list[tuple[str, int]]:
     if not endpoints:
         return []
     add_server = rpc_function("ggml_backend_rpc_add_server", ctypes.c_void_p, ctypes.c_char_p)
-    count = _function("ggml_backend_reg_dev_count", ctypes.c_size_t, ctypes.c_void_p)
-    get = _function("ggml_backend_reg_dev_get", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
-    hold = _function("ggml_backend_dev_init", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)
+    count = ggml_function("ggml_backend_reg_dev_count", ctypes.c_size_t, ctypes.c_void_p)
+    get = ggml_function("ggml_backend_reg_dev_get", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+    hold = ggml_function("ggml_backend_dev_init", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)
     devices = []
     for endpoint in endpoints:
         server = add_server(endpoint.encode())
@@ -124,27 +122,12 @@ def worker_devices(endpoints: Sequence[str]) -> list[tuple[str, int]]:
     return devices
 
 
-def local_gpus() -> list[int]:
-    """Handles of this machine's GPUs."""
-    return _local_devices(_GPU) or _local_devices(_INTEGRATED_GPU)
-
-
-def device_memory(device: int) -> tuple[int, int]:
-    """(free, all) bytes of a device."""
-    free, total = ctypes.c_size_t(), ctypes.c_size_t()
-    sizes = ctypes.POINTER(ctypes.c_size_t)
-    _function("ggml_backend_dev_memory", None, ctypes.c_void_p, sizes, sizes)(
-        device, ctypes.byref(free), ctypes.byref(total)
-    )
-    return free.value, total.value
-
-
 def rpc_function(name: str, result: Any, *arguments: Any) -> Any:
     """A function of the RPC backend. Raises :class:`OptionError` where llama.cpp was built without it."""
-    registry = _function("ggml_backend_reg_by_name", ctypes.c_void_p, ctypes.c_char_p)(b"RPC")
+    registry = ggml_function("ggml_backend_reg_by_name", ctypes.c_void_p, ctypes.c_char_p)(b"RPC")
     if not registry:
         raise OptionError(expected="a llama-cpp-python built with RPC", got="one without it", fix=BUILD)
-    find = _function("ggml_backend_reg_get_proc_address", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)
+    find = ggml_function("ggml_backend_reg_get_proc_address", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)
     return ctypes.CFUNCTYPE(result, *arguments)(find(registry, name.encode()))
 
 
@@ -153,21 +136,6 @@ def require_rpc() -> None:
     rpc_function("ggml_backend_rpc_add_server", ctypes.c_void_p, ctypes.c_char_p)
 
 
-def _local_devices(kind: int) -> list[int]:
-    """Handles of this machine's devices of one kind."""
-    count = _function("ggml_backend_dev_count", ctypes.c_size_t)
-    get = _function("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
-    kind_of = _function("ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)
-    return [device for index in range(count()) if kind_of(device := get(index)) == kind]
-
-
 def _describe(device: int) -> str:
-    name = _function("ggml_backend_dev_name", ctypes.c_char_p, ctypes.c_void_p)(device).decode()
     free, total = device_memory(device)
-    return f"{name} ({free / 1e9:.1f} of {total / 1e9:.1f} GB free)"
-
-
-def _function(name: str, result: Any, *arguments: Any) -> Any:
-    function = getattr(native_library(), name)
-    function.restype, function.argtypes = result, list(arguments)
-    return function
+    return f"{device_name(device)} ({free / 1e9:.1f} of {total / 1e9:.1f} GB free)"
