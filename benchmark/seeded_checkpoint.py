@@ -203,8 +203,9 @@ def _vision_config(sizes: Sizes) -> dict[str, Any]:
 def _write_tokenizer(folder: Path, size: int) -> dict[str, int]:
     """Write a byte-level BPE of exactly ``size`` tokens; return the ids of the control tokens.
 
-    A few merges are learned from ``CORPUS``; the rest is filled with words that no text produces, so
-    that whatever a model of noise says can be spelt.
+    A few merges are learned from ``CORPUS``; the rest are words of random letters. What a model of noise
+    says can be spelt, and its text becomes the same tokens again, as a trained model's nearly always
+    does: else a second question would have to compute the first answer anew.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
@@ -222,7 +223,7 @@ def _write_tokenizer(folder: Path, size: int) -> dict[str, int]:
     filled = json.loads(tokenizer.to_str())
     words = filled["model"]["vocab"]
     for index in range(len(words), size - len(CONTROL)):
-        words[f"w{index}"] = index
+        words[_filler(index)] = index
     tokenizer = Tokenizer.from_str(json.dumps(filled))
     tokenizer.add_special_tokens(list(CONTROL))
     bos = CONTROL[0]
@@ -235,6 +236,12 @@ def _write_tokenizer(folder: Path, size: int) -> dict[str, int]:
     tokenizer.save(str(folder / "tokenizer.json"))
     ids = tokenizer.get_vocab()
     return {token: ids[token] for token in CONTROL}
+
+
+def _filler(index: int) -> str:
+    """A word of its own, with the byte-level alphabet's space before it: the pre-tokenizer leaves it whole."""
+    letters = "".join(chr(ord("a") + index // 26**place % 26) for place in range(4))
+    return f"Ġzq{letters}"
 
 
 def main() -> None:

@@ -26,7 +26,9 @@ from llava_edge.benchmark.vision_speed import Shape
 from llava_edge.benchmark.work import Work
 from llava_edge.export.pipeline import export_checkpoint
 from llava_edge.runtime.errors import MissingExtraError, NativeError, OptionError
+from llava_edge.runtime.llm import open_vocabulary
 from PIL import Image
+from tokenizers import Tokenizer
 
 TINY = Sizes(
     Shape(hidden=128, intermediate=256, layers=3, heads=2),
@@ -81,6 +83,14 @@ def test_contest_of_three_on_the_same_weights(seeded: tuple[Path, Path], picture
     # mtmd: whole tiles one after another, nothing unpadded, no newlines
     assert runs["mtmd"][0]["image_tokens"] % 16 == 0
     assert values["task"]["size"] == [192, 108]
+
+
+def test_text_of_noise_becomes_the_same_tokens(seeded: tuple[Path, Path]) -> None:
+    """Or the second question would prefill the first answer again, several times as long."""
+    ids = [int(one) for one in np.random.default_rng(0).integers(400, 690, 50)]
+    text = Tokenizer.from_file(str(seeded[0] / "tokenizer.json")).decode(ids)
+    with open_vocabulary(seeded[1] / "llm.gguf") as tokenize:
+        assert tokenize(text) == ids
 
 
 def test_a_peer_that_dies_is_left_out_and_the_rest_goes_on(
