@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import llama_cpp.llama_cpp as lib
@@ -76,15 +77,30 @@ def test_results_and_errors_come_through(thread: NativeThread) -> None:
 
 
 def test_an_interrupt_waits_for_the_end_of_the_call(thread: NativeThread) -> None:
-    """However often: what the call uses may be freed right after."""
+    """What the call uses may be freed right after."""
     ended = []
 
     def call() -> None:
-        for _ in range(2):
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-            time.sleep(0.1)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        time.sleep(0.2)
         ended.append(True)
 
     with pytest.raises(KeyboardInterrupt):
         thread.run(call)
     assert ended == [True]
+
+
+def test_further_interrupts_do_not_end_the_wait(thread: NativeThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    submit = thread._thread.submit
+    waits = []
+
+    def interrupted(call: Callable[[], object]) -> Future[object]:
+        waits.append(call)
+        if len(waits) < 4:
+            raise KeyboardInterrupt
+        return submit(call)
+
+    monkeypatch.setattr(thread._thread, "submit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        thread.run(list)
+    assert len(waits) == 4
