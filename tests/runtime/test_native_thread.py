@@ -81,6 +81,7 @@ def test_an_interrupt_waits_for_the_end_of_the_call(thread: NativeThread) -> Non
     ended = []
 
     def call() -> None:
+        time.sleep(0.2)  # until the caller waits
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         time.sleep(0.2)
         ended.append(True)

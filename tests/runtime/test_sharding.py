@@ -267,14 +267,7 @@ def test_something_else_at_the_port(tiny_bundle: Path) -> None:
 
 
 def test_a_build_without_rpc_says_how_to_build_it(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Library:
-        def __getattr__(self, name: str) -> Any:
-            return lambda *_: None
-
-    library = Library()
-    monkeypatch.setattr(worker_module, "native_library", lambda: library)
-    monkeypatch.setattr(Library, "ggml_backend_reg_by_name", staticmethod(lambda _: None), raising=False)
-    monkeypatch.setattr(worker_module, "_function", lambda name, *_: getattr(library, name))
+    monkeypatch.setattr(worker_module, "ggml_function", lambda *_: lambda *_: None)  # no backend of that name
     for attempt in (lambda: load(tiny_bundle, workers=("127.0.0.1:1",)), lambda: worker_module.serve("127.0.0.1", 1)):
         with pytest.raises(OptionError, match="GGML_RPC=on"):
             attempt()
