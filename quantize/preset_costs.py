@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 COSTS: dict[str, dict[str, float]] = {
-    "small": {"share": 0.281, "divergence": 1.4e-03, "decode": 0.63},
-    "balanced": {"share": 0.320, "divergence": 2.4e-04, "decode": 0.64},
-    "best": {"share": 0.527, "divergence": 9.2e-06, "decode": 0.86},
+    "small": {"share": 0.276, "divergence": 9.0e-05, "decode": 0.46},
+    "balanced": {"share": 0.305, "divergence": 3.5e-05, "decode": 0.62},
+    "best": {"share": 0.522, "divergence": 1.2e-06, "decode": 0.64},
 }
