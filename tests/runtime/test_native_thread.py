@@ -29,6 +29,14 @@ def thread() -> Iterator[NativeThread]:
     one.close()
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell's background jobs begin with the interrupt ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def logits(path: Path) -> np.ndarray:
     """Of the last position, with weights rearranged where they may be."""
     llm = Llm(path, options=settle_repacking(LoadOptions(threads=1, gpu_layers=0)))
@@ -76,6 +84,7 @@ def test_results_and_errors_come_through(thread: NativeThread) -> None:
         thread.run(divmod, 7, 0)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_waits_for_the_end_of_the_call(thread: NativeThread) -> None:
     """What the call uses may be freed right after."""
     ended = []
