@@ -69,7 +69,8 @@ class Llm:
         self._watcher: Any = None
         self._on_devices = bool(devices)
         self._batch: Any = None
-        self._thread = NativeThread()
+        # handing every token over costs 2 ms, so only where llama.cpp may use the matrix unit
+        self._thread = NativeThread() if options.repack and has_amx() else None
         self._model: Any = _load_model(path, options, devices)
         self._vocab = lib.llama_model_get_vocab(self._model)
         self.vocab_size = int(lib.llama_vocab_n_tokens(self._vocab))
@@ -87,7 +88,8 @@ class Llm:
 
     def close(self) -> None:
         """Free context and model. Safe to call twice."""
-        self._thread.close()
+        if self._thread is not None:
+            self._thread.close()
         if self._context is not None:
             lib.llama_free(self._context)
         if self._batch is not None:
@@ -205,7 +207,8 @@ class Llm:
     def _decode(self, batch: Any) -> None:
         if self._context is None:  # llama.cpp would take the process down
             raise NativeError(expected="an open context", got="none", fix="call ensure_context first")
-        code = self._thread.run(lib.llama_decode, self._context, batch)
+        run = self._thread.run if self._thread is not None else _call
+        code = run(lib.llama_decode, self._context, batch)
         if code != 0:
             raise native_error(f"{batch.n_tokens} positions computed", "load the model again", code=code)
 
@@ -303,6 +306,10 @@ def _tokenize(vocab: Any, text: str) -> list[int]:
     if count < 0:
         raise NativeError(expected="text that llama.cpp can tokenize", got=f"code {count}", fix="shorten the text")
     return list(ids[:count])
+
+
+def _call(function: Any, *arguments: Any) -> Any:
+    return function(*arguments)
 
 
 def _ggml_type(kind: str) -> int:

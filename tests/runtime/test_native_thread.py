@@ -67,7 +67,8 @@ def test_computing_is_on_one_thread_that_ends(tiny_bundle: Path, monkeypatch: py
         return int(original(*arguments))
 
     monkeypatch.setattr(lib, "llama_decode", decode)
-    llm = Llm(tiny_bundle / "llm.gguf", options=LoadOptions(threads=1, gpu_layers=0))
+    monkeypatch.setattr("llava_edge.runtime.llm.has_amx", lambda: True)
+    llm = Llm(tiny_bundle / "llm.gguf", options=LoadOptions(threads=1, gpu_layers=0, repack=True))
     llm.ensure_context(POSITIONS)
     llm.decode_tokens([1, 2], 0, logits=False)
     llm.decode_embeddings(np.zeros((3, llm.dim), np.float32), 2)
@@ -76,6 +77,15 @@ def test_computing_is_on_one_thread_that_ends(tiny_bundle: Path, monkeypatch: py
     llm.close()
     llm.close()
     assert not seen[0].is_alive()
+
+
+def test_without_the_matrix_unit_it_is_the_callers_thread(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Handing over costs a small model some percent of its decoding."""
+    monkeypatch.setattr("llava_edge.runtime.llm.has_amx", lambda: False)
+    before = threading.active_count()
+    llm = Llm(tiny_bundle / "llm.gguf", options=LoadOptions(threads=1, gpu_layers=0, repack=True))
+    assert threading.active_count() == before
+    llm.close()
 
 
 def test_results_and_errors_come_through(thread: NativeThread) -> None:
