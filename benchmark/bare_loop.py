@@ -17,7 +17,7 @@ from ..runtime.repacking import settle_repacking
 class BareLoop:
     """A GGUF model and one context of ``positions``, driven without sampling chains or a cache record.
 
-    ``options`` give batch sizes, flash attention and repacking, so that both sides of a comparison
+    ``options`` give batch sizes, flash attention, cache types and repacking, so that both sides of a comparison
     have the same. Raises NativeError for a file that llama.cpp can't load.
     """
 
@@ -37,6 +37,10 @@ class BareLoop:
         settings.n_threads = settings.n_threads_batch = threads
         settings.n_seq_max, settings.no_perf = 1, True
         settings.flash_attn_type = int(bool(options.flash_attention))
+        types = (
+            getattr(lib, f"GGML_TYPE_{(kind or 'f16').upper()}") for kind in (options.kv_type_k, options.kv_type_v)
+        )
+        settings.type_k, settings.type_v = types
         self._context = lib.llama_init_from_model(self.model, settings)
         self._batch = lib.llama_batch_init(options.batch, 0, 1)
         self._size = options.batch

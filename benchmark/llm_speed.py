@@ -24,24 +24,29 @@ from ..runtime.segments import ImageSegment, Segment, TextSegment
 from .bare_loop import BareLoop
 
 PICTURE = 1024
-"""Embedding positions of a prefill run."""
+"""Embedding positions of a prefill run, unless asked otherwise."""
+ROOM = 1024
+"""Positions for the answer."""
 
 
-def measure(path: Path, *, runs: int, tokens: int, options: LoadOptions) -> dict[str, list[float]]:
-    """Seconds of our and the bare prefill and decoding, alternating, ``runs`` times."""
+def measure(
+    path: Path, *, runs: int, tokens: int, options: LoadOptions, positions: int = PICTURE
+) -> dict[str, list[float]]:
+    """Seconds of our and the bare prefill of ``positions`` embeddings and decoding, in turns, ``runs`` times."""
+    limit = positions + ROOM
     llm = Llm(path, options=options)
-    llm.ensure_context(2048)
-    bare = BareLoop(path, options, llm.threads)
-    image = np.random.default_rng(1).standard_normal((PICTURE, llm.dim), np.float32) * 0.05
+    llm.ensure_context(limit)
+    bare = BareLoop(path, options, llm.threads, positions=limit)
+    image = np.random.default_rng(1).standard_normal((positions, llm.dim), np.float32) * 0.05
     seconds: dict[str, list[float]] = {name: [] for name in ("prefill", "bare prefill", "decode", "bare decode")}
     cache = KvCache(llm, batch=options.batch)
-    segments: list[Segment] = [ImageSegment("noise", PICTURE), TextSegment((4, 5, 6))]
+    segments: list[Segment] = [ImageSegment("noise", positions), TextSegment((4, 5, 6))]
     settings = GenerationOptions(max_tokens=tokens, temperature=0.0)
     for _ in range(runs + 1):  # the first run warms up and is thrown away
         cache.clear()
         ours = _timed(lambda: cache.prefill(segments[:1], {"noise": image}))
         run = new_run(settings)
-        for _ in generate(llm, cache, segments, {"noise": image}, options=settings, limit=2048, run=run):
+        for _ in generate(llm, cache, segments, {"noise": image}, options=settings, limit=limit, run=run):
             pass
         bare.clear()
         seconds["prefill"].append(ours)
@@ -81,6 +86,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--micro-batch", type=int, default=512)
     parser.add_argument("--flash-attention", choices=("on", "off"), default="off")
+    parser.add_argument("--kv-type", choices=("f16", "f32"), default="f16")
+    parser.add_argument("--positions", type=int, default=PICTURE, help="embeddings to prefill")
     parser.add_argument("--repack", choices=("on", "off"), help="rearranged weights; as in a chat without it")
     arguments = parser.parse_args()
     flash = arguments.flash_attention == "on"
@@ -89,12 +96,15 @@ def main() -> None:
         threads=arguments.threads,
         micro_batch=arguments.micro_batch,
         flash_attention=flash,
+        kv_type_k=arguments.kv_type,
+        kv_type_v=arguments.kv_type,
         repack={"on": True, "off": False, None: None}[arguments.repack],
     )
     options = settle_repacking(chosen)
     with tempfile.TemporaryDirectory() as folder:
         path = arguments.gguf or _seeded(Path(folder), arguments.type)
-        print(report(measure(path, runs=arguments.runs, tokens=arguments.tokens, options=options)))
+        counts = {"runs": arguments.runs, "tokens": arguments.tokens, "positions": arguments.positions}
+        print(report(measure(path, **counts, options=options)))
 
 
 def _seeded(folder: Path, recipe: str) -> Path:
