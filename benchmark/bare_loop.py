@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.llm import native_error, start_native
+from ..runtime.llm import ggml_type, native_error, start_native
 from ..runtime.options import LoadOptions
 from ..runtime.repacking import settle_repacking
 
@@ -37,10 +37,7 @@ class BareLoop:
         settings.n_threads = settings.n_threads_batch = threads
         settings.n_seq_max, settings.no_perf = 1, True
         settings.flash_attn_type = int(bool(options.flash_attention))
-        types = (
-            getattr(lib, f"GGML_TYPE_{(kind or 'f16').upper()}") for kind in (options.kv_type_k, options.kv_type_v)
-        )
-        settings.type_k, settings.type_v = types
+        settings.type_k, settings.type_v = ggml_type(options.kv_type_k), ggml_type(options.kv_type_v)
         self._context = lib.llama_init_from_model(self.model, settings)
         self._batch = lib.llama_batch_init(options.batch, 0, 1)
         self._size = options.batch

@@ -157,7 +157,7 @@ class Llm:
         parameters.no_perf = True
         if self._watcher is not None:
             parameters.cb_eval = self._watcher
-        parameters.type_k, parameters.type_v = (_ggml_type(one) for one in (options.kv_type_k, options.kv_type_v))
+        parameters.type_k, parameters.type_v = (ggml_type(one) for one in (options.kv_type_k, options.kv_type_v))
         wanted = options.flash_attention
         if wanted is None and not has_gpu():
             wanted = False
@@ -312,7 +312,8 @@ def _call(function: Any, *arguments: Any) -> Any:
     return function(*arguments)
 
 
-def _ggml_type(kind: str) -> int:
+def ggml_type(kind: str) -> int:
+    """llama.cpp's number for a cache type such as "q8_0"; f16 where it is empty."""
     return int(getattr(lib, f"GGML_TYPE_{(kind or 'f16').upper()}"))
 
 
