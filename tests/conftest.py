@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from checkpoints import make_checkpoint
+
+# torch, llama.cpp and onnxruntime each keep a pool of threads that spins while it waits for work, and on two
+# cores they wait for each other. libgomp reads these when it is loaded, so they are set before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
+from checkpoints import make_checkpoint  # noqa: E402
 
 MakeBundle = Callable[..., tuple[Path, Path]]
 
