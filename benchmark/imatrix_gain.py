@@ -10,12 +10,10 @@ interval by resampling pictures. The vision part stays as it is, so the matrix i
 from __future__ import annotations
 
 import argparse
-import importlib
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,8 +50,8 @@ def measure(
     on_step: Callable[[str], None] = lambda _: None,
 ) -> list[Variant]:
     """Quantize with each of three ``matrices`` (what ``--imatrix`` takes: none, text, pictures) and compare."""
-    # A command line may use every room; a module of this one may not, so it asks by name.
-    quantize_bundle: Any = importlib.import_module("llava_edge.quantize.pipeline").quantize_bundle
+    from ..quantize.pipeline import quantize_bundle
+
     on_step("the reference")
     reference = force_answers(bundle, questions, threads=threads)
     found: list[tuple[int, npt.NDArray[np.float64], float]] = []

@@ -11,7 +11,6 @@ quantize/preset_costs.py of a checkout, which ``llava-edge quantize --help`` sho
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import statistics
 import sys
@@ -20,7 +19,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -65,8 +63,8 @@ def measure(
     on_step: Callable[[str], None] = lambda _: None,
 ) -> list[Row]:
     """One row for each of ``wanted``: (name, LLM recipe, vision recipe, matrix)."""
-    # A command line may use every room; a module of this one may not, so it asks by name.
-    quantize_bundle: Any = importlib.import_module("llava_edge.quantize.pipeline").quantize_bundle
+    from ..quantize.pipeline import quantize_bundle
+
     on_step("the source's answers")
     reference = force_answers(source, questions)
     size = _size(source)
@@ -173,8 +171,9 @@ def main(show: Callable[[str], None] = print) -> None:
     parser.add_argument("--presets-only", action="store_true", help="leave the single recipes out")
     parser.add_argument("--record", type=Path, metavar="CHECKOUT", help="write docs and costs there")
     given = parser.parse_args()
-    presets: Any = importlib.import_module("llava_edge.quantize.presets").PRESETS
-    named = [(name, one.llm, one.vision, one.imatrix) for name, one in presets.items()]
+    from ..quantize.presets import PRESETS
+
+    named = [(name, one.llm, one.vision, one.imatrix) for name, one in PRESETS.items()]
     single = [] if given.presets_only else [("", llm, vision, "none") for llm, vision in RECIPES]
     questions = read_questions(given.data, given.limit)
     rows = measure(

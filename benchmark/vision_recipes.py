@@ -10,12 +10,11 @@ not wall time, so other work on the machine disturbs it little. Ratios are to th
 from __future__ import annotations
 
 import argparse
-import importlib
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -50,13 +49,13 @@ def _write_variants(folder: Path, layers: int, pixels: Pixels, wanted: Sequence[
     """One file for each of the ``wanted`` variants, by the name it has in the table."""
     import onnx
 
-    # A command line may use every room; a module of this one may not, so it asks by name.
-    export_vision: Any = importlib.import_module("llava_edge.export.vision").export_vision
-    weights: Any = importlib.import_module("llava_edge.quantize.vision_weights")
-    blocks: Any = importlib.import_module("llava_edge.quantize.vision_blocks").to_blocks
+    from ..export.vision import export_vision
+    from ..quantize import vision_weights as weights
+    from ..quantize.vision_blocks import to_blocks as blocks
+
     tower, connector = seeded_model(Shape(layers=layers))
 
-    def export(path: Path, attention: str) -> Path:
+    def export(path: Path, attention: Literal["fused", "standard"]) -> Path:
         export_vision(tower, connector, feature_layer=FEATURE_LAYER, path=path, precision="f32", attention=attention)
         return path
 

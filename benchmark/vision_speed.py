@@ -19,7 +19,6 @@ it computes with our weights therefore compares with torch doing just that.
 from __future__ import annotations
 
 import argparse
-import importlib
 import statistics
 import sys
 import time
@@ -244,13 +243,13 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=Shape.layers, help="of the tower; the last is never run")
     parser.add_argument("--busy", action="store_true", help="CPU time of one thread, for a machine with other work")
     arguments = parser.parse_args()
-    # A command line may use every room; a module of this one may not, so it asks by name.
-    export = importlib.import_module("llava_edge.export.vision").export_vision
-    quantize = importlib.import_module("llava_edge.quantize.vision").quantize_vision
+    from ..export.vision import export_vision
+    from ..quantize.vision import quantize_vision
+
     result = measure(
         arguments.folder,
-        export=export,
-        quantize=quantize,
+        export=export_vision,
+        quantize=quantize_vision,
         shape=Shape(layers=arguments.layers),
         rounds=arguments.rounds,
         busy=arguments.busy,

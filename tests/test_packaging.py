@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("runtime", "export", "quantize", "train", "benchmark", "cli")
+ROOMS = ("runtime", "store", "export", "quantize", "train", "benchmark", "serve", "cli")
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +23,20 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_every_subpackage_is_listed() -> None:
+    """setuptools takes what pyproject.toml lists; a folder that is missing there is missing in the wheel."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    folders = {path.parent.relative_to(ROOT) for room in ROOMS for path in (ROOT / room).rglob("*.py")}
+    assert all((ROOT / folder / "__init__.py").is_file() for folder in folders)
+    assert sorted(project["tool"]["setuptools"]["packages"]) == sorted(
+        ".".join(("llava_edge", *folder.parts)) for folder in folders
+    )
+
+
 def test_wheel_holds_every_module_and_nothing_else(wheel: Path) -> None:
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    modules = {f"llava_edge/{room}/{path.name}" for room in ROOMS for path in (ROOT / room).glob("*.py")}
-    assert modules <= names
+    modules = {f"llava_edge/{path.relative_to(ROOT)}" for room in ROOMS for path in (ROOT / room).rglob("*.py")}
+    assert modules == {name for name in names if name.endswith(".py")}
     tops = {name.split("/")[0] for name in names}
     assert tops == {"llava_edge"}
     extra = {name.split("/")[1] for name in names} - set(ROOMS)
