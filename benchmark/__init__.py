@@ -1,1 +1,4 @@
-"""What quantization cost, and how fast it is."""
+"""What a bundle gets right, and how fast it is.
+
+May import: runtime, runtime/language, runtime/prompts.
+"""

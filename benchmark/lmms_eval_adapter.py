@@ -21,11 +21,11 @@ from tqdm import tqdm
 
 from ..runtime.answer import EncodedImage
 from ..runtime.errors import ContextError, ImageError, OptionError
-from ..runtime.generation import room_for_answer
+from ..runtime.language.generation import room_for_answer
 from ..runtime.model import Model, load
 from ..runtime.options import GenerationOptions
-from ..runtime.segments import Segment, TextSegment, build_segments, common_prefix, total_positions
-from ..runtime.template import TemplateMessage, render
+from ..runtime.prompts.segments import Segment, TextSegment, build_segments, common_prefix, total_positions
+from ..runtime.prompts.template import TemplateMessage, render
 
 MAX_NEW_TOKENS = 1024
 """Where a task gives no limit, as lmms-eval's own LLaVA models have it."""

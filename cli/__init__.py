@@ -1,1 +1,4 @@
-"""The llava-edge commands."""
+"""The command line.
+
+May import: cli/commands.
+"""

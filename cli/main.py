@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import typer
 
 from ..runtime.errors import LlavaEdgeError
-from . import ask, benchmark, chat, export, optimize, plan, quantize, show, tiles, train, verify, worker
+from .commands import ask, benchmark, chat, export, optimize, plan, quantize, show, tiles, train, verify, worker
 
 _USAGE_ERRORS: type[Exception] = next(one for one in typer.BadParameter.__mro__ if one.__name__ == "ClickException")
 """click's base of usage errors, wherever this typer has it: newer releases carry click inside."""

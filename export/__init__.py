@@ -1,1 +1,5 @@
-"""Trained checkpoint to fp16 bundle."""
+"""A trained checkpoint becomes an fp16 bundle.
+
+May import: runtime, runtime/bundle, runtime/pictures, export/checkpoint, export/language, export/tokenizer,
+export/verification, export/vision.
+"""

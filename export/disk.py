@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ..runtime.bundle import MANIFEST
-from ..runtime.disk_space import MANIFEST_BYTES
-from ..runtime.gguf_files import GgufFile
-from .checkpoint import Checkpoint
-from .names import CANONICAL
-from .reference import EMBEDDINGS_KEPT, FEATURES_KEPT, GREEDY_TOKENS, PIXELS_KEPT
+from ..runtime.bundle.bundle import MANIFEST
+from ..runtime.bundle.disk_space import MANIFEST_BYTES
+from ..runtime.bundle.gguf_layout import GgufFile
+from .checkpoint.checkpoint import Checkpoint
+from .checkpoint.names import CANONICAL
+from .verification.reference import EMBEDDINGS_KEPT, FEATURES_KEPT, GREEDY_TOKENS, PIXELS_KEPT
 
 GRAPH_BYTES, GRAPH_LAYER_BYTES = 64_000, 24_000
 """What an ONNX graph takes besides its weights, and a layer of it: more than was measured (see tests)."""

@@ -10,19 +10,19 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ..runtime.bundle import check_absent, write_manifest
-from ..runtime.disk_space import DiskNeed, disk_need
+from ..runtime.bundle.bundle import check_absent, write_manifest
+from ..runtime.bundle.disk_space import DiskNeed, disk_need
+from ..runtime.bundle.gguf_layout import SPLIT_SIZE, GgufFile
+from ..runtime.bundle.manifest import SCHEMA, LlmPart, Manifest, Parity, Source, TemplateSpec, VisionPart
+from ..runtime.bundle.work_folder import Work, continuing_bundle, kept_bytes
 from ..runtime.errors import MissingExtraError, OptionError
-from ..runtime.gguf_files import SPLIT_SIZE, GgufFile
-from ..runtime.manifest import SCHEMA, LlmPart, Manifest, Parity, Source, TemplateSpec, VisionPart
-from ..runtime.work_folder import Work, continuing_bundle, kept_bytes
 
 if TYPE_CHECKING:
-    from ..runtime.config import Geometry
-    from .checkpoint import Checkpoint
-    from .llm import LlmType
-    from .llm_settings import LlmSettings
-    from .vocabulary import Vocabulary
+    from ..runtime.pictures.geometry import Geometry
+    from .checkpoint.checkpoint import Checkpoint
+    from .language.gguf_file import LlmType
+    from .language.settings import LlmSettings
+    from .tokenizer.vocabulary import Vocabulary
 
 LLM_TYPES = ("f16", "bf16", "f32")
 VISION_TYPES = ("f32", "f16")
@@ -106,13 +106,13 @@ def _write_rest(
 
 def make_plan(source: str, *, allow_pickle: bool = False) -> Plan:
     """Open a checkpoint and settle all that is written about it. Raises :class:`CheckpointError`."""
-    from .checkpoint import open_checkpoint
-    from .geometry import read_geometry
-    from .llm_settings import read_llm_settings
-    from .names import CANONICAL
-    from .template import image_token_of, read_template
-    from .tokenizer import load_tokenizer
-    from .vocabulary import read_vocabulary
+    from .checkpoint.checkpoint import open_checkpoint
+    from .checkpoint.geometry import read_geometry
+    from .checkpoint.names import CANONICAL
+    from .language.settings import read_llm_settings
+    from .tokenizer.template import image_token_of, read_template
+    from .tokenizer.tokenizer import load_tokenizer
+    from .tokenizer.vocabulary import read_vocabulary
 
     checkpoint = open_checkpoint(source, allow_pickle=allow_pickle)
     geometry = read_geometry(checkpoint)
@@ -126,7 +126,7 @@ def make_plan(source: str, *, allow_pickle: bool = False) -> Plan:
 
 
 def _lay_out_llm(plan: Plan, llm_type: str, split_size: int) -> tuple[GgufFile, ...]:
-    from .llm import lay_out_llm
+    from .language.gguf_file import lay_out_llm
 
     return lay_out_llm(
         plan.checkpoint,
@@ -161,8 +161,8 @@ def _bytes_needed(plan: Plan, llm_files: Sequence[GgufFile], vision_type: str) -
 
 
 def _write_llm(plan: Plan, work: Work, files: Sequence[GgufFile], llm_type: str, report: Progress) -> None:
-    from .llm import write_llm
-    from .tokenizer_check import check_tokenizer
+    from .language.gguf_file import write_llm
+    from .tokenizer.check import check_tokenizer
 
     write_llm(
         work,
@@ -178,8 +178,8 @@ def _write_llm(plan: Plan, work: Work, files: Sequence[GgufFile], llm_type: str,
 def _write_vision(plan: Plan, folder: Path, vision_type: str, report: Progress) -> VisionPart:
     import numpy as np
 
-    from .tower import load_connector, load_newline, load_tower
-    from .vision import export_vision
+    from .checkpoint.tower import load_connector, load_newline, load_tower
+    from .vision.onnx_export import export_vision
 
     report("vision", 0, 1)
     newline = load_newline(plan.checkpoint)
@@ -198,7 +198,7 @@ def _write_vision(plan: Plan, folder: Path, vision_type: str, report: Progress) 
 def _write_reference(plan: Plan, path: Path, verify: bool, report: Progress) -> None:
     import numpy as np
 
-    from .reference import reference_values
+    from .verification.reference import reference_values
 
     report("reference", 0, 1)
     values = reference_values(plan.checkpoint, plan.geometry, plan.tokenizer, plan.template, llm=verify)
@@ -229,7 +229,7 @@ def _manifest(plan: Plan, llm: str, llm_type: str, vision: VisionPart) -> Manife
 def _verified(folder: Path, manifest: Manifest, llm_type: str, vision_type: str, report: Progress) -> Manifest:
     """Measure the bundle in ``folder``, check every rung, and return the manifest with the results."""
     from ..runtime.parity import measure
-    from .rungs import check_rungs
+    from .verification.rungs import check_rungs
 
     report("verify", 0, 1)
     measured = measure(folder)

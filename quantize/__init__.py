@@ -1,1 +1,4 @@
-"""Bundle to smaller bundle."""
+"""A bundle becomes a smaller one.
+
+May import: runtime, runtime/bundle, runtime/pictures, quantize/importance, quantize/language, quantize/vision.
+"""

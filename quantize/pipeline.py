@@ -10,21 +10,21 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from ..runtime.bundle import MANIFEST, Bundle, check_absent, write_manifest
-from ..runtime.disk_space import MANIFEST_BYTES, DiskNeed, disk_need
+from ..runtime.bundle.bundle import MANIFEST, Bundle, check_absent, write_manifest
+from ..runtime.bundle.disk_space import MANIFEST_BYTES, DiskNeed, disk_need
+from ..runtime.bundle.gguf_layout import SPLIT_SIZE, split_names, whole_name
+from ..runtime.bundle.manifest import Importance, LlmPart, Manifest, VisionPart
+from ..runtime.bundle.work_folder import Progress, Work, continuing_bundle, kept_bytes
 from ..runtime.errors import OptionError, StorageError
-from ..runtime.gguf_files import SPLIT_SIZE, split_names, whole_name
-from ..runtime.images import load_picture
-from ..runtime.manifest import Importance, LlmPart, Manifest, VisionPart
 from ..runtime.parity import built_in_picture, measure
-from ..runtime.tiles import cut_tiles, lay_out, normalise
-from ..runtime.work_folder import Progress, Work, continuing_bundle, kept_bytes
-from .imatrix import ImportanceMatrix, write_imatrix
-from .importance_source import DEFAULT_PROMPTS, NONE, check_fits, importance_matrix
-from .llm import ImportanceByWeight, check_llm_recipe, quantize_llm
-from .llm_stream import write_quantized
-from .llm_types import LlmLayout, lay_out_quantized
-from .vision_choice import VISION_RECIPES, choose_vision_here
+from ..runtime.pictures.picture import load_picture
+from ..runtime.pictures.tiles import cut_tiles, lay_out, normalise
+from .importance.matrix import ImportanceMatrix, write_imatrix
+from .importance.source import DEFAULT_PROMPTS, NONE, check_fits, importance_matrix
+from .language.layout import LlmLayout, lay_out_quantized
+from .language.quantizer import ImportanceByWeight, check_llm_recipe, quantize_llm
+from .language.stream import write_quantized
+from .vision.choice import VISION_RECIPES, choose_vision_here
 
 KEEP = "keep"
 AUTO = "auto"
@@ -187,7 +187,7 @@ def _write_vision(bundle: Bundle, folder: Path, recipe: str) -> VisionPart:
     if recipe == KEEP:
         shutil.copyfile(bundle.vision_path, folder / part.file)
         return part
-    from .vision import quantize_vision
+    from .vision.quantize import quantize_vision
 
     geometry = bundle.manifest.geometry
     picture = load_picture(built_in_picture(geometry))

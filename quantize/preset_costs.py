@@ -1,4 +1,4 @@
-"""Measured costs of the presets: written by ``python -m llava_edge.benchmark.presets --record``."""
+"""Measured costs of the presets: written by ``python -m llava_edge.benchmark.recipes.presets --record``."""
 
 from __future__ import annotations
 

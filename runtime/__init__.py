@@ -1,6 +1,9 @@
 """What an application embeds: a bundle goes in, answers about pictures come out.
 
 ``load`` is the way in. Native libraries are loaded by it, not by importing this package.
+
+May import: runtime/bundle, runtime/language, runtime/pictures, runtime/planning, runtime/processes,
+runtime/prompts.
 """
 
 from __future__ import annotations
@@ -8,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import errors
-from .bundle import Bundle, demo_bundle
+from .bundle.bundle import Bundle, demo_bundle
 from .options import GenerationOptions, LoadOptions
 
 if TYPE_CHECKING:

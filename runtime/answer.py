@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from .segments import ImageSegment
-from .tiles import Layout
+from .pictures.tiles import Layout
+from .prompts.segments import ImageSegment
 
 FinishReason = Literal["stop", "length", "cancel"]
 """Why an answer ended: end token or stop string, out of room or ``max_tokens``, or the caller."""

@@ -9,12 +9,12 @@ from typing import Any
 from .answer import Answer, EncodedImage, Timings
 from .engine import Engine, ImageInput
 from .errors import OptionError
-from .generation import Run, generate, new_run, room_for_answer
-from .images import Picture
-from .kv_cache import Progress, Rows
+from .language.generation import Run, generate, new_run, room_for_answer
+from .language.kv_cache import Progress, Rows
 from .options import GenerationOptions, make_options
-from .segments import Segment, build_segments, total_positions
-from .template import TemplateMessage, render
+from .pictures.picture import Picture
+from .prompts.segments import Segment, build_segments, total_positions
+from .prompts.template import TemplateMessage, render
 
 
 @dataclass(frozen=True)

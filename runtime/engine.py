@@ -10,19 +10,19 @@ from contextlib import contextmanager
 from typing import Self
 
 from .answer import EncodedImage
-from .bundle import Bundle
-from .encoding import Encoding, OnRows
+from .bundle.bundle import Bundle
+from .bundle.manifest import Manifest
+from .encode_ahead import Encoding, OnRows
 from .errors import BundleError, BusyError, OptionError
-from .images import ImageSource, Picture, load_picture
-from .isolated_llm import open_llm
-from .kv_cache import Embeddings, KvCache, Progress
-from .manifest import Manifest
+from .language.kv_cache import Embeddings, KvCache, Progress
 from .options import LoadOptions
-from .pack import pack, positions_ready
-from .repacking import settle_repacking
-from .segments import ImageSegment
-from .tiles import Layout, cut_tiles, lay_out, normalise
-from .vision import VisionEncoder
+from .pictures.pack import pack, positions_ready
+from .pictures.picture import ImageSource, Picture, load_picture
+from .pictures.tiles import Layout, cut_tiles, lay_out, normalise
+from .pictures.tower import VisionEncoder
+from .processes.isolated_llm import open_llm
+from .processes.repacking import settle_repacking
+from .prompts.segments import ImageSegment
 
 ImageInput = ImageSource | Picture | EncodedImage
 """What a question may be about: a path, file bytes, a Pillow image, or one encoded before."""

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from .answer import Answer
-from .auto_placement import auto_options, describe_placement
-from .bundle import Bundle, demo_bundle
+from .bundle.bundle import Bundle, demo_bundle
 from .chat import Chat
 from .engine import Engine, ImageInput
 from .options import LoadOptions, make_options
+from .planning.auto_placement import auto_options, describe_placement
 
 
 def load(path: str | os.PathLike[str] | None = None, **options: Any) -> Model:

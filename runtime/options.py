@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from .endpoints import parse_endpoint
 from .errors import OptionError
+from .processes.connections import parse_endpoint
 
 DEFAULT_MAX_TOKENS = 512
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")

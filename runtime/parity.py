@@ -11,13 +11,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from .answer import EncodedImage
-from .bundle import Bundle
-from .config import Geometry
-from .images import load_picture
+from .bundle.bundle import Bundle
 from .model import Model, load
-from .pack import pack
-from .template import TemplateMessage
-from .tiles import cut_tiles, lay_out, normalise
+from .pictures.geometry import Geometry
+from .pictures.pack import pack
+from .pictures.picture import load_picture
+from .pictures.tiles import cut_tiles, lay_out, normalise
+from .prompts.template import TemplateMessage
 
 QUESTION = "What is in this picture?"
 """The question of the parity record: one user turn, the picture first."""

@@ -15,7 +15,7 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
-from checkpoints import make_checkpoint
+from support.checkpoints import make_checkpoint
 
 MakeBundle = Callable[..., tuple[Path, Path]]
 

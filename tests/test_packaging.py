@@ -65,6 +65,6 @@ def test_wheel_installs_into_a_fresh_environment(wheel: Path, tmp_path: Path) ->
     where, name = run.stdout.split("\n")[:2]
     assert where.startswith(str(site))
     assert name
-    from llava_edge.runtime.bundle import Bundle, demo_bundle
+    from llava_edge.runtime.bundle.bundle import Bundle, demo_bundle
 
     assert name == Bundle.open(demo_bundle()).manifest.name

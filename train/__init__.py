@@ -1,1 +1,4 @@
-"""Training: the reference recipe in PyTorch. Connector first, then everything."""
+"""The reference recipe: two stages of training on transformers' Trainer.
+
+May import: train/data, train/loop, train/model.
+"""

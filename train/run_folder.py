@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.errors import OptionError
-from .reference_recipe import ReferenceRecipe
+from .recipe import ReferenceRecipe
 
 RECIPE, VERSIONS = "recipe.json", "versions.json"
 PACKAGES = ("llava-edge", "torch", "transformers", "accelerate", "peft", "tokenizers", "numpy", "pillow")

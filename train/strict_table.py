@@ -6,8 +6,8 @@ import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..runtime.bundle.strict_reading import StrictReader
 from ..runtime.errors import OptionError
-from ..runtime.strict_reading import StrictReader
 
 Kind = TypeVar("Kind")
 

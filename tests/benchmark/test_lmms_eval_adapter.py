@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import lmms_eval_interface as interface
 import numpy as np
 import pytest
 import torch
 from llava_edge.runtime import load
 from llava_edge.runtime.errors import OptionError
 from PIL import Image
+from support import lmms_eval_interface as interface
 from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
 ROOT = Path(__file__).parent.parent.parent

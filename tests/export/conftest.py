@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from checkpoints import make_checkpoint
+from support.checkpoints import make_checkpoint
 
 MakeCheckpoint = Callable[..., Path]
 

@@ -15,15 +15,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checkpoints import FAMILIES, LAYOUTS, make_checkpoint
-from llava_edge.export import llm, pipeline, rungs
+from llava_edge.export import pipeline
+from llava_edge.export.language import gguf_file as llm
 from llava_edge.export.pipeline import export_checkpoint
-from llava_edge.export.rungs import check_rungs
-from llava_edge.runtime import disk_space, work_folder
-from llava_edge.runtime.bundle import Bundle
-from llava_edge.runtime.disk_space import DiskNeed
+from llava_edge.export.verification import rungs
+from llava_edge.export.verification.rungs import check_rungs
+from llava_edge.runtime.bundle import disk_space, work_folder
+from llava_edge.runtime.bundle.bundle import Bundle
+from llava_edge.runtime.bundle.disk_space import DiskNeed
 from llava_edge.runtime.errors import CheckpointError, OptionError, StorageError
 from safetensors.torch import load_file, save_file
+from support.checkpoints import FAMILIES, LAYOUTS, make_checkpoint
 
 QUICK = [("llama3", "transformers"), ("vicuna", "original")]
 REST = [(family, layout) for family in FAMILIES for layout in LAYOUTS if (family, layout) not in QUICK]

@@ -8,7 +8,7 @@ import gguf
 import numpy as np
 import pytest
 from llava_edge.quantize import pipeline
-from llava_edge.quantize.llm import TYPES
+from llava_edge.quantize.language.quantizer import TYPES
 from llava_edge.quantize.pipeline import quantize_bundle
 from llava_edge.runtime import Bundle, load
 from llava_edge.runtime.errors import BundleError, NativeError, OptionError, StorageError
@@ -99,7 +99,7 @@ def test_failures_leave_nothing(tiny_bundle: Path, tmp_path: Path, monkeypatch: 
 
 
 def test_llama_cpps_refusal_is_one_line(tmp_path: Path) -> None:
-    from llava_edge.quantize.llm import quantize_llm
+    from llava_edge.quantize.language.quantizer import quantize_llm
 
     (tmp_path / "broken.gguf").write_bytes(b"GGUF" + bytes(64))
     with pytest.raises(NativeError) as caught:

@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-from llava_edge.quantize.llm import TYPES
+from llava_edge.quantize.language.quantizer import TYPES
 from llava_edge.quantize.preset_costs import COSTS
 from llava_edge.quantize.presets import DEFAULT, PRESETS, describe, preset
-from llava_edge.quantize.vision_choice import VISION_RECIPES
+from llava_edge.quantize.vision.choice import VISION_RECIPES
 from llava_edge.runtime.errors import OptionError
 
 PAGE = Path(__file__).parents[2] / "docs" / "quantization.md"

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checkpoints import make_checkpoint
 from llava_edge.runtime import load
-from llava_edge.runtime.segments import ImageSegment, Segment, TextSegment
-from llava_edge.runtime.template import TemplateMessage
+from llava_edge.runtime.prompts.segments import ImageSegment, Segment, TextSegment
+from llava_edge.runtime.prompts.template import TemplateMessage
 from PIL import Image
+from support.checkpoints import make_checkpoint
 from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
 FAMILIES = ("llama3", "vicuna", "mistral", "qwen", "yi")

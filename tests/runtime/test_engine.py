@@ -20,10 +20,10 @@ from llava_edge.runtime.errors import (
     NativeError,
     OptionError,
 )
-from llava_edge.runtime.images import load_picture
-from llava_edge.runtime.llm import Llm
-from llava_edge.runtime.segments import ImageSegment, TextSegment
-from llava_edge.runtime.template import TemplateMessage
+from llava_edge.runtime.language.llm import Llm
+from llava_edge.runtime.pictures.picture import load_picture
+from llava_edge.runtime.prompts.segments import ImageSegment, TextSegment
+from llava_edge.runtime.prompts.template import TemplateMessage
 from PIL import Image
 
 
@@ -386,7 +386,7 @@ def test_bundle_whose_parts_do_not_fit_is_refused(exported: Any, tmp_path: Path)
     """A GGUF of another width than the vision part's, with hashes that are right."""
     import shutil
 
-    from llava_edge.runtime.bundle import Bundle, write_manifest
+    from llava_edge.runtime.bundle.bundle import Bundle, write_manifest
 
     _, wide = exported("llama3")
     _, narrow = exported("yi")

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from llava_edge.runtime import Bundle, load
-from llava_edge.runtime.compiled import this_machine
 from llava_edge.runtime.engine import Engine
-from llava_edge.runtime.llm import has_gpu
+from llava_edge.runtime.language.llm import has_gpu
+from llava_edge.runtime.onnx_runtime.compiled import this_machine
 from llava_edge.runtime.parity import relative_error
-from llava_edge.runtime.vision import VisionEncoder
+from llava_edge.runtime.pictures.tower import VisionEncoder
 from PIL import Image
 
 HALF_BOUND = 0.005
@@ -66,7 +66,7 @@ def test_cuda_has_the_cpus_features(tiny_bundle: Path, count: int) -> None:
 
 @pytest.mark.parametrize("target", ["cuda", "tensorrt"])
 def test_half_precision_stays_in_its_bound(tiny_bundle: Path, target: Any) -> None:
-    from llava_edge.export.gpu import compile_vision
+    from llava_edge.export.vision.gpu import compile_vision
     from llava_edge.runtime.errors import LlavaEdgeError
 
     bundle = Bundle.open(tiny_bundle)

@@ -1,0 +1,251 @@
+"""From answers to numbers, each with its interval: divergence and accuracy, whole, by type and by part."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...runtime.bundle.bundle import Bundle
+from ...runtime.errors import OptionError
+from ..data.questions import Question
+from .answer_store import CandidateAnswer
+from .attribution import Part
+from .bootstrap import LEVEL, RESAMPLES, SEED, Bootstrap, Estimate
+from .metrics import score
+
+Judge = Callable[[Question, str], float | None]
+"""Gives a free-form answer its share, from 0 to 1, or None where it gives no marks."""
+Scores = Sequence[float | None]
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Next-token distributions, teacher-forced on the reference's answers: KL in nats a token.
+
+    ``kl_error`` bounds what rounding on disk did to ``kl_mean``; ``top1`` is the share of tokens on
+    which the likeliest one is the reference's, ``same`` that of answers without any other, and
+    ``first_divergent`` the median number, from 1, of the first other token where there is one.
+    """
+
+    positions: int
+    kl_mean: Estimate
+    kl_median: Estimate
+    kl_p99: Estimate
+    kl_error: float
+    top1: Estimate
+    same: Estimate
+    first_divergent: float | None
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Shares from 0 to 1; ``difference`` is candidate less reference, paired by question."""
+
+    scored: int
+    reference: Estimate
+    candidate: Estimate
+    difference: Estimate
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One set of questions. Divergence is None where none fits the context, accuracy where none is scored."""
+
+    questions: int
+    divergence: Divergence | None
+    accuracy: Accuracy | None
+
+
+@dataclass(frozen=True)
+class Side:
+    """A bundle in the comparison: ``bytes`` of its folder, and its recipes."""
+
+    name: str
+    bytes: int
+    vision: str
+    llm: str
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """All that was measured of one candidate. ``parts`` has "vision" and "llm" alone where asked for."""
+
+    side: Side
+    overall: Measured
+    types: dict[str, Measured]
+    parts: dict[str, Measured]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The result. ``refused`` questions did not fit the context and count as wrong on both sides."""
+
+    reference: Side
+    accuracy: Estimate | None
+    candidates: tuple[Candidate, ...]
+    questions: int
+    pictures: int
+    scored: int
+    refused: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready values: what ``benchmark accuracy --json`` prints."""
+        return {
+            "reference": dataclasses.asdict(self.reference) | _flat("accuracy", "accuracy_interval", self.accuracy),
+            "candidates": [_candidate_dict(one) for one in self.candidates],
+            "questions": self.questions,
+            "pictures": self.pictures,
+            "scored": self.scored,
+            "refused": self.refused,
+            "bootstrap": {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED, "drawn": "pictures"},
+        }
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Questions with the reference's scores, and which of them are looked at."""
+
+    questions: Sequence[Question]
+    pictures: Sequence[str]
+    reference: Scores
+
+
+def compare(
+    reference: Bundle,
+    texts: Sequence[str],
+    candidates: Sequence[tuple[dict[Part, list[CandidateAnswer]], Bundle]],
+    *,
+    questions: Sequence[Question],
+    pictures: Sequence[str],
+    judge: Judge | None = None,
+) -> Comparison:
+    """Compare answers given in the order of ``questions``; ``pictures`` names what each one is about.
+
+    Raises :class:`OptionError` where no question fits the context.
+    """
+    asked = _Asked(questions, pictures, _scores(questions, texts, judge))
+    names = _names([reference, *(bundle for _, bundle in candidates)])
+    refused = sum(bool(one.refused) for one in candidates[0][0]["both"])
+    if refused == len(questions):
+        said = candidates[0][0]["both"][0].refused
+        raise OptionError(expected="a question that fits the context", got=said, fix="choose a larger context")
+    own = [(one, picture) for one, picture in zip(asked.reference, pictures, strict=True) if one is not None]
+    return Comparison(
+        reference=_side(reference, names[0]),
+        accuracy=Bootstrap([at for _, at in own]).share([one for one, _ in own]) if own else None,
+        candidates=tuple(
+            _candidate(asked, answers, _side(bundle, name), judge)
+            for (answers, bundle), name in zip(candidates, names[1:], strict=True)
+        ),
+        questions=len(questions),
+        pictures=len(set(pictures)),
+        scored=len(own),
+        refused=refused,
+    )
+
+
+def _scores(questions: Sequence[Question], texts: Sequence[str], judge: Judge | None) -> Scores:
+    def one(question: Question, text: str) -> float | None:
+        return judge(question, text) if question.metric == "judged" and judge is not None else score(question, text)
+
+    return [one(question, text) for question, text in zip(questions, texts, strict=True)]
+
+
+def _candidate(asked: _Asked, answers: dict[Part, list[CandidateAnswer]], side: Side, judge: Judge | None) -> Candidate:
+    scores = {
+        part: _scores(asked.questions, [one.text for one in each], judge if part == "both" else None)
+        for part, each in answers.items()
+    }
+    everything = range(len(asked.questions))
+    types: dict[str, list[int]] = {}
+    for index, question in enumerate(asked.questions):
+        types.setdefault(question.type, []).append(index)
+    both = answers["both"], scores["both"]
+    return Candidate(
+        side,
+        overall=_measured(asked, *both, everything),
+        types={name: _measured(asked, *both, chosen) for name, chosen in sorted(types.items())},
+        parts={part: _measured(asked, answers[part], scores[part], everything) for part in answers if part != "both"},
+    )
+
+
+def _measured(asked: _Asked, answers: Sequence[CandidateAnswer], scores: Scores, chosen: Sequence[int]) -> Measured:
+    answered = [index for index in chosen if answers[index].kl]
+    scored = [index for index in chosen if scores[index] is not None and asked.reference[index] is not None]
+    return Measured(
+        len(chosen),
+        _divergence(asked, [answers[index] for index in answered], answered) if answered else None,
+        _accuracy(asked, scores, scored) if scored else None,
+    )
+
+
+def _divergence(asked: _Asked, answers: Sequence[CandidateAnswer], chosen: Sequence[int]) -> Divergence:
+    bootstrap = Bootstrap([asked.pictures[index] for index in chosen])
+    sizes = [float(len(one.kl)) for one in answers]
+    values = [one.kl for one in answers]
+    partings = [one.first_divergent + 1 for one in answers if one.first_divergent is not None]
+    return Divergence(
+        positions=int(sum(sizes)),
+        kl_mean=bootstrap.ratio([math.fsum(one.kl) for one in answers], sizes),
+        kl_median=bootstrap.quantile(values, 0.5),
+        kl_p99=bootstrap.quantile(values, 0.99),
+        kl_error=math.fsum(math.fsum(one.kl_error) for one in answers) / sum(sizes),
+        top1=bootstrap.share([float(sum(one.top1)) for one in answers], sizes),
+        same=bootstrap.share([float(one.first_divergent is None) for one in answers]),
+        first_divergent=statistics.median(partings) if partings else None,
+    )
+
+
+def _accuracy(asked: _Asked, scores: Scores, chosen: Sequence[int]) -> Accuracy:
+    bootstrap = Bootstrap([asked.pictures[index] for index in chosen])
+    ours = [float(scores[index] or 0.0) for index in chosen]
+    theirs = [float(asked.reference[index] or 0.0) for index in chosen]
+    return Accuracy(len(chosen), bootstrap.share(theirs), bootstrap.share(ours), bootstrap.difference(ours, theirs))
+
+
+def _names(bundles: Sequence[Bundle]) -> list[str]:
+    """Folder names, or whole paths where two are equal."""
+    short = [Path(one.path).resolve().name for one in bundles]
+    return [str(one.path) if short.count(name) > 1 else name for one, name in zip(bundles, short, strict=True)]
+
+
+def _side(bundle: Bundle, name: str) -> Side:
+    manifest = bundle.manifest
+    return Side(name, sum(entry.size for entry in manifest.files), manifest.vision.recipe, manifest.llm.recipe)
+
+
+def _candidate_dict(candidate: Candidate) -> dict[str, Any]:
+    return (
+        dataclasses.asdict(candidate.side)
+        | _measured_dict(candidate.overall)
+        | {
+            "types": [{"type": name} | _measured_dict(one) for name, one in candidate.types.items()],
+            "attribution": [{"part": name} | _measured_dict(one) for name, one in candidate.parts.items()],
+        }
+    )
+
+
+def _measured_dict(measured: Measured) -> dict[str, Any]:
+    """Flat keys: an estimate is its value and, beside it, its interval [low, high]."""
+    flat: dict[str, Any] = {"questions": measured.questions, "positions": 0}
+    divergence, accuracy = measured.divergence, measured.accuracy
+    for name in ("kl_mean", "kl_median", "kl_p99", "top1", "same"):
+        flat |= _flat(name, f"{name}_interval", getattr(divergence, name, None))
+    flat["kl_error"] = divergence.kl_error if divergence else None
+    flat["first_divergent"] = divergence.first_divergent if divergence else None
+    flat["positions"] = divergence.positions if divergence else 0
+    flat["scored"] = accuracy.scored if accuracy else 0
+    flat |= _flat("accuracy", "accuracy_interval", accuracy.candidate if accuracy else None)
+    flat |= _flat("reference_accuracy", "reference_accuracy_interval", accuracy.reference if accuracy else None)
+    return flat | _flat("difference", "interval", accuracy.difference if accuracy else None)
+
+
+def _flat(name: str, interval: str, estimate: Estimate | None) -> dict[str, Any]:
+    if estimate is None:
+        return {name: None, interval: None}
+    return {name: estimate.value, interval: [estimate.low, estimate.high] if estimate.known else None}

@@ -1,0 +1,150 @@
+"""Quantized bundles against their reference on questions about pictures: asked, kept, compared.
+
+One model is in memory at a time: first the reference answers, then every candidate is held against
+what is kept of it, whole and, for the attribution, each of its parts alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...runtime.bundle.bundle import Bundle
+from ...runtime.errors import ImageError, OptionError
+from ...runtime.model import Model
+from ...runtime.options import LoadOptions
+from ..data.questions import Question
+from .answer_store import CandidateAnswer, CandidateStore, ReferenceStore, picture_digests, question_key
+from .attribution import Part, Subject, parts
+from .comparison import Comparison, Judge, compare
+from .divergence import answer_as_candidate, answer_as_reference
+
+Progress = Callable[[int, int], None]
+"""Called with (answers given, answers that were missing when the run began)."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is compared on what: bundles opened, parts worked out, questions hashed."""
+
+    reference: Subject
+    candidates: tuple[dict[Part, Subject], ...]
+    questions: tuple[Question, ...]
+    keys: tuple[str, ...]
+    folder: Path
+
+    def subjects(self) -> list[Subject]:
+        """Every distinct thing to hold against the reference, in the order to ask them."""
+        distinct = {subject.key: subject for one in self.candidates for subject in one.values()}
+        return list(distinct.values())
+
+    def references(self) -> ReferenceStore:
+        """Where the reference's answers are kept."""
+        return ReferenceStore(self.folder, self.reference.key)
+
+    def answers_of(self, subject: Subject) -> CandidateStore:
+        """Where the answers of ``subject``, held against the reference, are kept."""
+        return CandidateStore(self.folder, self.reference.key, subject.key)
+
+
+def measure(
+    reference: Path,
+    candidates: Sequence[Path],
+    questions: Sequence[Question],
+    *,
+    folder: Path,
+    attribution: bool = True,
+    options: LoadOptions | None = None,
+    judge: Judge | None = None,
+    on_progress: Progress = lambda done, total: None,
+) -> Comparison:
+    """Ask what ``folder`` does not hold yet, and compare.
+
+    Interrupt it as you like: every answer is kept when it is there, and the next run asks for the
+    others only. Raises BundleError, OptionError, ImageError, NativeError, StorageError.
+    """
+    options = options or LoadOptions()
+    setting = prepare(reference, candidates, questions, folder=folder, attribution=attribution, context=options.context)
+    ask(setting, options, on_progress)
+    return conclude(setting, judge)
+
+
+def prepare(
+    reference: Path,
+    candidates: Sequence[Path],
+    questions: Sequence[Question],
+    *,
+    folder: Path,
+    attribution: bool = True,
+    context: int = 0,
+) -> Setting:
+    """Open the bundles, without loading any model, and hash the questions."""
+    if not questions or not candidates:
+        missing = "question" if candidates else "candidate"
+        raise OptionError(expected=f"at least one {missing}", got="none", fix=f"give a {missing}")
+    opened = Bundle.open(reference)
+    split = [parts(opened, Bundle.open(one)) for one in candidates]
+    if not attribution:
+        split = [{"both": one["both"]} for one in split]
+    keys = tuple(_key(one, context) for one in questions)
+    return Setting(Subject(opened, opened), tuple(split), tuple(questions), keys, folder)
+
+
+def _key(question: Question, context: int) -> str:
+    try:
+        return question_key(question, context=context)
+    except OSError as error:
+        raise ImageError(
+            expected=f"the pictures of question {question.id}", got=str(error), fix="check the data set"
+        ) from error
+
+
+def ask(setting: Setting, options: LoadOptions, on_progress: Progress) -> None:
+    """Get every answer that is not kept yet, one model after another."""
+    asked = dict(zip(setting.keys, setting.questions, strict=True))
+    references = setting.references()
+    missing = [key for key in asked if references.read(key) is None]
+    work = [(one, [key for key in asked if setting.answers_of(one).read(key) is None]) for one in setting.subjects()]
+    total = len(missing) + sum(len(keys) for _, keys in work)
+    count = itertools.count(1)
+    if missing:
+        with setting.reference.load(options) as model:
+            for key in missing:
+                references.write(key, answer_as_reference(model, asked[key]))
+                on_progress(next(count), total)
+    for subject, keys in work:
+        if keys:
+            with subject.load(options) as model:
+                for key in keys:
+                    _answer(setting, subject, model, key, asked[key])
+                    on_progress(next(count), total)
+
+
+def _answer(setting: Setting, subject: Subject, model: Model, key: str, question: Question) -> None:
+    known = setting.references().read(key)
+    assert known is not None
+    setting.answers_of(subject).write(key, answer_as_candidate(model, question, known))
+
+
+def conclude(setting: Setting, judge: Judge | None = None) -> Comparison:
+    """Score and compare the answers that are kept."""
+    references = setting.references()
+    texts = [answer.text for key in setting.keys if (answer := references.read(key)) is not None]
+    answers = {one.key: _kept(setting, one) for one in setting.subjects()}
+    return compare(
+        setting.reference.llm,
+        texts,
+        [({part: answers[one.key] for part, one in each.items()}, each["both"].llm) for each in setting.candidates],
+        questions=setting.questions,
+        pictures=[
+            "".join(picture_digests(one)) or key for one, key in zip(setting.questions, setting.keys, strict=True)
+        ],
+        judge=judge,
+    )
+
+
+def _kept(setting: Setting, subject: Subject) -> list[CandidateAnswer]:
+    store = setting.answers_of(subject)
+    return [answer for key in setting.keys if (answer := store.read(key)) is not None]

@@ -1,0 +1,4 @@
+"""Answers in free form, marked by a model behind an endpoint.
+
+May import: runtime/pictures, benchmark/data.
+"""

@@ -1,0 +1,81 @@
+"""What a measurement ran on, and whether it had the machine to itself."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ...runtime.options import physical_cores
+
+FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16")
+"""Processor features that matrix products depend on."""
+PACKAGES = ("llava-edge", "numpy", "onnxruntime", "llama-cpp-python")
+
+
+def describe_machine() -> dict[str, Any]:
+    """Processor, cores, features, memory in bytes, system, Python and our packages' versions."""
+    processor = _cpuinfo()
+    return {
+        "processor": processor.get("model name", platform.processor() or "unknown"),
+        "cores": physical_cores(),
+        "features": [flag for flag in FLAGS if flag in processor.get("flags", "").split()],
+        "memory": _memory(),
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+    }
+
+
+def _cpuinfo() -> dict[str, str]:
+    """The first processor's entry of /proc/cpuinfo; empty where there is none."""
+    try:
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _memory() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # pragma: no cover - not on Linux or macOS
+        return 0
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+@dataclass(frozen=True)
+class CpuClock:
+    """Seconds of all cores together since boot, as Linux counts them: at work, and at work or idle."""
+
+    busy: float
+    total: float
+
+    @staticmethod
+    def now() -> CpuClock | None:
+        """The present state; None where the system does not tell."""
+        try:
+            fields = Path("/proc/stat").read_text(encoding="utf-8").split("\n", 1)[0].split()[1:9]
+        except OSError:
+            return None
+        user, nice, system, idle, waiting, irq, soft_irq, steal = (int(one) for one in fields)
+        ticks = os.sysconf("SC_CLK_TCK")
+        busy = user + nice + system + irq + soft_irq + steal
+        return CpuClock(busy / ticks, (busy + idle + waiting) / ticks)
+
+
+def share_of_others(before: CpuClock | None, after: CpuClock | None, own: float) -> float | None:
+    """The share of all cores' time that other processes used, ``own`` being our CPU seconds; 0 is a quiet machine."""
+    if before is None or after is None or after.total <= before.total:
+        return None
+    return max((after.busy - before.busy - own) / (after.total - before.total), 0.0)

@@ -1,0 +1,30 @@
+"""``llava-edge benchmark``: what a bundle gets right, and how fast it is."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ..terminal import options as arguments
+from . import benchmark_speed
+from .benchmark_accuracy import accuracy
+
+app = typer.Typer(help="Accuracy and speed.", no_args_is_help=True, rich_markup_mode=None)
+app.command("accuracy")(accuracy)
+app.command("speed")(benchmark_speed.speed)
+
+
+@app.command("demo")
+def demo(
+    model: arguments.ModelOption = None,
+    limit: Annotated[int, typer.Option("--limit", help="Questions a type; 0 takes all.")] = 0,
+    easy_vqa: Annotated[
+        bool, typer.Option("--easy-vqa", help="Ask the public easy-VQA test set instead of the demo's own questions.")
+    ] = False,
+) -> None:
+    """Ask the held-out demo questions, with tiles and with the overview alone, beside chance."""
+    from ...benchmark.demo import measure, table
+    from ..terminal.progress import Bar
+
+    print(table(measure(model, limit=limit, easy_vqa=easy_vqa, on_progress=Bar("asking"))))

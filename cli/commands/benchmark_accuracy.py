@@ -1,0 +1,149 @@
+"""``llava-edge benchmark accuracy``: how far smaller bundles are from their reference, with error bars."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ...runtime.errors import OptionError
+from ..terminal import options as arguments
+
+if TYPE_CHECKING:
+    from ...benchmark.accuracy.comparison import Comparison, Judge
+
+
+def accuracy(
+    reference: Annotated[Path, typer.Option("--reference", metavar="BUNDLE", help="The bundle to compare with.")],
+    candidate: Annotated[
+        list[Path], typer.Option("--candidate", metavar="BUNDLE", help="A bundle to measure; may repeat.")
+    ],
+    json_file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="With --json: write it there.", show_default=False)
+    ] = None,
+    data: Annotated[
+        str, typer.Option("--data", metavar="DATA", help="'demo', a folder in LLaVA's format, or NAME:PATH.")
+    ] = "demo",
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Questions a type; 0 takes all.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FOLDER", help="Write accuracy.json, accuracy.md and accuracy.png there."),
+    ] = None,
+    attribution: Annotated[
+        bool, typer.Option("--attribution/--no-attribution", help="Also measure vision and LLM alone.")
+    ] = True,
+    cache: Annotated[
+        Path | None,
+        typer.Option("--cache", metavar="FOLDER", help="Where answers are kept; ~/.cache/llava-edge without it."),
+    ] = None,
+    judge: Annotated[
+        str, typer.Option("--judge", metavar="URL", help="OpenAI-compatible endpoint that marks free-form answers.")
+    ] = "",
+    judge_model: Annotated[str, typer.Option("--judge-model", metavar="NAME", help="The model to ask there.")] = "",
+    judge_per_minute: Annotated[
+        float, typer.Option("--judge-per-minute", min=0, help="Requests a minute at most; 0 is no limit.")
+    ] = 0,
+    judge_prices: Annotated[
+        tuple[float, float],
+        typer.Option("--judge-prices", metavar="IN OUT", help="Money a million prompt and completion tokens cost."),
+    ] = (0, 0),
+    threads: arguments.ThreadsOption = 0,
+    context: arguments.ContextOption = 0,
+) -> None:
+    """Compare quantized bundles with their reference: divergence and right answers, by part and type.
+
+    Interrupt it as you like: what was answered is kept, and the same command goes on from there.
+    """
+    from ...benchmark.accuracy.run import ask, conclude, prepare
+    from ...benchmark.data.datasets import load_questions
+    from ...runtime.onnx_runtime.compiled import cache_folder
+    from ...runtime.options import LoadOptions
+    from ..terminal.progress import Bar, note
+
+    _check(json_file, as_json, out, judge, judge_model)
+    folder = cache or cache_folder() / "accuracy"
+    questions = load_questions(data, limit=limit)
+    setting = prepare(reference, candidate, questions, folder=folder, attribution=attribution, context=context)
+    bar = Bar("asking")
+    try:
+        ask(setting, LoadOptions(threads=threads, context=context), bar)
+        judging = None
+        if judge:
+            total = sum(one.metric == "judged" for one in questions) * (1 + len(candidate))
+            judging = _judge(judge, judge_model, judge_per_minute, judge_prices, folder / "verdicts.jsonl", total)
+        comparison = conclude(setting, judging)
+    except KeyboardInterrupt:
+        bar.close()
+        note(f"interrupted; the answers so far are kept in {folder}, and the same command goes on from there")
+        raise
+    _show(comparison, as_json, json_file)
+    if out is not None:
+        _write(comparison, out)
+
+
+def _check(json_file: Path | None, as_json: bool, out: Path | None, judge: str, judge_model: str) -> None:
+    """Say what is wrong with the command line before hours of work."""
+    if json_file is not None and not as_json:
+        raise OptionError(expected="--json before a file to write", got=str(json_file), fix="add --json")
+    if bool(judge) != bool(judge_model):
+        given = "--judge" if judge else "--judge-model"
+        raise OptionError(expected="--judge and --judge-model together", got=f"only {given}", fix="give both")
+    if judge:
+        from ...benchmark.judging.endpoint import EndpointOptions
+
+        EndpointOptions(judge, judge_model)
+    if out is not None:
+        from ...benchmark.accuracy.plot import figure_class
+
+        figure_class()
+
+
+def _judge(url: str, model: str, per_minute: float, prices: tuple[float, float], verdicts: Path, total: int) -> Judge:
+    """A judge that shows its progress, and at the end says what it has cost."""
+    import itertools
+
+    from ...benchmark.data.questions import Question
+    from ...benchmark.judging.endpoint import Endpoint, EndpointOptions
+    from ...benchmark.judging.judge import Judge as Marker
+    from ...benchmark.judging.judge import Prices
+    from ..terminal.progress import Bar, note
+
+    marker = Marker(Endpoint(EndpointOptions(url, model, per_minute=per_minute)), verdicts, prices=Prices(*prices))
+    bar, count = Bar("judging"), itertools.count(1)
+
+    def mark(question: Question, answer: str) -> float | None:
+        score = marker.mark(question, answer).score
+        done = next(count)
+        bar(done, total)
+        if done == total:
+            spent = marker.spent
+            note(
+                f"judge: {spent.requests} requests, {spent.prompt_tokens} + {spent.completion_tokens} tokens, "
+                f"cost {spent.cost:.4g}, earlier runs included"
+            )
+        return score
+
+    return mark
+
+
+def _show(comparison: Comparison, as_json: bool, json_file: Path | None) -> None:
+    from ...benchmark.accuracy.report import as_json as object_of
+    from ...benchmark.accuracy.report import terminal, write_text
+
+    if json_file is not None:
+        write_text(json_file, object_of(comparison) + "\n")
+    print(object_of(comparison) if as_json and json_file is None else terminal(comparison), flush=True)
+
+
+def _write(comparison: Comparison, out: Path) -> None:
+    from ...benchmark.accuracy.plot import write_plot
+    from ...benchmark.accuracy.report import as_json, markdown, write_text
+
+    write_text(out / "accuracy.json", as_json(comparison) + "\n")
+    write_plot(out / "accuracy.png", comparison)
+    command = shlex.join(["llava-edge", *sys.argv[1:]])
+    write_text(out / "accuracy.md", markdown(comparison, command=command, plot="accuracy.png"))

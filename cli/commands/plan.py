@@ -1,0 +1,76 @@
+"""``llava-edge plan``: what fits where, before anything is downloaded or loaded."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from ..terminal import options as arguments
+
+GpuOption = Annotated[
+    list[str] | None,
+    typer.Option("--gpu", metavar="NAME=24G[@GB/s[,TFLOP/s]]", help="A GPU to plan for; those found here without it."),
+]
+WorkerOption = Annotated[
+    list[str] | None,
+    typer.Option("--worker", metavar="HOST:PORT=24G[@…]", help="A 'llava-edge worker' and its memory; may repeat."),
+]
+
+
+def plan(
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="MODEL", help="Bundle, checkpoint folder, hub id, or llama3-8b, llava-72b, llava-110b."),
+    ] = None,
+    gpu: GpuOption = None,
+    worker: WorkerOption = None,
+    host: Annotated[
+        str, typer.Option("--host", metavar="64G[@GB/s[,TFLOP/s]]", help="The host's memory; what is free without it.")
+    ] = "",
+    context: Annotated[
+        int, typer.Option("--ctx", "--context", help="Positions; 0 is pictures, a question and an answer.")
+    ] = 0,
+    images: Annotated[int, typer.Option("--images", help="Pictures in a conversation.")] = 1,
+    llm: Annotated[str, typer.Option("--llm", help="The LLM's type; the bundle's, else q4_k_m.")] = "",
+    vision: Annotated[str, typer.Option("--vision", help="The vision tower's: f32, f16, int8; else int8.")] = "",
+    kv_type: arguments.KvTypeOption = "",
+    gpu_layers: arguments.GpuLayersOption = -1,
+    split_mode: arguments.SplitModeOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show what fits on which device: weights, KV cache, buffers, vision, and what is left over."""
+    from ...runtime.planning.devices import detect_devices
+    from ...runtime.planning.planner import Request, make_plan
+    from ...runtime.planning.suggestions import suggestions
+    from ..terminal.plan_sources import parse_device, shape_of
+    from ..terminal.plan_table import plan_dictionary, plan_table
+
+    shape = shape_of(model)
+    found = detect_devices() if not (gpu and host) else []
+    devices = [parse_device(one, "gpu") for one in gpu] if gpu else found[:-1]
+    devices += [parse_device(one, "rpc") for one in worker or ()]
+    devices.append(parse_device(f"host={host}", "cpu") if host else found[-1])
+    request = Request(
+        recipe=llm,
+        vision_recipe=vision,
+        context=_at_least("ctx", context, 0),
+        images=_at_least("images", images, 0),
+        gpu_layers=_at_least("gpu-layers", gpu_layers, -1),
+        split_mode=split_mode,  # type: ignore[arg-type]  # the request refuses other words
+        kv_type_k=kv_type,
+        kv_type_v=kv_type,
+    )
+    made = make_plan(shape, devices, request)
+    nearest = suggestions(made, devices, request)
+    result: Any = plan_dictionary(made, nearest)
+    print(json.dumps(result, ensure_ascii=False) if as_json else plan_table(made, nearest))
+
+
+def _at_least(name: str, value: int, low: int) -> int:
+    from ...runtime.errors import OptionError
+
+    if not low <= value < 2**24:
+        raise OptionError(expected=f"{name} from {low}", got=str(value), fix=f"choose another {name}")
+    return value

@@ -1,0 +1,76 @@
+"""``llava-edge quantize``: a bundle becomes a smaller bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ...quantize.presets import PRESETS, describe, preset
+from ..terminal.options import ResumeOption, SplitSizeOption, parse_size
+from ..terminal.progress import note
+
+
+def quantize(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder to start from.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="BUNDLE", help="Folder to write; must not exist.")],
+    preset_name: Annotated[
+        str | None,
+        typer.Option(
+            "--preset",
+            metavar="|".join(PRESETS),
+            help=f"Both recipes by one name, measured on the demo model. {describe()}. Other options overrule it.",
+        ),
+    ] = None,
+    llm: Annotated[
+        str | None, typer.Option("--llm", help="f16 bf16 q8_0 q6_k q5_k_m q4_k_m iq4_xs q4_0, or keep. [q4_k_m]")
+    ] = None,
+    vision: Annotated[
+        str | None, typer.Option("--vision", help="f16 int8 w8 w4, keep, or auto: what suits this machine. [int8]")
+    ] = None,
+    imatrix: Annotated[
+        str | None,
+        typer.Option(
+            "--imatrix",
+            metavar="SOURCE",
+            help="Importance matrix: calibrate:DATA (conversations with pictures in LLaVA's JSON format, or "
+            "'demo'), calibrate-text:DATA (or a text file), an imatrix GGUF, or none. [none]",
+        ),
+    ] = None,
+    imatrix_prompts: Annotated[
+        int, typer.Option("--imatrix-prompts", min=0, help="Conversations to calibrate on; 0 takes all.")
+    ] = 64,
+    save_imatrix: Annotated[
+        Path | None, typer.Option("--save-imatrix", metavar="FILE", help="Keep the matrix in llama.cpp's format.")
+    ] = None,
+    split_size: SplitSizeOption = "48G",
+    resume: ResumeOption = True,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what was written, and the disk it needed, as JSON.")
+    ] = False,
+) -> None:
+    """Make a smaller bundle: LLM by llama.cpp's quantizer, vision tower by onnxruntime's."""
+    from ...quantize.pipeline import quantize_bundle
+    from ..terminal.progress import Bar
+    from ..terminal.written import Written
+
+    chosen = preset(preset_name)
+    written = Written(output)
+    with written.interrupting():
+        manifest = quantize_bundle(
+            bundle,
+            output,
+            llm=llm or chosen.llm,
+            vision=vision or chosen.vision,
+            imatrix=imatrix or (chosen.imatrix if llm != "keep" else "none"),
+            imatrix_prompts=imatrix_prompts,
+            save_imatrix=save_imatrix,
+            split_size=parse_size(split_size),
+            resume=resume,
+            on_step=note,
+            on_need=written.needs,
+            progress=Bar("language model"),
+        )
+    error = f"vision feature error {manifest.vision.feature_error:.2%}"
+    written.tell(manifest, error, as_json=as_json)

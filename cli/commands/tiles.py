@@ -1,0 +1,57 @@
+"""``llava-edge tiles``: what the model will see of a picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ...runtime.pictures.tiles import Layout
+from ..terminal import options as arguments
+
+
+def tiles(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="A picture file.")],
+    model: arguments.ModelOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    save: Annotated[
+        Path | None, typer.Option("--save", metavar="PNG", help="Draw tiles, overview and cut padding.")
+    ] = None,
+) -> None:
+    """Show a picture's tile grid, padding and position count, without loading the model."""
+    from ...runtime.bundle.bundle import Bundle, demo_bundle
+    from ...runtime.pictures.picture import load_picture
+    from ...runtime.pictures.tiles import lay_out
+
+    geometry = Bundle.open(model or demo_bundle()).manifest.geometry
+    picture = load_picture(image)
+    layout = lay_out(picture.size, geometry)
+    if save is not None:
+        from ...runtime.pictures.overlay import save_overlay
+
+        save_overlay(save, picture.image, layout, geometry)
+    print(json.dumps(as_dict(layout)) if as_json else _describe(layout, geometry.image_size))
+
+
+def as_dict(layout: Layout) -> dict[str, object]:
+    """The object of ``tiles --json``."""
+    return {
+        "size": list(layout.size),
+        "grid": list(layout.grid),
+        "resized": list(layout.resized),
+        "unpadded": list(layout.unpadded),
+        "image_tokens": layout.image_tokens,
+    }
+
+
+def _describe(layout: Layout, side: int) -> str:
+    rows, columns = layout.grid
+    return (
+        f"picture    {layout.size[0]} x {layout.size[1]} px\n"
+        f"tiles      {rows} rows x {columns} columns of {side} px, and the overview\n"
+        f"resized    {layout.resized[0]} x {layout.resized[1]} px inside the grid\n"
+        f"features   {layout.unpadded[0]} rows x {layout.unpadded[1]} columns after the padding is cut\n"
+        f"positions  {layout.image_tokens}"
+    )

@@ -1,0 +1,83 @@
+"""``llava-edge train``: the reference recipe, or the toy demo's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ...runtime.errors import MissingExtraError, OptionError
+
+
+def train(
+    config: Annotated[
+        Path, typer.Option("--config", metavar="FILE", help="A recipe, such as train/recipes/llama3-8b.toml.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="CHECKPOINT", help="Folder for the checkpoint.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan: parameters, memory, hours.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as one JSON object.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    world_size: Annotated[
+        int | None, typer.Option("--world-size", metavar="N", help="Plan for N devices instead of the recipe's.")
+    ] = None,
+    sharding: Annotated[
+        str | None, typer.Option("--sharding", help="Plan with none, zero2, zero3 or fsdp2 instead of the recipe's.")
+    ] = None,
+) -> None:
+    """Train a model from a recipe; the result is a checkpoint that 'export' takes.
+
+    On several devices start it with 'accelerate launch', see docs/training.md.
+    """
+    try:
+        _train(config, output, dry_run or as_json, as_json, resume, world_size, sharding)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            expected=f"the package {error.name}",
+            got="no such package",
+            fix="install the extra: pip install 'llava-edge[train]'",
+        ) from error
+
+
+def _train(
+    config: Path,
+    output: Path | None,
+    dry_run: bool,
+    as_json: bool,
+    resume: bool,
+    world_size: int | None,
+    sharding: str | None,
+) -> None:
+    from ...train.recipe import is_reference_recipe
+
+    reference = is_reference_recipe(config)
+    if dry_run:
+        if not reference:
+            raise OptionError(expected="a recipe with [[stages]] to plan", got=str(config), fix="train it instead")
+        _print_plan(config, as_json, world_size, sharding)
+    elif output is None:
+        raise OptionError(expected="--output, a folder for the checkpoint", got="none", fix="give one, or --dry-run")
+    elif reference:
+        from ...train.run import run
+
+        run(config, output, resume=resume)
+    else:
+        from ...train.demo.run import run as run_demo
+
+        run_demo(config, output)  # finds its interrupted stages by itself
+
+
+def _print_plan(config: Path, as_json: bool, world_size: int | None, sharding: str | None) -> None:
+    from ...train.plan.plan import make_plan
+    from ...train.plan.table import plan_dictionary, plan_table
+    from ...train.recipe import load_reference_recipe, sharding_named
+
+    if world_size is not None and world_size < 1:
+        raise OptionError(expected="--world-size of 1 or more", got=str(world_size), fix="give a number of devices")
+    plan = make_plan(
+        load_reference_recipe(config), world_size=world_size, sharding=sharding_named(sharding) if sharding else None
+    )
+    print(json.dumps(plan_dictionary(plan)) if as_json else plan_table(plan))

@@ -1,0 +1,50 @@
+"""``llava-edge verify``: hashes and parity measured again on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ...runtime.errors import BundleError
+
+SLACK = 2.0
+"""An error may be this many times the recorded one: other machines add up in another order."""
+FLOOR = 1e-5
+EQUALS = ("tiles", "prompt_ids", "argmax")
+"""Measures that are 1 where equal; every other one is an error, except the greedy counts."""
+
+
+def verify(
+    bundle: Annotated[Path | None, typer.Argument(metavar="BUNDLE", help="Bundle folder; the demo without it.")] = None,
+) -> None:
+    """Check every file's hash and measure the parity record again."""
+    from ...runtime.bundle.bundle import Bundle, demo_bundle
+    from ...runtime.parity import measure
+
+    opened = Bundle.open(bundle or demo_bundle(), hash_all=True)
+    print(f"{len(opened.manifest.files)} files have the sizes and hashes of the manifest")
+    recorded = opened.manifest.parity.measured
+    measured = measure(opened.path)
+    print(f"{'':<18}{'recorded':>12}{'here':>12}")
+    for name in sorted(measured):
+        print(f"{name:<18}{recorded.get(name, float('nan')):>12.3g}{measured[name]:>12.3g}")
+    if worse := [name for name in sorted(recorded) if not holds(name, recorded, measured)]:
+        raise BundleError(
+            expected=f"the recorded parity of {opened.path}",
+            got="worse " + ", ".join(f"{one} {measured.get(one, float('nan')):.3g}" for one in worse),
+            fix="check the versions of onnxruntime and llama-cpp-python, or export the bundle again",
+        )
+    print("parity holds")
+
+
+def holds(name: str, recorded: dict[str, float], measured: dict[str, float]) -> bool:
+    """Whether a measure is as good here as it was where the bundle was made."""
+    if name not in measured:
+        return False
+    if name in EQUALS or name == "greedy":
+        return measured[name] >= min(recorded[name], measured.get("greedy_expected", recorded[name]))
+    if name == "greedy_expected":
+        return True
+    return measured[name] <= max(FLOOR, SLACK * recorded[name])

@@ -1,0 +1,4 @@
+"""A trained checkpoint as it lies on disk: its layout, its config, its weights under one table of names.
+
+May import: runtime/pictures, store.
+"""

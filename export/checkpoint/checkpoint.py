@@ -1,0 +1,200 @@
+"""A trained checkpoint opened: its layout, one config for both layouts, its tensors by one name.
+
+Whatever the layout, the config is read into transformers' ``LlavaNextConfig``, so that defaults and
+old spellings (``rope_theta``, ``rope_scaling``) mean here what they mean to the reference.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import torch
+
+from ...runtime.errors import CheckpointError
+from ...store.hub import locate
+from .names import CANONICAL, Needs, match_names
+from .original import TEXT_TYPES, read_tower_config, transformers_settings
+from .weights import Weights, open_weights, read_json
+
+TRANSFORMERS_ARCHITECTURE = "LlavaNextForConditionalGeneration"
+CheckpointLayout = Literal["transformers", "original"]
+_TEXT_MODELS = ("llama", "mistral", "qwen2")
+
+
+class Tensors:
+    """The tensors a conversion reads, by canonical name, wherever they lie."""
+
+    def __init__(self, places: dict[str, tuple[Weights, str]]) -> None:
+        self._places = places
+
+    def names(self, *prefixes: str) -> list[str]:
+        """Canonical names that begin with one of ``prefixes``, sorted."""
+        return sorted(name for name in self._places if name.startswith(prefixes))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor, without reading it."""
+        weights, on_disk = self._places[name]
+        return weights.shape(on_disk)
+
+    def read(self, name: str, rows: tuple[int, int] | None = None) -> torch.Tensor:
+        """Read one tensor, or its ``rows`` (first, past the last), in the dtype on disk. Refuses NaN and infinity."""
+        weights, on_disk = self._places[name]
+        return weights.read(on_disk, rows)
+
+    def files(self) -> list[Path]:
+        """The files that the tensors lie in, sorted."""
+        return sorted({weights.entries[on_disk].path for weights, on_disk in self._places.values()})
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An opened checkpoint. ``config`` is transformers' ``LlavaNextConfig``; ``raw`` its config.json."""
+
+    name: str
+    folder: Path
+    layout: CheckpointLayout
+    architecture: str
+    raw: dict[str, Any]
+    config: Any
+    tensors: Tensors
+    fingerprint: str
+    tower_folder: Path | None = None
+
+    @property
+    def tied(self) -> bool:
+        """Whether the output head is the embedding matrix."""
+        return not self.tensors.names(CANONICAL["head"])
+
+
+def open_checkpoint(source: str, *, allow_pickle: bool = False) -> Checkpoint:
+    """Open the checkpoint at ``source``, a folder or a hub id, and account for every tensor in it.
+
+    Only headers are read. Raises :class:`CheckpointError` for what can't be exported.
+    """
+    folder = locate(source, allow_pickle=allow_pickle)
+    if not (folder / "config.json").is_file():
+        _refuse(f"config.json in {folder}", "none", "give the folder of a trained checkpoint")
+    raw = read_json(folder / "config.json")
+    architecture = _architecture(raw, folder)
+    layout: CheckpointLayout = "transformers" if architecture == TRANSFORMERS_ARCHITECTURE else "original"
+    weights = open_weights(folder, allow_pickle=allow_pickle)
+    tower = _separate_tower(raw, weights, folder, layout, allow_pickle)
+    config = _read_config(raw, layout, weights, tower)
+    _check_supported(config)
+    places = _places(config, layout, weights, tower, folder)
+    name = Path(source).resolve().name if Path(source).is_dir() else source.rsplit("/", 1)[-1]
+    fingerprint = _fingerprint(raw, weights, tower)
+    tower_folder = tower[0] if tower else None
+    tensors = Tensors(places)
+    return Checkpoint(name, folder, layout, architecture, raw, config, tensors, fingerprint, tower_folder)
+
+
+def vision_layers_needed(config: Any) -> int:
+    """Layers of the vision tower that the selected features come from (23 of 24 for layer -2)."""
+    layer = int(config.vision_feature_layer)
+    return layer if layer >= 0 else int(config.vision_config.num_hidden_layers) + 1 + layer
+
+
+def _architecture(raw: dict[str, Any], folder: Path) -> str:
+    names = raw.get("architectures") or ["none"]
+    known = (TRANSFORMERS_ARCHITECTURE, *TEXT_TYPES)
+    if len(names) != 1 or names[0] not in known:
+        got = f"{', '.join(map(str, names))} in {folder / 'config.json'}"
+        _refuse(f"one of the architectures {', '.join(known)}", got, "export a LLaVA-NeXT checkpoint")
+    return str(names[0])
+
+
+def _separate_tower(
+    raw: dict[str, Any], weights: Weights, folder: Path, layout: CheckpointLayout, allow_pickle: bool
+) -> tuple[Path, Weights] | None:
+    """The tower's own checkpoint, where an original-layout one only names it."""
+    if layout != "original" or any(name.startswith("model.vision_tower.") for name in weights.entries):
+        return None
+    named = raw.get("mm_vision_tower")
+    if not isinstance(named, str) or not named:
+        _refuse("mm_vision_tower in config.json, as the weights hold no tower", f"{named!r}", "name the tower")
+    tower = locate(named, allow_pickle=allow_pickle, beside=folder)
+    return tower, open_weights(tower, allow_pickle=allow_pickle)
+
+
+def _read_config(
+    raw: dict[str, Any], layout: CheckpointLayout, weights: Weights, tower: tuple[Path, Weights] | None
+) -> Any:
+    from transformers import LlavaNextConfig
+
+    settings = raw
+    if layout == "original":
+        settings = transformers_settings(raw, read_tower_config(weights, tower))
+    try:
+        return LlavaNextConfig.from_dict(json.loads(json.dumps(settings)))
+    except Exception as error:  # transformers' strict dataclasses raise their own kinds
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        return _refuse("a config.json that transformers reads", first, "check config.json", error)
+
+
+def _check_supported(config: Any) -> None:
+    """Refuse what the exported graph and the runtime would get wrong."""
+    text, vision = config.text_config, config.vision_config
+    checks: tuple[tuple[str, Any, bool], ...] = (
+        ("a llama, mistral or qwen2 language model", text.model_type, text.model_type in _TEXT_MODELS),
+        ("silu in the language model", text.hidden_act, text.hidden_act == "silu"),
+        ("a CLIP vision tower", vision.model_type, vision.model_type == "clip_vision_model"),
+        ("one vision feature layer", config.vision_feature_layer, type(config.vision_feature_layer) is int),
+        (
+            "vision features selected with 'default' (class token dropped)",
+            config.vision_feature_select_strategy,
+            config.vision_feature_select_strategy == "default",
+        ),
+        (
+            "a two-layer GELU connector with biases (mlp2x_gelu)",
+            f"{config.projector_hidden_act}, bias {config.multimodal_projector_bias}",
+            config.projector_hidden_act == "gelu" and config.multimodal_projector_bias,
+        ),
+    )
+    for expected, got, fits in checks:
+        if not fits:
+            _refuse(expected, str(got), "this checkpoint can't be exported yet")
+    layers = vision_layers_needed(config)
+    if not 0 < layers <= vision.num_hidden_layers:
+        _refuse(f"a feature layer of {vision.num_hidden_layers}", str(layers), "check vision_feature_layer")
+
+
+def _places(
+    config: Any, layout: CheckpointLayout, weights: Weights, tower: tuple[Path, Weights] | None, folder: Path
+) -> dict[str, tuple[Weights, str]]:
+    names = list(weights.entries)
+    head = any(name.endswith("lm_head.weight") for name in names)
+    text = config.text_config
+    biased = bool(getattr(text, "attention_bias", False))
+    qwen = text.model_type == "qwen2"
+    needs = Needs(
+        layers=int(text.num_hidden_layers),
+        vision_layers=vision_layers_needed(config),
+        attention_bias=("q_proj", "k_proj", "v_proj", *(("o_proj",) if biased else ())) if qwen or biased else (),
+        mlp_bias=bool(getattr(text, "mlp_bias", False)),
+        tied=not head and bool(config.tie_word_embeddings or text.tie_word_embeddings),
+        tower=tower is None,
+    )
+    found = match_names(names, layout, needs, where=str(folder))
+    places = {canonical: (weights, name) for canonical, name in found.items()}
+    if tower is not None:
+        alone = Needs(layers=0, vision_layers=needs.vision_layers)
+        matched = match_names(tower[1].entries, "clip", alone, where=str(tower[0]))
+        places.update({canonical: (tower[1], name) for canonical, name in matched.items()})
+    return places
+
+
+def _fingerprint(raw: dict[str, Any], weights: Weights, tower: tuple[Path, Weights] | None) -> str:
+    digest = hashlib.sha256(json.dumps(raw, sort_keys=True).encode())
+    digest.update(weights.fingerprint.encode())
+    if tower is not None:
+        digest.update(tower[1].fingerprint.encode())
+    return digest.hexdigest()
+
+
+def _refuse(expected: str, got: str, fix: str, cause: BaseException | None = None) -> NoReturn:
+    raise CheckpointError(expected=expected, got=got, fix=fix) from cause

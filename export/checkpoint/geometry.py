@@ -1,0 +1,89 @@
+"""The bundle's geometry, from the checkpoint's processor files and config."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ...runtime.errors import CheckpointError
+from ...runtime.pictures.geometry import Geometry, Pinpoint
+from .checkpoint import Checkpoint
+from .weights import read_json
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+BICUBIC = 3
+
+
+def read_geometry(checkpoint: Checkpoint) -> Geometry:
+    """Describe how this checkpoint's pictures become tiles.
+
+    Raises :class:`CheckpointError` where the processor does something else than anyres with square
+    tiles, bicubic resizing, rescaling and normalising.
+    """
+    vision = checkpoint.config.vision_config
+    side, patch = int(vision.image_size), int(vision.patch_size)
+    settings = _processor_settings(checkpoint.tower_folder or checkpoint.folder)
+    _check_processor(settings, side)
+    pinpoints = checkpoint.config.image_grid_pinpoints
+    if checkpoint.layout == "transformers":
+        listed = settings.get("image_grid_pinpoints", pinpoints)
+        if sorted(map(list, listed)) != sorted(map(list, pinpoints)):
+            _refuse("the same image_grid_pinpoints in config.json and the image processor", "two lists")
+        pinpoints = listed
+    if side % patch:
+        _refuse("an image size that is a multiple of the patch size", f"{side} and {patch}")
+    return Geometry(
+        image_size=side,
+        patch_size=patch,
+        pinpoints=_pinpoints(pinpoints, side),
+        mean=_triple(settings.get("image_mean", CLIP_MEAN)),
+        std=_triple(settings.get("image_std", CLIP_STD)),
+        rescale=float(settings.get("rescale_factor", 1 / 255)),
+    )
+
+
+def _processor_settings(folder: Path) -> dict[str, Any]:
+    """preprocessor_config.json, or the image processor's part of a newer processor_config.json."""
+    path = folder / "processor_config.json"
+    inside = read_json(path).get("image_processor") if path.is_file() else None
+    if isinstance(inside, dict):
+        return inside
+    path = folder / "preprocessor_config.json"
+    return read_json(path) if path.is_file() else {}
+
+
+def _check_processor(settings: dict[str, Any], side: int) -> None:
+    for key in ("do_resize", "do_rescale", "do_normalize"):
+        if settings.get(key, True) is not True:
+            _refuse(f"{key} in the image processor", str(settings[key]))
+    if settings.get("resample", BICUBIC) != BICUBIC:
+        _refuse("bicubic resizing (resample 3) in the image processor", str(settings["resample"]))
+    for key in ("size", "crop_size"):
+        named = settings.get(key, {})
+        sides = set(named.values()) if isinstance(named, dict) else {named}
+        if sides - {side, None}:
+            _refuse(f"{key} {side} in the image processor, as the vision tower's", str(named))
+
+
+def _pinpoints(value: Any, side: int) -> tuple[Pinpoint, ...]:
+    try:
+        pinpoints = tuple((int(height), int(width)) for height, width in value)
+    except (TypeError, ValueError):
+        _refuse("image_grid_pinpoints as (height, width) pairs", repr(value)[:60])
+    for height, width in pinpoints:
+        if height <= 0 or width <= 0 or height % side or width % side:
+            _refuse(f"image_grid_pinpoints that are multiples of {side}", f"{height}x{width}")
+    return pinpoints
+
+
+def _triple(value: Sequence[Any]) -> tuple[float, float, float]:
+    if len(value) != 3:
+        _refuse("a mean and std for three channels", repr(value))
+    first, second, third = map(float, value)
+    return first, second, third
+
+
+def _refuse(expected: str, got: str) -> NoReturn:
+    raise CheckpointError(expected=expected, got=got, fix="this checkpoint can't be exported")

@@ -1,0 +1,212 @@
+"""Reference values for the parity record: transformers' LLaVA-NeXT in eager float32.
+
+The original layout goes through the same model, built from the same name table. Where the whole
+model does not fit memory, the language model is left out and only the vision half is recorded.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from ...runtime.bundle.manifest import TemplateSpec
+from ...runtime.parity import QUESTION, built_in_picture
+from ...runtime.pictures.geometry import Geometry
+from ..checkpoint.checkpoint import Checkpoint
+from ..checkpoint.names import CANONICAL
+from ..checkpoint.tower import copy_weights
+from ..tokenizer.template import checkpoint_template
+from .memory import reference_fits
+
+Values = dict[str, npt.NDArray[Any]]
+PIXELS_KEPT = 65536
+FEATURES_KEPT = 64
+EMBEDDINGS_KEPT = 48
+NEWLINES_KEPT = 16
+GREEDY_TOKENS = 32
+
+
+def reference_values(
+    checkpoint: Checkpoint, geometry: Geometry, tokenizer: Any, spec: TemplateSpec, *, llm: bool = True
+) -> Values:
+    """Compute the arrays of ``parity.npz``, on the built-in picture and question.
+
+    ``pixels`` (every ``pixels_stride``-th normalised value), ``tiles_sha256`` (of the uint8 tiles),
+    ``features`` (K, dim) at ``feature_index`` (K, 2: tile, position), ``embeddings`` (K, dim) at
+    ``embedding_index`` of ``embedding_count``, ``prompt_ids`` (-1 where the picture is) and, unless
+    ``llm`` is false or memory too little, ``logprobs`` (vocab,) of the first answer token, the
+    ``greedy`` tokens and their top-2 ``margins`` in nats.
+    """
+    processor = image_processor(checkpoint, geometry)
+    picture = built_in_picture(geometry)
+    with_llm = llm and reference_fits(checkpoint)
+    model = build_reference(checkpoint, geometry, with_llm=with_llm)
+    with torch.no_grad():
+        values, packed = _vision_values(model, processor, picture)
+        ids = prompt_ids(tokenizer, spec, len(packed), template=checkpoint_template(checkpoint))
+        values["prompt_ids"] = np.array(ids, np.int32)
+        if with_llm:
+            stops = {spec.special_tokens[token] for token in spec.stop_tokens}
+            values |= _llm_values(model, ids, packed, stops)
+    return values
+
+
+def build_reference(checkpoint: Checkpoint, geometry: Geometry, *, with_llm: bool) -> Any:
+    """Return ``LlavaNextForConditionalGeneration`` in eager float32, weights copied one at a time.
+
+    Without the LLM its language model has no layers and one token.
+    """
+    from transformers import LlavaNextForConditionalGeneration
+    from transformers.initialization import no_init_weights
+
+    config = copy.deepcopy(checkpoint.config)
+    config.image_grid_pinpoints = [list(pinpoint) for pinpoint in geometry.pinpoints]
+    config.tie_word_embeddings = config.text_config.tie_word_embeddings = checkpoint.tied
+    if not with_llm:
+        config.text_config.num_hidden_layers = 0
+        config.text_config.vocab_size = 1
+        config.text_config.pad_token_id = None
+    with no_init_weights():
+        model = LlavaNextForConditionalGeneration._from_config(config, attn_implementation="eager", dtype=torch.float32)
+    copy_weights(model.model.vision_tower, checkpoint, CANONICAL["vision"])
+    connector = model.model.multi_modal_projector
+    copy_weights(connector.linear_1, checkpoint, CANONICAL["connector_1"])
+    copy_weights(connector.linear_2, checkpoint, CANONICAL["connector_2"])
+    with torch.no_grad():
+        model.model.image_newline.copy_(checkpoint.tensors.read(CANONICAL["newline"]))
+    if with_llm:
+        copy_weights(model.model.language_model, checkpoint, CANONICAL["decoder"])
+        if not checkpoint.tied:
+            copy_weights(model.lm_head, checkpoint, CANONICAL["head"])
+    return model.eval()
+
+
+def image_processor(checkpoint: Checkpoint, geometry: Geometry) -> Any:
+    """The reference's Pillow image processor: the checkpoint's own, or one made for the original."""
+    from transformers import LlavaNextImageProcessorPil
+
+    if checkpoint.layout == "transformers":
+        return LlavaNextImageProcessorPil.from_pretrained(str(checkpoint.folder))
+    side = geometry.image_size
+    return LlavaNextImageProcessorPil(
+        size={"shortest_edge": side},
+        crop_size={"height": side, "width": side},
+        image_mean=list(geometry.mean),
+        image_std=list(geometry.std),
+        image_grid_pinpoints=[list(pinpoint) for pinpoint in geometry.pinpoints],
+    )
+
+
+def prompt_ids(tokenizer: Any, spec: TemplateSpec, positions: int, *, template: str | None) -> list[int]:
+    """The reference's prompt for the built-in question; a picture's positions are -1.
+
+    ``template`` is the checkpoint's own text, rendered by transformers; without one, ``spec``'s.
+    """
+    from tokenizers import AddedToken
+
+    tokenizer = copy.deepcopy(tokenizer)
+    if spec.image_token not in tokenizer.get_vocab():
+        token = AddedToken(spec.image_token, normalized=False, special=True)
+        tokenizer.add_tokens([token], special_tokens=True)
+    text_part = {"type": "text", "text": QUESTION}
+    listed: list[dict[str, str]] = [{"type": "image"}, text_part]
+    content = listed if spec.content == "list" else f"{spec.image_token}\n{QUESTION}"
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": content}],
+        chat_template=template or spec.chat_template,
+        tokenize=False,
+        add_generation_prompt=True,
+    )
+    expanded = text.replace(spec.image_token, spec.image_token * positions)
+    has_bos = bool(spec.bos_token) and text.startswith(spec.bos_token)
+    ids = tokenizer(expanded, add_special_tokens=not has_bos, verbose=False)["input_ids"]
+    image = tokenizer.convert_tokens_to_ids(spec.image_token)
+    return [-1 if token == image else int(token) for token in ids]
+
+
+def _vision_values(model: Any, processor: Any, picture: Image.Image) -> tuple[Values, torch.Tensor]:
+    """Pixels, features and packed embeddings of ``picture``, subsampled; and all the embeddings."""
+    batch = processor(picture, return_tensors="pt")
+    pixels = batch["pixel_values"][0]  # (tiles, 3, side, side)
+    layer = model.config.vision_feature_layer
+    hidden = model.model.vision_tower(pixels, output_hidden_states=True).hidden_states[layer]
+    features = model.model.multi_modal_projector(hidden[:, 1:])  # (tiles, patches, dim)
+    packed, _ = model.model.pack_image_features(
+        [features], batch["image_sizes"], "default", image_newline=model.model.image_newline
+    )
+    stride = -(-pixels.numel() // PIXELS_KEPT)
+    raw = processor(picture, return_tensors="np", do_rescale=False, do_normalize=False)["pixel_values"][0]
+    tiles = np.ascontiguousarray(raw)
+    feature_index = _spread(features.shape[0] * features.shape[1], FEATURES_KEPT)
+    index = np.stack(np.divmod(feature_index, features.shape[1]), axis=1).astype(np.int32)
+    positions = _embedding_index(packed[0], model.model.image_newline)
+    values = {
+        "pixels": pixels.reshape(-1)[::stride].numpy().astype(np.float32),
+        "pixels_stride": np.array(stride, np.int64),
+        "feature_index": index,
+        "features": features[index[:, 0], index[:, 1]].numpy(),
+        "embedding_index": positions,
+        "embeddings": packed[0][torch.from_numpy(positions).long()].numpy(),
+        "embedding_count": np.array(len(packed[0]), np.int64),
+    }
+    if tiles.dtype == np.uint8:
+        values["tiles_sha256"] = np.frombuffer(hashlib.sha256(tiles.tobytes()).digest(), np.uint8)
+    return values, packed[0]
+
+
+def _embedding_index(packed: torch.Tensor, newline: torch.Tensor) -> npt.NDArray[np.int32]:
+    """Positions to keep: spread over the sequence, and some of those that hold the newline."""
+    newlines = torch.nonzero((packed == newline).all(dim=1)).reshape(-1).numpy()
+    some = newlines[_spread(len(newlines), NEWLINES_KEPT)]
+    return np.unique(np.concatenate([_spread(len(packed), EMBEDDINGS_KEPT), some])).astype(np.int32)
+
+
+def _spread(count: int, kept: int) -> npt.NDArray[np.int64]:
+    """At most ``kept`` indices below ``count``, evenly spaced, first and last among them."""
+    return np.unique(np.linspace(0, max(count - 1, 0), min(kept, count)).astype(np.int64))
+
+
+def _llm_values(model: Any, ids: list[int], packed: torch.Tensor, stops: set[int]) -> Values:
+    """First-token log-probabilities and greedy tokens with their top-2 margins (nats)."""
+    embed = model.get_input_embeddings()
+    tokens = torch.tensor(ids)
+    embeddings = embed(tokens.clamp_min(0))
+    embeddings[tokens < 0] = packed
+    step = _stepper(model)
+    logprobs = step(embeddings[None])
+    first = logprobs.numpy().astype(np.float32)
+    greedy: list[int] = []
+    margins: list[float] = []
+    while len(greedy) < GREEDY_TOKENS:
+        best = logprobs.topk(2)
+        greedy.append(int(best.indices[0]))
+        margins.append(float(best.values[0] - best.values[1]))
+        if greedy[-1] in stops:
+            break
+        logprobs = step(embed(torch.tensor([[greedy[-1]]])))
+    return {
+        "logprobs": first,
+        "greedy": np.array(greedy, np.int32),
+        "margins": np.array(margins, np.float32),
+    }
+
+
+def _stepper(model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A function from new embeddings (1, T, dim) to the log-probabilities (V,) after them."""
+    from transformers import DynamicCache
+
+    cache = DynamicCache(config=model.config.text_config)
+
+    def step(embeddings: torch.Tensor) -> torch.Tensor:
+        output = model.model.language_model(inputs_embeds=embeddings, past_key_values=cache, use_cache=True)
+        logits = model.lm_head(output.last_hidden_state[0, -1])
+        return torch.log_softmax(logits.double(), dim=-1)
+
+    return step

@@ -1,0 +1,111 @@
+"""The importance matrix of a bundle: its own language model run on calibration data, pictures and all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...runtime.errors import OptionError
+from ...runtime.language.kv_cache import Embeddings
+from ...runtime.language.llm import Llm
+from ...runtime.model import Model, load
+from ...runtime.pictures.picture import load_picture
+from ...runtime.prompts.segments import ImageSegment, Segment, TextSegment, build_segments, total_positions
+from ...runtime.prompts.template import render
+from .activations import ActivationSums
+from .calibration import Conversation
+from .matrix import ImportanceMatrix
+
+CHUNK = 512
+"""Positions computed at once, and tokens of a chunk of plain text: what ``llama-imatrix`` takes."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Segments to compute, and the embeddings of their pictures by digest."""
+
+    segments: Sequence[Segment]
+    embeddings: dict[str, Embeddings]
+
+
+@dataclass(frozen=True)
+class Collected:
+    """A matrix, and on how much it was computed."""
+
+    matrix: ImportanceMatrix
+    prompts: int
+    pictures: int
+    image_positions: int
+    positions: int
+
+
+def collect(
+    bundle: Path,
+    prompts: Callable[[Model], Iterable[Prompt]],
+    *,
+    dataset: str,
+    threads: int = 0,
+) -> Collected:
+    """Compute ``prompts`` with the bundle at ``bundle`` and add up the squares of all activations.
+
+    ``prompts`` makes them for the loaded model. Every position counts, of pictures and of text; in
+    the last layer's feed-forward and in the output only those of text do, because the others
+    lead to no logits. Raises what ``load`` raises, NativeError, and OptionError where no prompt fits.
+    """
+    with load(bundle, repack=False, batch=CHUNK, micro_batch=CHUNK, images_kept=0, threads=threads) as model:
+        sums = ActivationSums()
+        assert isinstance(model.llm, Llm)  # in this process: its native side calls back
+        model.llm.watch(sums.callback)
+        counts = [0, 0, 0, 0]
+        for prompt in prompts(model):
+            images = [len(one) for one in prompt.segments if isinstance(one, ImageSegment)]
+            total = total_positions(prompt.segments)
+            if total > model.context_limit:
+                continue
+            _compute(model, prompt)
+            sums.check()
+            counts = [old + new for old, new in zip(counts, (1, len(images), sum(images), total), strict=True)]
+    if not counts[0]:
+        raise OptionError(
+            expected="a conversation that fits the model's context", got="none", fix="give shorter calibration data"
+        )
+    chunks = -(-counts[3] // CHUNK)
+    return Collected(ImportanceMatrix(sums.entries(), (dataset,), chunks, CHUNK), *counts)
+
+
+def conversation_prompts(model: Model, conversations: Sequence[Conversation]) -> Iterator[Prompt]:
+    """Each conversation as the runtime would see it with its answers given, pictures encoded one by one."""
+    spec = model.manifest.template
+    for one in conversations:
+        encoded = [model.encode_image(load_picture(path)) for path in one.images]
+        pieces = render(spec, one.messages, answering=False)
+        images = [image.segment for image in encoded]
+        segments = build_segments(pieces, images, spec=spec, tokenize=model.llm.tokenize)
+        yield Prompt(segments, {image.key: image.embeddings for image in encoded})
+
+
+def text_prompts(model: Model, text: str) -> Iterator[Prompt]:
+    """Plain text in chunks, each beginning as the tokenizer begins a text."""
+    spec = model.manifest.template
+    begin = [spec.special_tokens[spec.bos_token]] if spec.add_bos else []
+    tokens = model.llm.tokenize(text)
+    room = min(CHUNK, model.context_limit) - len(begin)
+    for start in range(0, len(tokens), room):
+        yield Prompt([TextSegment((*begin, *tokens[start : start + room]))], {})
+
+
+def _compute(model: Model, prompt: Prompt) -> None:
+    """Run all segments from an empty cache, asking for the logits of every text position."""
+    llm, position = model.llm, 0
+    model.cache.clear()
+    llm.ensure_context(total_positions(prompt.segments))
+    for segment in prompt.segments:
+        for start in range(0, len(segment), CHUNK):
+            stop = min(start + CHUNK, len(segment))
+            if isinstance(segment, TextSegment):
+                llm.decode_tokens(segment.tokens[start:stop], position + start, logits=True, every=True)
+            else:
+                llm.decode_embeddings(prompt.embeddings[segment.digest][start:stop], position + start)
+        position += len(segment)
+    llm.truncate(0)

@@ -1,0 +1,82 @@
+"""The LLM through llama.cpp's own quantizer."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...runtime.errors import OptionError
+from ...runtime.options import physical_cores
+
+ImportanceByWeight = Mapping[str, npt.NDArray[np.float32]]
+"""Mean squared inputs (columns,), or (experts · columns,), by the weight's name."""
+
+TYPES = {
+    "f16": "LLAMA_FTYPE_MOSTLY_F16",
+    "bf16": "LLAMA_FTYPE_MOSTLY_BF16",
+    "q8_0": "LLAMA_FTYPE_MOSTLY_Q8_0",
+    "q6_k": "LLAMA_FTYPE_MOSTLY_Q6_K",
+    "q5_k_m": "LLAMA_FTYPE_MOSTLY_Q5_K_M",
+    "q4_k_m": "LLAMA_FTYPE_MOSTLY_Q4_K_M",
+    "iq4_xs": "LLAMA_FTYPE_MOSTLY_IQ4_XS",
+    "q4_0": "LLAMA_FTYPE_MOSTLY_Q4_0",
+}
+"""Recipe names users type, and llama.cpp's constants."""
+FULL_PRECISION = ("f32", "f16", "bf16")
+"""What may be quantized: quantizing a quantized model again adds up two errors."""
+
+
+def check_llm_recipe(recipe: str, source_recipe: str) -> None:
+    """Refuse an unknown recipe, and one that would quantize twice. Raises :class:`OptionError`."""
+    if recipe not in TYPES:
+        raise OptionError(expected=f"an LLM recipe among {', '.join(TYPES)}, keep", got=recipe, fix="choose one")
+    if source_recipe not in FULL_PRECISION:
+        raise OptionError(
+            expected=f"an LLM in {', '.join(FULL_PRECISION)} to quantize",
+            got=source_recipe,
+            fix="start from the bundle that 'llava-edge export' wrote, or use --llm keep",
+        )
+
+
+def quantize_llm(
+    source: Path, destination: Path, *, recipe: str, importance: ImportanceByWeight | None = None, threads: int = 0
+) -> None:
+    """Write ``source`` as ``destination`` in ``recipe``. Raises :class:`NativeError`.
+
+    ``importance`` tells the quantizer which columns of a weight to round with most care; a weight
+    without an entry is quantized as without a matrix. Rows that k-quants can't cut into blocks of
+    256 fall back to another type of the same size class, as llama.cpp decides.
+    """
+    import llama_cpp.llama_cpp as lib
+
+    from ...runtime.language.llm import native_error, start_native
+
+    start_native()
+    parameters = lib.llama_model_quantize_default_params()
+    parameters.ftype = getattr(lib, TYPES[recipe])
+    parameters.nthread = threads or physical_cores()
+    if importance:
+        parameters.imatrix = _importance_array(lib, importance)
+    code = lib.llama_model_quantize(str(source).encode(), str(destination).encode(), parameters)
+    if code != 0 or not destination.is_file():
+        raise native_error(
+            f"{source.name} quantized to {recipe}", "check the free disk space and the GGUF file", code=code
+        )
+
+
+def _importance_array(lib: Any, importance: ImportanceByWeight) -> Any:
+    """llama.cpp's array of (name, data, size), ended by an entry without a name.
+
+    Structures keep what is assigned to them alive, so the numbers live as long as the array.
+    """
+    array = (lib.llama_model_imatrix_data * (len(importance) + 1))()
+    for entry, (name, values) in zip(array, importance.items(), strict=False):
+        numbers = (ctypes.c_float * values.size).from_buffer_copy(values.astype(np.float32).tobytes())
+        entry.name, entry.size = name.encode(), values.size
+        entry.data = ctypes.cast(numbers, ctypes.POINTER(ctypes.c_float))
+    return array

@@ -1,0 +1,237 @@
+"""A bundle on disk: opened with suspicion, written whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import BundleError, StorageError
+from .gguf_layout import split_names
+from .manifest import FileEntry, Manifest, TemplateSpec
+
+MANIFEST = "manifest.json"
+HASH_ON_OPEN = 64 * 2**20
+"""Files up to this size (bytes) are hashed at every open; larger ones only by ``verify``."""
+_BLOCK = 2**20
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle: its folder and its manifest, checked against each other."""
+
+    path: Path
+    manifest: Manifest
+
+    @staticmethod
+    def open(path: str | os.PathLike[str], *, hash_all: bool = False) -> Bundle:
+        """Open and check the bundle at ``path``.
+
+        Names, sizes and file kinds are checked always, SHA-256 for files up to
+        ``HASH_ON_OPEN`` bytes or, with ``hash_all``, for all. Raises :class:`BundleError`.
+        """
+        folder = Path(path)
+        if not folder.is_dir():
+            found = "a file" if folder.exists() else "nothing"
+            raise BundleError(
+                expected=f"a bundle folder at {folder}",
+                got=found,
+                fix="give the folder that 'llava-edge export' wrote",
+            )
+        manifest = Manifest.from_json(_read_manifest(folder), where=str(folder / MANIFEST))
+        _check_names(folder, manifest)
+        _check_tokens(folder, manifest.template)
+        for entry in manifest.files:
+            _check_file(folder / entry.name, entry, hashed=hash_all or entry.size <= HASH_ON_OPEN)
+        return Bundle(folder, manifest)
+
+    @property
+    def vision_path(self) -> Path:
+        """The vision ONNX file."""
+        return self.path / self.manifest.vision.file
+
+    @property
+    def vision_fingerprint(self) -> str:
+        """SHA-256 of the vision ONNX file, as the manifest has it."""
+        return next(entry.sha256 for entry in self.manifest.files if entry.name == self.manifest.vision.file)
+
+    @property
+    def llm_path(self) -> Path:
+        """The LLM's GGUF file; of a split one the first, from which llama.cpp finds the others."""
+        return self.path / self.manifest.llm.file
+
+    @property
+    def llm_paths(self) -> tuple[Path, ...]:
+        """All files of the LLM."""
+        return tuple(self.path / name for name in split_names(self.manifest.llm.file))
+
+    def newline(self) -> npt.NDArray[np.float32]:
+        """The learned ``image_newline`` vector, float32 of shape (dim,)."""
+        vector = np.load(self.path / self.manifest.newline, allow_pickle=False)
+        if vector.dtype != np.float32 or vector.shape != (self.manifest.vision.dim,):
+            raise BundleError(
+                expected=f"a float32 newline vector of length {self.manifest.vision.dim}",
+                got=f"{vector.dtype} {vector.shape}",
+                fix="export the bundle again",
+            )
+        return np.asarray(vector, np.float32)
+
+    def parity_values(self) -> dict[str, npt.NDArray[np.generic]]:
+        """The reference arrays that ``verify`` compares with, by name."""
+        with np.load(self.path / self.manifest.parity.file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+
+
+def demo_bundle() -> Path:
+    """The folder of the demo bundle that ships in the package."""
+    return Path(__file__).parents[1] / "demo"
+
+
+@contextmanager
+def writing_bundle(destination: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary sibling folder of ``destination``; rename it into place at the end.
+
+    On any error the temporary folder is removed and ``destination`` stays as it was, which means
+    absent: an existing path is refused before any work. Raises :class:`StorageError`.
+    """
+    target = Path(destination)
+    check_absent(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise storage_error(error, target) from error
+    try:
+        os.chmod(temporary, 0o755)
+        yield temporary
+        sync_files(temporary)
+        os.rename(temporary, target)
+        sync_folder(target.parent)
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        raise storage_error(error, target) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_absent(target: Path) -> None:
+    """Refuse to write over something. Raises :class:`StorageError`."""
+    if target.exists() or target.is_symlink():
+        raise StorageError(
+            expected=f"nothing at {target} yet",
+            got="something there",
+            fix="choose another path or remove it first",
+        )
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write ``manifest`` into ``folder`` with the size and hash of every other file there."""
+    names = sorted(path.name for path in folder.iterdir() if path.name != MANIFEST)
+    entries = tuple(FileEntry(name, (folder / name).stat().st_size, file_sha256(folder / name)) for name in names)
+    complete = dataclasses.replace(manifest, files=entries)
+    (folder / MANIFEST).write_text(complete.to_json(), encoding="utf-8")
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def storage_error(error: OSError, target: Path) -> StorageError:
+    """Say an OSError met while writing ``target`` in one line."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return StorageError(
+        expected=f"room and permission to write {target}",
+        got=error.strerror or str(error),
+        fix="free some space and run it again" if full else "check the path and its permissions",
+    )
+
+
+def _read_manifest(folder: Path) -> str:
+    path = folder / MANIFEST
+    if path.is_symlink() or not path.is_file():
+        raise BundleError(
+            expected=f"a plain file {MANIFEST} in {folder}",
+            got="a symbolic link" if path.is_symlink() else "none",
+            fix="give the folder that 'llava-edge export' wrote",
+        )
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BundleError(expected=f"UTF-8 text in {path}", got=str(error), fix="export the bundle again") from error
+
+
+def _check_names(folder: Path, manifest: Manifest) -> None:
+    """Refuse unsafe names, and any difference between the manifest's files and the folder's."""
+    listed = [entry.name for entry in manifest.files]
+    used = [manifest.vision.file, *split_names(manifest.llm.file), manifest.newline, manifest.parity.file]
+    for name in [*listed, *used]:
+        plain = PurePosixPath(name).name == PureWindowsPath(name).name == name
+        if not plain or name in ("", ".", "..", MANIFEST):
+            _refuse_file(folder, "plain file names in the manifest", repr(name))
+    if unlisted := sorted(set(used) - set(listed)):
+        _refuse_file(folder, "every used file among the manifest's files", f"{', '.join(unlisted)} not listed")
+    present = {path.name for path in folder.iterdir()} - {MANIFEST}
+    if missing := sorted(set(listed) - present):
+        _refuse_file(folder, f"the files {', '.join(missing)}", "none of them" if missing[1:] else "none")
+    if extra := sorted(present - set(listed)):
+        _refuse_file(folder, "only the files the manifest lists", f"also {', '.join(extra)}")
+
+
+def _check_tokens(folder: Path, template: TemplateSpec) -> None:
+    """Refuse a template that names control tokens without an id."""
+    named = {*template.stop_tokens, *([template.bos_token] if template.add_bos else [])}
+    if unknown := sorted(named - set(template.special_tokens)):
+        _refuse_file(folder / MANIFEST, "an id for every stop token and BOS", f"none for {', '.join(unknown)}")
+
+
+def _check_file(path: Path, entry: FileEntry, *, hashed: bool) -> None:
+    if path.is_symlink() or not path.is_file():
+        kind = "a symbolic link" if path.is_symlink() else "something else"
+        _refuse_file(path, "a plain file", kind)
+    size = path.stat().st_size
+    if size != entry.size:
+        _refuse_file(path, f"{entry.size} bytes", f"{size} bytes")
+    if hashed and (found := file_sha256(path)) != entry.sha256:
+        _refuse_file(path, f"SHA-256 {entry.sha256[:12]}…", f"{found[:12]}…")
+
+
+def _refuse_file(path: Path, expected: str, got: str) -> None:
+    raise BundleError(expected=f"{expected} ({path})", got=got, fix="copy the bundle again or export it again")
+
+
+def sync_files(folder: Path) -> None:
+    """Write the files of ``folder``, and the folder, through to the disk."""
+    for path in folder.iterdir():
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Write a folder's entries through to the disk."""
+    if os.name != "posix":  # Windows can't open a folder to sync it
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,167 @@
+"""The manifest: the only truth about a bundle, as frozen values that read and write JSON strictly."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..errors import BundleError
+from ..pictures.geometry import Geometry
+from .strict_reading import StrictReader
+
+SpacePrefix = Literal["none", "first", "every", "always"]
+Normalization = Literal["none", "NFC"]
+SCHEMA = 1
+"""Version of the manifest's layout. A bundle of another version is refused, not guessed at."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the weights came from. ``fingerprint`` is a SHA-256 over config and weight headers."""
+
+    name: str
+    layout: Literal["transformers", "original"]
+    architecture: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class TemplateSpec:
+    """How messages become text, and text becomes tokens.
+
+    ``content`` says whether the jinja template expects message content as a list of parts
+    ("list", with ``{"type": "image"}`` entries) or as one string with ``image_token`` in it.
+    ``special_tokens`` are the strings that the template, and never a user, may turn into control
+    tokens. ``space_prefix`` says which plain pieces get SentencePiece's leading space: "none"; only
+    the "first" of the prompt or "every" one, both unless the piece begins with a space already
+    (tokenizers' Metaspace); or "always", even then (tokenizers' Prepend normalizer).
+    ``normalization`` is the Unicode form that the reference's tokenizer gives plain text first;
+    llama.cpp's gives none (Qwen's "e" + U+0301 would become two tokens instead of "é").
+    """
+
+    chat_template: str
+    content: Literal["list", "string"]
+    image_token: str
+    bos_token: str
+    eos_token: str
+    add_bos: bool
+    special_tokens: dict[str, int]
+    stop_tokens: tuple[str, ...]
+    space_prefix: SpacePrefix
+    normalization: Normalization = "none"
+
+
+@dataclass(frozen=True)
+class VisionPart:
+    """Vision tower and connector: float32 pixels (N, 3, S, S) to float32 features (N, P*P, dim).
+
+    ``recipe`` names the numbers inside; ``feature_error`` is the relative error of the features
+    against the checkpoint's own in float32, measured when this part was made.
+    """
+
+    file: str
+    recipe: str
+    dim: int
+    feature_error: float
+
+
+@dataclass(frozen=True)
+class Importance:
+    """The importance matrix that a language model was quantized with, and what it was computed on.
+
+    ``source`` is "pictures" (conversations with their pictures), "text" or "file" (a matrix made
+    elsewhere); ``data`` names it. ``fingerprint`` is a SHA-256 over the data, or the file.
+    ``positions`` counts ``image_positions`` too; of a file only ``positions`` and ``weights``, the
+    matrices it covers, are known.
+    """
+
+    source: Literal["pictures", "text", "file"]
+    data: str
+    fingerprint: str
+    prompts: int
+    pictures: int
+    image_positions: int
+    positions: int
+    weights: int
+
+
+@dataclass(frozen=True)
+class LlmPart:
+    """The language model as GGUF. ``recipe`` is llama.cpp's type name in lower case."""
+
+    file: str
+    recipe: str
+    architecture: str
+    dim: int
+    context_length: int
+    importance: Importance | None = None
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What was measured against the reference, and the file of reference values to measure again.
+
+    ``measured`` maps a rung of the fidelity ladder to its error: ``pixels`` (levels), ``features``
+    and ``embeddings`` (relative), ``logits_kl`` (nats), ``argmax`` (1.0 where equal).
+    """
+
+    file: str
+    reference: str
+    measured: dict[str, float]
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of the bundle: a plain name, its size in bytes and its SHA-256 in hex."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything the runtime needs to know about a bundle, apart from the weights."""
+
+    schema: int
+    name: str
+    created_by: str
+    source: Source
+    geometry: Geometry
+    merge_type: Literal["spatial_unpad"]
+    template: TemplateSpec
+    vision: VisionPart
+    llm: LlmPart
+    newline: str
+    parity: Parity
+    files: tuple[FileEntry, ...] = field(default=())
+
+    def to_json(self) -> str:
+        """Return the manifest as indented JSON with a final newline; what is None by default is left out."""
+        raw = dataclasses.asdict(self)
+        if raw["llm"]["importance"] is None:
+            del raw["llm"]["importance"]
+        return json.dumps(raw, indent=2, ensure_ascii=False) + "\n"
+
+    @staticmethod
+    def from_json(text: str, *, where: str) -> Manifest:
+        """Read a manifest, refusing unknown or missing keys, wrong types and other schemas.
+
+        ``where`` is the path to name in errors. Raises :class:`BundleError`.
+        """
+        try:
+            raw = json.loads(text)
+        except ValueError as error:
+            raise BundleError(expected=f"JSON in {where}", got=f"{error}", fix="export the bundle again") from error
+        schema = raw.get("schema") if isinstance(raw, dict) else None
+        if schema != SCHEMA:
+            later = isinstance(schema, int) and schema > SCHEMA
+            raise BundleError(
+                expected=f"manifest schema {SCHEMA} in {where}",
+                got=f"schema {schema!r}",
+                fix="upgrade llava-edge" if later else "export the bundle again",
+            )
+        reader = StrictReader(BundleError, "export the bundle again", defaults=False)
+        return reader.read(Manifest, raw, f"{where}: manifest")

@@ -1,0 +1,163 @@
+"""Pictures on their way to the language model: encoded before it reads, or while it reads.
+
+On a CPU the vision tower and llama.cpp would take turns on the same cores, so everything is encoded
+first. Where they compute on different devices a thread encodes the tiles, and the reader waits only
+for the rows that it is about to compute: the overview is read while the grid tiles are encoded.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from .answer import EncodedImage
+from .errors import Cancelled
+from .language.kv_cache import Embeddings, Progress, Rows
+from .pictures.picture import Picture
+
+OnRows = Callable[[Embeddings, int], None]
+"""Called with embeddings (positions, dim) and how many of the first positions hold already."""
+EncodeOne = Callable[[Picture, OnRows | None, Progress | None, Callable[[], bool] | None], EncodedImage]
+"""Encodes a picture: rows as they come, progress, whether to stop (raising :class:`Cancelled`)."""
+
+POLL_SECONDS = 0.05
+"""A reader that waits for rows asks this often whether it was cancelled."""
+
+
+class Arriving:
+    """One picture's embeddings, of which only the first rows may be there yet."""
+
+    def __init__(self, wait_until: Callable[[Callable[[], bool]], None]) -> None:
+        self._wait_until = wait_until
+        self._ready = 0
+        self._embeddings: Embeddings | None = None
+
+    def put(self, embeddings: Embeddings, ready: int) -> None:
+        """Take embeddings (positions, dim) whose first ``ready`` rows hold."""
+        if ready > self._ready:
+            self._embeddings, self._ready = embeddings, ready
+
+    def __getitem__(self, rows: slice, /) -> Embeddings:
+        """Rows (count, dim) up to a given ``stop``, as soon as they are there."""
+        self._wait_until(lambda: self._ready >= rows.stop)
+        assert self._embeddings is not None
+        return self._embeddings[rows]
+
+
+class Encoding:
+    """The pictures of one question: ``rows`` by key for the reader, ``images`` when all is done.
+
+    Without ``overlapped`` they are encoded when this is made. With it, a thread begins to; callbacks
+    are still called in the reader's thread only, and ``close`` must be called.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[Picture | EncodedImage],
+        encode: EncodeOne,
+        *,
+        on_progress: Progress | None,
+        cancelled: Callable[[], bool] | None,
+        overlapped: bool,
+    ) -> None:
+        self.rows: dict[str, Rows] = {}
+        self.seconds = 0.0
+        self.cancelled = False
+        self._wanted, self._encode = images, encode
+        self._on_progress, self._asked = on_progress, cancelled
+        self._images: list[EncodedImage] = []
+        self._changed = threading.Condition()
+        self._arriving: dict[str, Arriving] = {}
+        self._steps: deque[tuple[int, int]] = deque()
+        self._stopping = threading.Event()
+        self._error: Exception | None = None
+        self._thread: threading.Thread | None = None
+        if overlapped and any(isinstance(one, Picture) for one in images):
+            self._start()
+        else:
+            self._encode_first()
+
+    @property
+    def images(self) -> tuple[EncodedImage, ...]:
+        """All pictures in order; none where not all of them were encoded."""
+        return tuple(self._images) if len(self._images) == len(self._wanted) else ()
+
+    def close(self, *, finish: bool) -> None:
+        """End the thread, when all is encoded (``finish``) or at the next tile. May raise its error."""
+        if self._thread is None:
+            return
+        if not finish:
+            self._stopping.set()
+        self._thread.join()
+        self._thread = None
+        self._tell()
+        if finish and self._error is not None:
+            raise self._error
+
+    def _encode_first(self) -> None:
+        began = time.perf_counter()
+        try:
+            for one in self._wanted:
+                ready = self._encode(one, None, self._on_progress, self._asked) if isinstance(one, Picture) else one
+                self._images.append(ready)
+                self.rows[ready.key] = ready.embeddings
+        except Cancelled:
+            self.cancelled = True
+        finally:
+            self.seconds = time.perf_counter() - began
+
+    def _start(self) -> None:
+        for one in self._wanted:
+            key = one.digest if isinstance(one, Picture) else one.key
+            self._arriving[key] = Arriving(self._wait_until)
+        self.rows.update(self._arriving)
+        self._thread = threading.Thread(target=self._encode_meanwhile, name="vision", daemon=True)
+        self._thread.start()
+
+    def _encode_meanwhile(self) -> None:
+        began = time.perf_counter()
+        try:
+            for one in self._wanted:
+                self._encode_next(one)
+        except Exception as error:  # the reader raises it where it waits
+            with self._changed:
+                self._error = error
+                self._changed.notify_all()
+        finally:
+            self.seconds = time.perf_counter() - began
+
+    def _encode_next(self, one: Picture | EncodedImage) -> None:
+        key = one.digest if isinstance(one, Picture) else one.key
+
+        def put(embeddings: Embeddings, ready: int) -> None:
+            with self._changed:
+                self._arriving[key].put(embeddings, ready)
+                self._changed.notify_all()
+
+        def step(done: int, total: int) -> None:
+            self._steps.append((done, total))
+
+        ready = self._encode(one, put, step, self._stopping.is_set) if isinstance(one, Picture) else one
+        self._images.append(ready)
+        put(ready.embeddings, len(ready.embeddings))
+
+    def _wait_until(self, ready: Callable[[], bool]) -> None:
+        """In the reader's thread: wait for ``ready``, passing progress on and asking for a cancel."""
+        while True:
+            self._tell()
+            with self._changed:
+                if ready():
+                    return
+                if self._error is not None:
+                    raise self._error
+                self._changed.wait(POLL_SECONDS)
+            if self._asked is not None and self._asked():
+                raise Cancelled
+
+    def _tell(self) -> None:
+        while self._steps:
+            step = self._steps.popleft()
+            if self._on_progress is not None:
+                self._on_progress(*step)

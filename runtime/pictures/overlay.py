@@ -1,0 +1,98 @@
+"""The picture of ``tiles --save``: tiles, overview and the padding that was cut, labelled."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from ..bundle.bundle import storage_error
+from .geometry import Geometry
+from .tiles import Layout, cut_tiles
+
+_EDGE = 900
+"""Longest side of the drawn grid in pixels; small tiles are enlarged to it."""
+_MARGIN = 24
+_LINE = (255, 40, 120)
+_CUT = (60, 120, 255)
+
+
+def save_overlay(path: Path, image: Image.Image, layout: Layout, geometry: Geometry) -> None:
+    """Draw and write the overlay as PNG, whole or not at all. Raises StorageError."""
+    drawing = draw_overlay(image, layout, geometry)
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".png", delete=False) as file:
+            drawing.save(file, format="PNG")
+        os.chmod(file.name, 0o644)
+        os.replace(file.name, path)
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def draw_overlay(image: Image.Image, layout: Layout, geometry: Geometry) -> Image.Image:
+    """Left the grid of tiles with numbers and cut padding, right the overview, below a legend."""
+    tiles = [Image.fromarray(one.transpose(1, 2, 0)) for one in cut_tiles(image, layout, geometry)]
+    rows, columns = layout.grid
+    side = max(48, _EDGE // max(rows, columns))
+    grid = _draw_grid(tiles[1:], layout, geometry, side)
+    overview = tiles[0].resize((side, side), Image.Resampling.NEAREST)
+    font = _font(16)
+    height = max(grid.height, side) + 3 * _MARGIN
+    sheet = Image.new("RGB", (grid.width + side + 3 * _MARGIN, height), "white")
+    sheet.paste(grid, (_MARGIN, _MARGIN))
+    sheet.paste(overview, (grid.width + 2 * _MARGIN, _MARGIN))
+    pen = ImageDraw.Draw(sheet)
+    pen.rectangle(_box(grid.width + 2 * _MARGIN, _MARGIN, side, side), outline=_LINE, width=2)
+    _label(pen, (grid.width + 2 * _MARGIN + 6, _MARGIN + 6), "0 overview", font)
+    legend = (
+        f"{layout.size[0]}x{layout.size[1]} px, {rows}x{columns} tiles + overview, "
+        f"{layout.image_tokens} positions; blue: padding that was cut"
+    )
+    pen.text((_MARGIN, height - 1.6 * _MARGIN), legend, fill="black", font=font)
+    return sheet
+
+
+def _draw_grid(tiles: list[Image.Image], layout: Layout, geometry: Geometry, side: int) -> Image.Image:
+    rows, columns = layout.grid
+    grid = Image.new("RGB", (columns * side, rows * side))
+    for index, tile in enumerate(tiles):
+        scaled = tile.resize((side, side), Image.Resampling.NEAREST)
+        grid.paste(scaled, (index % columns * side, index // columns * side))
+    _tint_padding(grid, layout, side / geometry.patches_per_side)
+    pen = ImageDraw.Draw(grid)
+    for index in range(rows * columns):
+        left, top = index % columns * side, index // columns * side
+        pen.rectangle(_box(left, top, side, side), outline=_LINE, width=2)
+        _label(pen, (left + 6, top + 6), str(index + 1), _font(16))
+    return grid
+
+
+def _tint_padding(grid: Image.Image, layout: Layout, cell: float) -> None:
+    """Lay blue over the feature rows and columns that unpadding cuts away."""
+    (top, left), (rows, columns) = layout.feature_offset, layout.unpadded
+    cut = Image.new("L", grid.size, 140)
+    kept = (round(left * cell), round(top * cell), round((left + columns) * cell), round((top + rows) * cell))
+    cut.paste(0, kept)
+    grid.paste(Image.new("RGB", grid.size, _CUT), mask=cut)
+    if cut.getextrema()[1]:
+        ImageDraw.Draw(grid).rectangle((kept[0], kept[1], kept[2] - 1, kept[3] - 1), outline=_CUT, width=2)
+
+
+def _box(left: int, top: int, width: int, height: int) -> tuple[int, int, int, int]:
+    return left, top, left + width - 1, top + height - 1
+
+
+def _label(
+    pen: ImageDraw.ImageDraw,
+    at: tuple[int, int],
+    text: str,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> None:
+    pen.rectangle(pen.textbbox(at, text, font=font), fill="white")
+    pen.text(at, text, fill=_LINE, font=font)
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)

@@ -1,0 +1,50 @@
+"""Features of a picture's tiles become its sequence of embeddings."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from .geometry import Geometry
+from .tiles import Layout
+
+
+def pack(
+    features: npt.NDArray[np.float32],
+    newline: npt.NDArray[np.float32],
+    *,
+    layout: Layout,
+    geometry: Geometry,
+) -> npt.NDArray[np.float32]:
+    """Pack features (tiles, P*P, D) into embeddings (image_tokens, D).
+
+    Overview first; then the grid's feature map row by row, its padding cut away, with ``newline``
+    (D,) after every row. Source: ``pack_image_features`` ("spatial_unpad") of transformers'
+    LLaVA-NeXT, whose case without grid tiles is the overview and one newline.
+    """
+    overview = features[0]
+    rows, columns = layout.grid
+    if not rows:
+        return np.concatenate([overview, newline[None]])
+    side, dim = geometry.patches_per_side, features.shape[-1]
+    grid = features[1:].reshape(rows, columns, side, side, dim)
+    feature_map = grid.transpose(0, 2, 1, 3, 4).reshape(rows * side, columns * side, dim)
+    (top, left), (kept_rows, kept_columns) = layout.feature_offset, layout.unpadded
+    embeddings = np.empty((layout.image_tokens, dim), np.float32)
+    embeddings[: len(overview)] = overview
+    lines = embeddings[len(overview) :].reshape(kept_rows, kept_columns + 1, dim)
+    lines[:, :-1] = feature_map[top : top + kept_rows, left : left + kept_columns]
+    lines[:, -1] = newline
+    return embeddings
+
+
+def positions_ready(tiles: int, layout: Layout, geometry: Geometry) -> int:
+    """Positions at the start of a packed sequence that the first ``tiles`` tiles decide.
+
+    A row of the grid's map needs every tile it runs through, so they come a row of tiles at a time.
+    """
+    if tiles >= layout.tiles:
+        return layout.image_tokens
+    rows = (tiles - 1) // layout.grid[1] * geometry.patches_per_side - layout.feature_offset[0]
+    kept_rows, kept_columns = layout.unpadded
+    return geometry.features_per_tile + min(max(rows, 0), kept_rows) * (kept_columns + 1)

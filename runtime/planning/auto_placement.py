@@ -1,0 +1,90 @@
+"""``device="auto"`` and workers: the options that the planner would choose for what is there."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+
+from ..bundle.bundle import Bundle
+from ..options import LoadOptions
+from ..processes.parent_side import IsolatedProcess
+from .devices import detect_devices
+from .placement import Device
+from .planner import Request, make_plan
+from .shape_sources import bundle_shape
+
+CPU_PROVIDER = "CPUExecutionProvider"
+
+
+def auto_options(bundle: Bundle, options: LoadOptions, devices: Sequence[Device] | None = None) -> LoadOptions:
+    """``options`` with every open choice made for ``devices``, by default this machine's and its workers'.
+
+    What the caller chose stays. Raises :class:`OptionError` for choices that contradict each other, and
+    :class:`WorkerError` for a worker that is not there.
+    """
+    found = list(devices if devices is not None else _reachable(options))
+    request = Request(
+        context=options.context,
+        micro_batch=options.micro_batch,
+        gpu_layers=options.gpu_layers,
+        tensor_split=options.tensor_split,
+        split_mode=options.split_mode,
+        main_gpu=options.main_gpu,
+        kv_type_k=options.kv_type_k,
+        kv_type_v=options.kv_type_v,
+        flash_attention=options.flash_attention,
+    )
+    placement = make_plan(bundle_shape(bundle), found, request).placement
+    gpus = any(one.kind == "gpu" for one in found)
+    on_host = any(one.kind == "cpu" and one.name == placement.vision_device for one in found)
+    return dataclasses.replace(
+        options,
+        gpu_layers=placement.gpu_layers,
+        tensor_split=placement.tensor_split,
+        split_mode=placement.split_mode,
+        main_gpu=placement.main_gpu,
+        kv_type_k=placement.kv_type_k,
+        kv_type_v=placement.kv_type_v,
+        flash_attention=placement.flash_attention,
+        providers=options.providers or ((CPU_PROVIDER,) if gpus and on_host else ()),
+    )
+
+
+def _reachable(options: LoadOptions) -> list[Device]:
+    """The workers' devices, this machine's GPUs, last the host."""
+    here = detect_devices()
+    return [*measure_workers(options), *(here[-1:] if options.device == "cpu" else here)]
+
+
+def measure_workers(options: LoadOptions) -> list[Device]:
+    """The devices of ``options.workers`` with the memory that is free there now. Raises :class:`WorkerError`."""
+    if not options.workers:
+        return []
+    with closing(IsolatedProcess(dataclasses.replace(options, tensor_split=()))) as process:
+        found = process.worker_memory
+    several, seen = Counter(endpoint for endpoint, _ in found), Counter[str]()
+    devices = []
+    for endpoint, free in found:
+        name = endpoint if several[endpoint] == 1 else f"{endpoint}/{seen[endpoint]}"
+        seen[endpoint] += 1
+        devices.append(Device(name, "rpc", free, endpoint=endpoint))
+    return devices
+
+
+def describe_placement(options: LoadOptions, *, on_cpu: bool) -> str:
+    """One line about where a loaded language model is; ``on_cpu`` where this machine's cores compute any of it."""
+    split = f", split {options.split_mode}" if options.split_mode else ""
+    shares = f" {':'.join(f'{one:g}' for one in options.tensor_split)}" if options.tensor_split else ""
+    main = f", main GPU {options.main_gpu}" if options.main_gpu is not None else ""
+    flash = {None: "off" if on_cpu else "llama.cpp's choice", True: "on", False: "off"}[options.flash_attention]
+    kinds = f"{options.kv_type_k or 'f16'}/{options.kv_type_v or 'f16'}"
+    layers = str(options.gpu_layers)
+    if options.gpu_layers < 0:
+        layers = "none" if on_cpu else "all"
+    away = f" | workers {', '.join(options.workers)}" if options.workers else ""
+    return (
+        f"placement {options.device or 'default'}{away} | GPU layers {layers}{split}{shares}{main} | KV {kinds}"
+        f" | flash attention {flash}"
+    )

@@ -1,0 +1,43 @@
+"""Memory of the vision tower: its weights as onnxruntime holds them, one tile's activations, and pictures."""
+
+from __future__ import annotations
+
+from .shapes import ModelShape, VisionShape
+
+WEIGHT_BYTES = {"f32": 4.8, "f16": 4.8, "int8": 1.45}
+"""Bytes a weight takes once loaded on a CPU, measured at the CLIP-L/336 shape: a part of the matrices is kept
+twice, the second time packed for the processor. Half precision is widened when a session starts (not measured)."""
+
+_FILE_BYTES = {"f32": 4, "f16": 2, "int8": 1}
+_FLOAT = 4
+
+
+def tower_bytes(vision: VisionShape, recipe: str) -> int:
+    """Weights of tower and connector in memory, with the activations of one tile, as tiles run one by one."""
+    if vision.file_bytes:
+        weights = vision.file_bytes / _FILE_BYTES[vision.recipe] * WEIGHT_BYTES[vision.recipe]
+    else:
+        weights = vision.exported_parameters * WEIGHT_BYTES[recipe]
+    return round(weights) + _activations(vision)
+
+
+def _activations(vision: VisionShape) -> int:
+    """Hidden state, queries, keys, values and attention's result, the feed-forward twice, features twice.
+
+    A bundle does not say how wide its tower is; its features, which are wider, stand for it.
+    """
+    hidden = vision.hidden or vision.dim
+    wide = vision.feed_forward or 4 * hidden
+    positions = vision.geometry.features_per_tile + 1
+    return positions * (5 * hidden + 2 * wide + 2 * vision.dim) * _FLOAT
+
+
+def picture_bytes(model: ModelShape, pictures: int) -> int:
+    """The host's memory for pictures: embeddings of each, and pixels and features of the one at work."""
+    if not pictures:
+        return 0
+    geometry, dim = model.vision.geometry, model.llm.dim
+    pixels = 3 * geometry.image_size**2 * _FLOAT
+    features = geometry.features_per_tile * dim * _FLOAT
+    kept = pictures * model.picture_tokens * dim * _FLOAT
+    return kept + model.picture_tiles * (pixels + features)

@@ -1,0 +1,96 @@
+"""Whether llama.cpp may rearrange weights for this CPU's matrix unit, tried once instead of believed.
+
+llama.cpp compiled by GCC 12 dies in its AMX products (``docs/performance.md`` says why), and a library
+does not tell what compiled it. So a model of 4 MB, the demo's, is computed both ways, the doubtful
+one in a process of its own, and the result is kept in the user's cache.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..bundle.bundle import Bundle, demo_bundle
+from ..errors import NativeError
+from ..language.llm import Llm, native_library
+from ..onnx_runtime.compiled import cache_folder
+from ..options import LoadOptions, has_amx
+from .isolated_llm import IsolatedLlm
+
+TOKENS = 64
+"""Positions computed at once: the matrix unit takes 32 rows, and a part of as many is left over."""
+CLOSE = 0.05
+"""Relative difference of logits up to which both ways are the same model; rounding makes some 0.01."""
+FILE = "repacking.json"
+
+
+def settle_repacking(options: LoadOptions) -> LoadOptions:
+    """``options`` with their ``repack`` decided."""
+    return options if options.repack is not None else dataclasses.replace(options, repack=repacking_works())
+
+
+@cache
+def repacking_works() -> bool:
+    """Yes on CPUs without AMX; else what a trial said, once for each build of llama.cpp and machine."""
+    if not has_amx():
+        return True
+    if getattr(sys, "frozen", False):
+        return False  # a frozen application's executable is no Python that could make the trial
+    path, key = cache_folder() / FILE, _key()
+    kept = _read(path)
+    if isinstance(kept.get(key), bool):
+        return bool(kept[key])
+    found = _try()
+    with suppress(OSError):  # nowhere to keep it: the next process tries again, for a second
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(json.dumps({key: found}), encoding="utf-8")
+        os.replace(temporary, path)
+    return found
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError):
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return kept if isinstance(kept, dict) else {}
+    return {}
+
+
+def _key() -> str:
+    """Changes with llama.cpp's libraries and with the CPU's abilities."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(native_library()._name).parent.glob("*ggml*")):
+        status = path.stat()
+        digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        digest.update("\n".join(sorted({one for one in lines if one.startswith(("flags", "model name"))})).encode())
+    return digest.hexdigest()
+
+
+def _try() -> bool:
+    """Whether the demo's language model computes with rearranged weights what it computes without."""
+    path = Bundle.open(demo_bundle()).llm_path
+    logits = []
+    try:
+        for kind, repack in ((Llm, False), (IsolatedLlm, True)):
+            llm = kind(path, options=LoadOptions(threads=1, repack=repack, gpu_layers=0))
+            try:
+                llm.ensure_context(TOKENS)
+                llm.decode_tokens([index % llm.vocab_size for index in range(TOKENS)], 0, logits=True)
+                logits.append(llm.logits())
+            finally:
+                llm.close()
+    except NativeError:
+        return False
+    plain, rearranged = logits
+    return float(np.abs(rearranged - plain).max()) <= CLOSE * float(np.abs(plain).max())

@@ -1,0 +1,141 @@
+"""A worker lends this machine's devices to llama.cpp elsewhere, through llama.cpp's RPC backend.
+
+Both sides of it: ``serve`` is the worker, ``worker_devices`` its client. RPC has no authentication
+and no encryption: whoever reaches the port can use the machine. See ``docs/sharding.md``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ipaddress
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..errors import NativeError, OptionError
+from ..ggml.devices import CPU, device_memory, device_name, devices_of, ggml_function, local_gpus
+from ..options import physical_cores
+from .connections import watch_connections
+
+BUILD = (
+    'build it again: CMAKE_ARGS="-DGGML_RPC=on" pip install --force-reinstall --no-cache-dir '
+    "--no-binary llama-cpp-python llama-cpp-python"
+)
+WATCH_SECONDS = 0.5
+
+
+def serve(
+    host: str,
+    port: int,
+    *,
+    threads: int = 0,
+    trust_network: bool = False,
+    on_start: Callable[[str], None] | None = None,
+) -> None:
+    """Offer this machine's GPUs, or its CPU where there is none; returns never.
+
+    ``on_start`` hears one line about what is offered. ``threads`` 0 means one per physical core.
+    From here on Ctrl-C ends the process at once. Raises OptionError for an address outside this
+    machine without ``trust_network``, a port in use, or a llama.cpp built without RPC.
+    """
+    address = _address(host, trust_network)
+    start_server = rpc_function(
+        "ggml_backend_rpc_start_server",
+        None,
+        *(ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_void_p),
+    )
+    devices = local_gpus() or devices_of(CPU)
+    _check_port(address, port)
+    if on_start is not None:
+        on_start(f"worker at {address}:{port} offers {', '.join(map(_describe, devices))}; Ctrl-C ends it")
+    for ended in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ended, signal.SIG_DFL)  # a Python handler would wait until the native loop returns
+    every(WATCH_SECONDS, lambda: watch_connections([port]))
+    handles = (ctypes.c_void_p * len(devices))(*devices)
+    # no folder for its cache of tensors: it never checks what it reads back from there
+    start_server(f"{address}:{port}".encode(), None, threads or physical_cores(), len(devices), handles)
+    raise NativeError(expected="a worker that runs until it is ended", got="its end", fix="see the lines above")
+
+
+def _address(host: str, trust_network: bool) -> str:
+    """``host`` as the IPv4 address that llama.cpp wants; refuse to be reached from outside unasked."""
+    try:
+        address = socket.gethostbyname(host)
+    except OSError:
+        raise OptionError(expected="an IPv4 address of this machine", got=host, fix="use 127.0.0.1") from None
+    if not trust_network and not ipaddress.ip_address(address).is_loopback:
+        raise OptionError(
+            expected="a loopback address, because RPC has no authentication",
+            got=host,
+            fix="use 127.0.0.1 and a tunnel (docs/sharding.md), or --trust-network on a network that is yours alone",
+        )
+    return address
+
+
+def _check_port(address: str, port: int) -> None:
+    """llama.cpp would say nothing of use about a port that is taken."""
+    with socket.socket() as probe:
+        if os.name == "posix":
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            raise OptionError(
+                expected=f"a free port at {address}", got=f"{port}: {error.strerror}", fix="choose another --port"
+            ) from None
+
+
+def every(seconds: float, action: Callable[[], None]) -> None:
+    """Call ``action`` in the background for as long as the process lives."""
+    pause = threading.Event()
+
+    def repeat() -> None:
+        while not pause.wait(seconds):
+            action()
+
+    threading.Thread(target=repeat, daemon=True).start()
+
+
+def worker_devices(endpoints: Sequence[str]) -> list[tuple[str, int]]:
+    """The workers' devices in order: each one's HOST:PORT and ggml's handle.
+
+    They come before ``local_gpus``, as llama.cpp has it, because the last device computes the
+    logits, which are then here already. Connects; a worker that is not there ends the *process*, so
+    ``check_workers`` comes first and this runs in a child. Raises :class:`OptionError` where
+    llama.cpp was built without RPC.
+    """
+    if not endpoints:
+        return []
+    add_server = rpc_function("ggml_backend_rpc_add_server", ctypes.c_void_p, ctypes.c_char_p)
+    count = ggml_function("ggml_backend_reg_dev_count", ctypes.c_size_t, ctypes.c_void_p)
+    get = ggml_function("ggml_backend_reg_dev_get", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+    hold = ggml_function("ggml_backend_dev_init", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)
+    devices = []
+    for endpoint in endpoints:
+        server = add_server(endpoint.encode())
+        devices += [(endpoint, get(server, index)) for index in range(count(server))] if server else []
+    for _, device in devices:
+        hold(device, None)  # never freed: without it llama.cpp hangs up and calls again between two steps of a load
+    return devices
+
+
+def rpc_function(name: str, result: Any, *arguments: Any) -> Any:
+    """A function of the RPC backend. Raises :class:`OptionError` where llama.cpp was built without it."""
+    registry = ggml_function("ggml_backend_reg_by_name", ctypes.c_void_p, ctypes.c_char_p)(b"RPC")
+    if not registry:
+        raise OptionError(expected="a llama-cpp-python built with RPC", got="one without it", fix=BUILD)
+    find = ggml_function("ggml_backend_reg_get_proc_address", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)
+    return ctypes.CFUNCTYPE(result, *arguments)(find(registry, name.encode()))
+
+
+def require_rpc() -> None:
+    """Raise :class:`OptionError` where llama.cpp was built without RPC."""
+    rpc_function("ggml_backend_rpc_add_server", ctypes.c_void_p, ctypes.c_char_p)
+
+
+def _describe(device: int) -> str:
+    free, total = device_memory(device)
+    return f"{device_name(device)} ({free / 1e9:.1f} of {total / 1e9:.1f} GB free)"

@@ -1,0 +1,4 @@
+"""Where models come from: the Hugging Face hub.
+
+May import: nothing of ours but ground files.
+"""

@@ -1,0 +1,290 @@
+"""The commands as a person or another program meets them: through the installed entry point."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+COMMAND = str(Path(sys.executable).parent / "llava-edge")
+SIGN = str(Path(__file__).parents[3] / "examples" / "sign.png")
+
+
+def run(*arguments: str | Path, stdin: str = "", folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [COMMAND, *map(str, arguments)], input=stdin, capture_output=True, text=True, timeout=120, cwd=folder
+    )
+
+
+def refused(*arguments: str | Path, folder: Path | None = None) -> str:
+    """Run, expect exit status 1 and one line on stderr; return it."""
+    done = run(*arguments, folder=folder)
+    assert done.returncode == 1, done
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("llava-edge: ")
+    assert "Traceback" not in line
+    return line
+
+
+def test_ask_prints_the_answer_and_nothing_else() -> None:
+    done = run("ask", SIGN, "What does the sign say?")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1
+    (statistics,) = done.stderr.splitlines()
+    assert "first token after" in statistics
+    assert "\x1b" not in done.stderr  # no progress bar where stderr is no terminal
+
+
+def test_ask_json_is_the_contract() -> None:
+    done = run("ask", SIGN, SIGN, "What does the sign say?", "--json", "--max-tokens", "3")
+    answer = json.loads(done.stdout)
+    contract = {
+        "text": str,
+        "tokens": list,
+        "finish_reason": str,
+        "prompt_tokens": int,
+        "image_tokens": list,
+        "cached_tokens": int,
+        "timings": dict,
+    }
+    assert all(isinstance(answer[name], kind) for name, kind in contract.items())
+    assert set(answer["timings"]) == {"load", "encode", "prefill", "decode", "first_token"}
+    assert len(answer["image_tokens"]) == 2
+    plain = run("ask", SIGN, SIGN, "What does the sign say?", "--max-tokens", "3")
+    assert plain.stdout == answer["text"] + "\n"
+
+
+def test_ask_takes_seed_and_temperature() -> None:
+    options = ("--temperature", "2", "--top-k", "0", "--top-p", "1", "--min-p", "0", "--max-tokens", "8", "--json")
+    texts = {json.loads(run("ask", SIGN, "Describe it.", *options, "--seed", seed).stdout)["text"] for seed in "11"}
+    assert len(texts) == 1
+
+
+def test_tiles_json_is_the_contract(tmp_path: Path) -> None:
+    from llava_edge.runtime import Bundle, demo_bundle
+    from llava_edge.runtime.pictures.tiles import lay_out
+
+    Image.new("RGB", (301, 97), "teal").save(tmp_path / "wide.png")
+    done = run("tiles", "wide.png", "--json", "--save", "seen.png", folder=tmp_path)
+    found = json.loads(done.stdout)
+    layout = lay_out((301, 97), Bundle.open(demo_bundle()).manifest.geometry)
+    assert found == {
+        "size": [301, 97],
+        "grid": list(layout.grid),
+        "resized": list(layout.resized),
+        "unpadded": list(layout.unpadded),
+        "image_tokens": layout.image_tokens,
+    }
+    with Image.open(tmp_path / "seen.png") as overlay:
+        assert min(overlay.size) > 200
+    assert str(layout.image_tokens) in run("tiles", "wide.png", folder=tmp_path).stdout
+
+
+def test_show_and_verify() -> None:
+    shown = run("show")
+    assert "q4_k_m" in shown.stdout
+    assert json.loads(run("show", "--json").stdout)["schema"] == 1
+    verified = run("verify")
+    assert verified.returncode == 0, verified.stderr
+    assert verified.stdout.splitlines()[-1] == "parity holds"
+
+
+def test_stats_say_where_vision_runs_and_why() -> None:
+    done = run("ask", SIGN, "What does the sign say?", "--max-tokens", "1", "--stats", "--provider", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[1] == "vision on cpu: asked for"
+    assert "expected providers among " in refused("ask", SIGN, "What?", "--provider", "coreml,cuda")
+    chat = run("chat", stdin="/stats\n/quit\n")
+    assert "vision on " in chat.stderr
+
+
+def test_optimize_without_a_gpu_says_what_to_install(tmp_path: Path) -> None:
+    import onnxruntime
+
+    if "TensorrtExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has TensorRT")
+    bundle = copy_of_demo(tmp_path)
+    before = sorted(bundle.iterdir())
+    said = refused("optimize", bundle)
+    assert "TensorrtExecutionProvider" in said
+    assert "pip install onnxruntime-gpu" in said
+    assert sorted(bundle.iterdir()) == before
+
+
+def copy_of_demo(tmp_path: Path) -> Path:
+    from llava_edge.runtime import demo_bundle
+
+    shutil.copytree(demo_bundle(), tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+def test_verify_finds_weights_that_were_swapped(tmp_path: Path) -> None:
+    """Hashes that agree are not enough: the parity record must hold too."""
+    import numpy as np
+    from llava_edge.runtime.bundle.bundle import Bundle, write_manifest
+
+    bundle = copy_of_demo(tmp_path)
+    newline = np.load(bundle / "newline.npy")
+    np.save(bundle / "newline.npy", 10 * newline)
+    write_manifest(bundle, Bundle.open(demo_path()).manifest)
+    done = run("verify", bundle)
+    assert done.returncode == 1
+    assert "got worse" in done.stderr
+
+
+def demo_path() -> Path:
+    from llava_edge.runtime import demo_bundle
+
+    return demo_bundle()
+
+
+def test_chat_over_a_pipe(tmp_path: Path) -> None:
+    shutil.copy(SIGN, tmp_path / "second.png")
+    lines = [
+        "What does the sign say?",
+        "/stats",
+        "/image second.png",
+        "/image none.png",
+        "How many shapes are there?",
+        "/clear",
+        "/stats",
+        "/help",
+        "/nonsense",
+        "",
+        "/quit",
+        "never asked",
+    ]
+    done = run("chat", SIGN, stdin="\n".join(lines), folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.strip().splitlines()) == 2
+    for said in ("cached", "no such file", "conversation cleared", "no answer yet", "unknown command /nonsense"):
+        assert said in done.stderr
+
+
+class Terminal:
+    """A chat behind a pseudo-terminal, as a person has it."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:  # pragma: no cover - this is the child
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a test run in the background has it ignored
+            os.execv(COMMAND, [COMMAND, *arguments])
+        self.seen = ""
+
+    def wait_for(self, text: str, seconds: float = 60) -> None:
+        """Read until ``text`` has appeared behind what was waited for before."""
+        end = time.monotonic() + seconds
+        while text not in self.seen:
+            ready, _, _ = select.select([self.fd], [], [], max(0.0, end - time.monotonic()))
+            assert ready, f"no {text!r} in {self.seen!r}"
+            try:
+                self.seen += os.read(self.fd, 4096).decode("utf-8", "replace")
+            except OSError as error:  # what Linux says at the end of a terminal
+                raise AssertionError(f"no {text!r} before the end in {self.seen!r}") from error
+        self.seen = self.seen.split(text, 1)[1]
+
+    def type(self, text: str) -> None:
+        os.write(self.fd, text.encode())
+
+    def finish(self, seconds: float = 60, *, interrupting: bool = False) -> int:
+        """Read to the end and return the exit status; kill what does not end. ``interrupting`` presses Ctrl-C."""
+        end = time.monotonic() + seconds
+        while True:
+            if interrupting:
+                os.kill(self.pid, signal.SIGINT)
+            if time.monotonic() > end:
+                os.kill(self.pid, signal.SIGKILL)
+            try:
+                if select.select([self.fd], [], [], 0.3)[0] and not os.read(self.fd, 4096):
+                    break
+            except OSError:  # what Linux says at the end of a terminal
+                break
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+@pytest.mark.parametrize("more", [(), ("--isolate",)])
+def test_first_interrupt_ends_the_answer_and_keeps_the_conversation(tiny_bundle: Path, more: tuple[str, ...]) -> None:
+    """On an untrained model, which does not know how to stop. Ctrl-C reaches every process of the terminal."""
+    terminal = Terminal("chat", SIGN, "-m", str(tiny_bundle), "--max-tokens", "900", *more)
+    terminal.wait_for("> ")
+    terminal.type("What does the sign say?\n")
+    terminal.wait_for("reading the prompt")
+    terminal.wait_for("\x1b[2K")  # the bar has gone
+    assert terminal.seen or os.read(terminal.fd, 1)  # the answer has begun
+    os.killpg(terminal.pid, signal.SIGINT)
+    terminal.wait_for("(ended by cancel)")
+    terminal.wait_for("> ")
+    terminal.type("/stats\n")
+    terminal.wait_for("ended by cancel")
+    terminal.wait_for("> ")
+    terminal.type("/quit\n")
+    assert terminal.finish() == 0
+
+
+def test_interrupt_at_the_prompt_leaves() -> None:
+    terminal = Terminal("chat")
+    terminal.wait_for("> ")
+    # readline misses a signal that comes between its prompt and its wait; a person presses again
+    assert terminal.finish(interrupting=True) in (0, 130)
+
+
+def test_progress_bars_on_a_terminal() -> None:
+    terminal = Terminal("ask", SIGN, "What does the sign say?")
+    terminal.wait_for("encoding tiles")
+    terminal.wait_for("reading the prompt")
+    assert terminal.finish() == 0
+
+
+@pytest.mark.parametrize(
+    "command", ["", "chat", "ask", "tiles", "show", "verify", "export", "quantize", "train", "worker"]
+)
+def test_help(command: str) -> None:
+    done = run(*command.split(), "--help")
+    assert done.returncode == 0
+    assert "Usage: llava-edge" in done.stdout
+
+
+def test_no_arguments_show_the_help() -> None:
+    done = run()
+    assert "Usage: llava-edge" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["ask", "none.jpg", "What?"], "no such file"),
+        (["ask", ".", "What?"], "a directory"),
+        (["ask", SIGN], "a question after the picture"),
+        (["ask", SIGN, "  "], "a question"),
+        (["ask"], "Missing argument"),
+        (["ask", SIGN, "What?", "-m", "none"], "a bundle folder at none"),
+        (["ask", SIGN, "What?", "--temperature", "-1"], "temperature from 0 to 100"),
+        (["ask", SIGN, "What?", "--max-tokens", "many"], "max-tokens"),
+        (["ask", SIGN, "What?", "--context", "999999"], "the model's limit"),
+        (["ask", SIGN, "word " * 3000], "fewer than"),
+        (["chat", "none.jpg"], "no such file"),
+        (["chat", "--top-p", "2"], "top_p from 0 to 1"),
+        (["tiles", "none.jpg"], "no such file"),
+        (["tiles", SIGN, "--save", "none/seen.png"], "seen.png"),
+        (["show", "none"], "a bundle folder at none"),
+        (["verify", "none"], "a bundle folder at none"),
+        (["quantize", "none", "-o", "small"], "a bundle folder at none"),
+        (["export", "./none", "-o", "bundle"], "none"),
+        (["no-such-command"], "No such command"),
+        (["ask", "--no-such-option"], "No such option"),
+    ],
+)
+def test_wrong_input_is_one_line(arguments: list[str], said: str, tmp_path: Path) -> None:
+    assert said in refused(*arguments, folder=tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,87 @@
+"""``llava-edge plan`` as a person or another program meets it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMAND = str(Path(sys.executable).parent / "llava-edge")
+SIGN = str(Path(__file__).parents[3] / "examples" / "sign.png")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([COMMAND, *arguments], capture_output=True, text=True, timeout=240)
+
+
+def test_plan_json_is_the_contract() -> None:
+    done = run("plan", "llava-72b", "--gpu", "a=48G@768", "--gpu", "b=48G@768", "--host", "32G", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["fits"] is True
+    assert "suggestion" not in found
+    assert [one["name"] for one in found["devices"]] == ["a", "b", "host"]
+    for one in found["devices"]:
+        assert one["total"] == sum(one[key] for key in ("weights", "kv", "compute", "vision", "free"))
+    assert found["placement"]["gpu_layers"] == sum(found["placement"]["tensor_split"]) == 81
+    assert found["rates"]["prefill"] is None
+    read = sum(one["weights"] + one["kv"] for one in found["devices"] if one["name"] != "host")
+    assert found["rates"]["decode"] == pytest.approx(768e9 / read)
+
+
+def test_a_plan_that_does_not_fit_says_what_would() -> None:
+    devices = ("--gpu", "a=24G", "--gpu", "b=24G", "--host", "8G", "--ctx", "8192")
+    done = run("plan", "llava-72b", *devices, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["fits"] is False
+    change = found["suggestion"]
+    smaller = json.loads(run("plan", "llava-72b", *devices, "--llm", change["llm"], "--json").stdout)
+    assert smaller["fits"] is True
+    table = run("plan", "llava-72b", *devices).stdout
+    assert change["text"] in table
+    assert "fits       no" in table
+
+
+def test_the_demo_on_this_machine() -> None:
+    done = run("plan")
+    assert done.returncode == 0, done.stderr
+    assert "fits       yes" in done.stdout
+    assert "host" in done.stdout
+
+
+def test_stats_say_where_the_model_is() -> None:
+    done = run("ask", SIGN, "What does the sign say?", "--device", "auto", "--kv-type", "q8_0", "--stats")
+    assert done.returncode == 0, done.stderr
+    placement, provider, statistics = done.stderr.splitlines()
+    assert "placement auto" in placement
+    assert "GPU layers 0, split none" in placement
+    assert "KV q8_0/q8_0 | flash attention on" in placement
+    assert "cpu" in provider.lower()
+    assert "first token after" in statistics
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["plan", "no-such-model"], "owner/name"),
+        (["plan", "llava-72b", "--gpu", "a"], "a=24G@1008"),
+        (["plan", "llava-72b", "--gpu", "a=24"], "a=24G@1008"),
+        (["plan", "llava-72b", "--host", "x"], "64G@60"),
+        (["plan", "llava-72b", "--worker", "w=G"], "10.0.0.2:50052=24G"),
+        (["plan", "llava-72b", "--gpu", "a=24G", "--gpu", "a=24G"], "different names"),
+        (["plan", "llava-72b", "--llm", "q9"], "an LLM type among"),
+        (["plan", "llava-72b", "--ctx", "-1"], "ctx from 0"),
+        (["ask", SIGN, "What?", "--device", "moon"], "device among auto, cpu"),
+        (["ask", SIGN, "What?", "--kv-type", "q9"], "a KV type among"),
+    ],
+)
+def test_wrong_input_is_one_line(arguments: list[str], said: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert said in line
+    assert done.stdout == ""

@@ -1,0 +1,82 @@
+"""Weights of a plan against llama.cpp's own quantizer, tensor by tensor and byte by byte."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from llava_edge.runtime.bundle.bundle import demo_bundle
+from llava_edge.runtime.bundle.gguf_reading import llm_shape, read_gguf_header
+from llava_edge.runtime.errors import BundleError, OptionError
+from llava_edge.runtime.planning.recipe_types import RECIPES, tensor_types
+from llava_edge.runtime.planning.shape_sources import folder_shape
+from llava_edge.runtime.planning.shapes import llm_bytes
+from support.native_log import Planned, quantized_types
+from support.sparse_gguf import SIZES, shape_of, write_sparse
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_every_tensor_gets_the_type_llama_cpp_gives_it(name: str, tmp_path: Path) -> None:
+    path = write_sparse(tmp_path / "model.gguf", SIZES[name])
+    shape = shape_of(SIZES[name])
+    for recipe in RECIPES:
+        assert shape.stored_types(recipe) == quantized_types(path, recipe), recipe
+    planned = Planned(path)
+    assert llm_bytes(shape, "f16").total == planned.size
+    assert shape.parameters == sum(int(np.prod(one)) for _, one in SIZES[name].tensors())
+    planned.close()
+
+
+@pytest.mark.parametrize("recipe", ["q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_0", "iq4_xs"])
+def test_bytes_of_files_that_llama_cpp_wrote(recipe: str, tmp_path: Path) -> None:
+    """A real quantization; its header read by us and by the gguf package, its size by llama.cpp."""
+    import gguf
+    from llava_edge.benchmark.seeded.llm import LlmShape as Seeded
+    from llava_edge.benchmark.seeded.llm import write_seeded_llm
+    from llava_edge.quantize.language.quantizer import quantize_llm
+
+    write_seeded_llm(tmp_path / "f16.gguf", Seeded(9, 256, 768, 4, 1, 640))
+    path = tmp_path / f"{recipe}.gguf"
+    quantize_llm(tmp_path / "f16.gguf", path, recipe=recipe, threads=1)
+    found = llm_shape(path, recipe=recipe)
+    unread = dataclasses.replace(found, recipe="", sizes={})
+    assert llm_bytes(found, recipe) == llm_bytes(unread, recipe)
+    planned = Planned(path, simulate=False)
+    assert planned.size == llm_bytes(unread, recipe).total
+    planned.close()
+    reader = gguf.GGUFReader(path)
+    assert found.sizes == {one.name: int(one.n_bytes) for one in reader.tensors}
+    types = {one.name: one.tensor_type.name.lower() for one in reader.tensors}
+    assert types == unread.stored_types(recipe)
+
+
+def test_the_demo_bundles_header_is_what_the_gguf_package_reads() -> None:
+    import gguf
+
+    model = folder_shape(demo_bundle())
+    path = demo_bundle() / "llm.gguf"
+    reader = gguf.GGUFReader(path)
+    header = read_gguf_header(path)
+    assert {name: kind for name, (kind, _) in header.tensors.items()} == {
+        one.name: one.tensor_type.name.lower() for one in reader.tensors
+    }
+    assert model.llm.parameters == sum(int(one.n_elements) for one in reader.tensors)
+    assert header.settings["llama.block_count"] == model.llm.layers
+    assert header.settings["tokenizer.ggml.tokens"] == len(reader.fields["tokenizer.ggml.tokens"].data)
+
+
+def test_a_header_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "empty.gguf").write_bytes(b"")
+    (tmp_path / "text.gguf").write_bytes(b"not a model, but long enough for a header")
+    whole = (demo_bundle() / "llm.gguf").read_bytes()
+    (tmp_path / "cut.gguf").write_bytes(whole[:900])
+    for name in ("empty", "text", "cut"):
+        with pytest.raises(BundleError, match="GGUF"):
+            read_gguf_header(tmp_path / f"{name}.gguf")
+
+
+def test_an_unknown_recipe() -> None:
+    with pytest.raises(OptionError, match="q4_k_m"):
+        tensor_types([], "q9", layers=1, heads_per_kv=1, type_70b=False)

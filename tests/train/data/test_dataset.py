@@ -1,0 +1,308 @@
+"""Samples on disk: what is broken is said with its id; folder and tar agree; order and batches."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from llava_edge.runtime.errors import ImageError, OptionError
+from llava_edge.runtime.pictures.geometry import Geometry
+from llava_edge.runtime.prompts.conversations import SampleError, read_conversation, read_samples
+from llava_edge.train.data.dataset import Collator, Item, ReferenceDataset, cheapest_picture
+from llava_edge.train.data.grouping import GroupedSampler, grouped_order
+from llava_edge.train.data.picture_store import FolderStore, TarStore, open_picture, open_store, picture_size
+from llava_edge.train.data.sample_index import SampleIndex, data_fingerprint, index_samples, open_sources
+from llava_edge.train.data.sequences import IGNORED
+from llava_edge.train.model.base import read_base
+from llava_edge.train.recipe import DataRecipe
+from PIL import Image
+from support.reference_training import PINPOINTS, small_base, write_samples
+from torch.utils.data import DataLoader
+
+GEOMETRY = Geometry(56, 14, PINPOINTS, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+ARTICLE = Geometry(
+    336, 14, ((672, 672), (336, 672), (672, 336), (336, 1008), (1008, 336)), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+)
+
+
+def sample(**changes: Any) -> dict[str, Any]:
+    turns = [{"from": "human", "value": "What is this?\n<image>"}, {"from": "gpt", "value": " A cat. "}]
+    return {"id": "s1", "image": "0.png", "conversations": turns, **changes}
+
+
+def conversation(*pairs: tuple[Any, Any]) -> list[dict[str, Any]]:
+    return [{"from": role, "value": value} for role, value in pairs]
+
+
+def test_a_sample_is_read_as_the_runtime_will_see_it() -> None:
+    read = read_conversation(sample(), 5)
+    assert (read.id, read.images) == ("s1", ("0.png",))
+    assert [(one.role, one.text, one.images) for one in read.messages] == [
+        ("user", "What is this?", 1),
+        ("assistant", "A cat.", 0),
+    ]
+
+
+def test_several_pictures_turns_and_a_system_message() -> None:
+    talk = conversation(
+        ("system", "Be brief."), ("human", "<image>\n<image>\nBoth?"), ("gpt", "Yes."), ("human", "<image> And?"),
+        ("gpt", "No."),
+    )  # fmt: skip
+    read = read_conversation({"image": ["a", "b", "c"], "conversations": talk}, 5)
+    assert read.id == "#5"
+    assert [one.images for one in read.messages] == [0, 2, 0, 1, 0]
+    assert [one.role for one in read.messages] == ["system", "user", "assistant", "user", "assistant"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        ("text", "an object in sample #5"),
+        (sample(conversations=None), "a list of conversations in sample s1"),
+        (sample(conversations=[]), "a list of conversations"),
+        (sample(conversations=["hello"]), "turns with 'from' and 'value'"),
+        (sample(conversations=conversation(("human", 3), ("gpt", "x"))), "turns with 'from' and 'value'"),
+        (sample(conversations=conversation(("user", "<image>"), ("gpt", "x"))), "turns from human, gpt, system"),
+        (sample(conversations=conversation(("human", "no picture"), ("gpt", "x"))), "1 <image>, one a picture"),
+        (sample(conversations=conversation(("human", "<image><image>"), ("gpt", "x"))), "1 <image>, one a picture"),
+        (sample(image=None), "0 <image>, one a picture"),
+        (sample(image=["0.png", "1.png"]), "2 <image>, one a picture"),
+        (sample(image=[3]), "picture names"),
+        (sample(conversations=conversation(("human", "x"), ("gpt", "<image>"))), "<image> in human turns only"),
+        (sample(conversations=conversation(("human", "<image>"), ("gpt", "  "))), "an answer in every gpt turn"),
+        (sample(conversations=conversation(("gpt", "x"), ("human", "<image>"))), "human and gpt turns in turn"),
+        (sample(conversations=conversation(("human", "<image>"))), "human and gpt turns in turn, gpt last"),
+        (sample(conversations=conversation(("system", "x"))), "human and gpt turns in turn"),
+    ],
+)
+def test_a_broken_sample_is_named(raw: Any, said: str) -> None:
+    with pytest.raises(SampleError, match="in sample") as caught:
+        read_conversation(raw, 5)
+    assert said in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(("text", "said"), [("[1,", "JSON in"), ("{}", "a JSON list"), ("[]", "a JSON list")])
+def test_a_broken_file_is_named(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "samples.json").write_text(text)
+    with pytest.raises(OptionError, match=said):
+        read_samples(tmp_path / "samples.json")
+    with pytest.raises(OptionError, match="training samples at"):
+        read_samples(tmp_path / "none.json")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    write_samples(tmp_path, 6, text_only=2)
+    return tmp_path
+
+
+def pack(folder: Path) -> Path:
+    with tarfile.open(folder / "images.tar", "w") as archive:
+        archive.add(folder / "images", arcname=".")
+    return folder / "images.tar"
+
+
+def test_folder_and_tar_hold_the_same_pictures(data: Path) -> None:
+    folder, archive = open_store(str(data / "images")), open_store(str(pack(data)))
+    assert isinstance(folder, FolderStore)
+    assert isinstance(archive, TarStore)
+    for name in ("3.png", "0.png", "2.png"):
+        assert open_picture(folder, name).digest == open_picture(archive, name).digest
+    again = pickle.loads(pickle.dumps(archive))  # as a worker process gets it
+    assert again.read("1.png") == (data / "images" / "1.png").read_bytes()
+    again.close()
+    archive.close()
+
+
+def test_pictures_that_are_not_there(data: Path) -> None:
+    for store in (open_store(str(data / "images")), open_store(str(pack(data)))):
+        with pytest.raises(ImageError, match=r"none\.png"):
+            store.read("none.png")
+    with pytest.raises(ImageError, match="below the folder"):
+        open_store(str(data / "images")).read("../samples.json")
+    with pytest.raises(OptionError, match="a folder or a tar"):
+        open_store(str(data / "none"))
+    with pytest.raises(OptionError, match="an uncompressed tar"):
+        open_store(str(data / "samples.json"))
+
+
+def test_header_size_is_the_decoded_pictures(data: Path) -> None:
+    """Also for a photograph that EXIF turns by a quarter."""
+    turned = Image.new("RGB", (80, 30))
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(data / "images" / "turned.jpg", exif=exif)
+    store = open_store(str(data / "images"))
+    for name in ("0.png", "turned.jpg"):
+        assert picture_size(store, name) == open_picture(store, name).size
+    assert picture_size(store, "turned.jpg") == (30, 80)
+
+
+def broken_data(folder: Path) -> list[dict[str, Any]]:
+    samples = write_samples(folder, 6, text_only=2)
+    samples[1]["image"] = "missing.png"
+    samples[2]["conversations"][0]["value"] += "<image>"
+    samples[4]["conversations"][0]["from"] = "robot"
+    (folder / "images" / "3.png").write_bytes((folder / "images" / "3.png").read_bytes()[:20])
+    (folder / "samples.json").write_text(json.dumps(samples))
+    return samples
+
+
+def test_broken_samples_are_skipped_or_fatal_by_choice(tmp_path: Path) -> None:
+    broken_data(tmp_path)
+    sources = open_sources([DataRecipe(str(tmp_path / "samples.json"), str(tmp_path / "images"))])
+    index = index_samples(sources, GEOMETRY, fatal=False, fingerprint="")
+    assert [entry.position for entry in index.entries] == [0, 5]
+    assert [line.split("in sample ")[1].split(";")[0] for line in index.broken] == [
+        f"sample-{number}" for number in (1, 2, 3, 4)
+    ]
+    with pytest.raises(SampleError, match="sample-1"):
+        index_samples(sources, GEOMETRY, fatal=True, fingerprint="")
+    assert SampleIndex.from_json(index.to_json()) == index
+
+
+def make_dataset(base: Any, folder: Path, **settings: Any) -> ReferenceDataset:
+    sources = open_sources([DataRecipe(str(folder / "samples.json"), str(folder / "images"))])
+    index = index_samples(sources, base.geometry, fatal=True, fingerprint="")
+    defaults: dict[str, Any] = {"prompt": "chat", "sequence_length": 400}
+    return ReferenceDataset(index, sources, encoder=base.encoder, geometry=base.geometry, **{**defaults, **settings})
+
+
+@pytest.fixture(scope="module")
+def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_base(tmp_path_factory.mktemp("base") / "base")
+
+
+def damage(path: Path) -> None:
+    """Make the picture at ``path`` a JPEG without its end; the header is whole, so the first pass can't see it."""
+    Image.effect_noise((90, 70), 80).save(path, format="JPEG")
+    path.write_bytes(path.read_bytes()[:-900])
+
+
+def test_a_picture_damaged_behind_its_header(data: Path, base_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damage(data / "images" / "2.png")
+    base = read_base(base_folder, PINPOINTS)
+    with pytest.raises(SampleError, match="sample-2"):
+        make_dataset(base, data)[2]
+    kept = make_dataset(base, data, fatal=False)
+    assert kept[2].ids == kept[3].ids
+    assert "sample-2" in capsys.readouterr().err
+
+
+def test_a_dataset_reaches_a_worker_process(data: Path, base_folder: Path) -> None:
+    base = read_base(base_folder, PINPOINTS)
+    dataset = make_dataset(base, data)
+    again = pickle.loads(pickle.dumps(dataset))
+    assert again[0].ids == dataset[0].ids
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_sample_is_the_same_error_from_a_worker(workers: int, data: Path, base_folder: Path) -> None:
+    damage(data / "images" / "2.png")
+    dataset = make_dataset(read_base(base_folder, PINPOINTS), data)
+    with pytest.raises(SampleError) as expected:
+        dataset.read(2)
+    with pytest.raises(SampleError) as caught:
+        list(DataLoader(dataset, batch_size=None, num_workers=workers))
+    assert str(caught.value) == str(expected.value)
+    assert len(str(caught.value).splitlines()) == 1
+    parts = [(one.sample, one.expected, one.got, one.fix) for one in (caught.value, expected.value)]
+    assert parts[0] == parts[1]
+    assert parts[0][0] == "sample-2"
+
+
+def test_a_conversation_that_the_template_refuses_is_named(data: Path, base_folder: Path) -> None:
+    base = read_base(base_folder, PINPOINTS)
+    refusing = "{{ raise_exception('no such talk') }}"
+    encoder = dataclasses.replace(base.encoder, spec=dataclasses.replace(base.encoder.spec, chat_template=refusing))
+    with pytest.raises(SampleError, match=r"in sample sample-0; got .*no such talk"):
+        make_dataset(dataclasses.replace(base, encoder=encoder), data)[0]
+
+
+def test_long_samples_are_cut_or_broken(data: Path, base_folder: Path) -> None:
+    base = read_base(base_folder, PINPOINTS)
+    whole = make_dataset(base, data)[0]
+    limit = len(whole.ids) - 1
+    assert make_dataset(base, data, sequence_length=limit)[0].ids == whole.ids[:limit]
+    with pytest.raises(SampleError, match="at most"):
+        make_dataset(base, data, sequence_length=limit, cut_long=False)[0]
+
+
+def test_estimated_lengths_order_like_the_real_ones(data: Path, base_folder: Path) -> None:
+    base = read_base(base_folder, PINPOINTS)
+    dataset = make_dataset(base, data)
+    pictures = [entry.length for entry in dataset.entries if entry.images]
+    real = [len(dataset[position].ids) for position, entry in enumerate(dataset.entries) if entry.images]
+    assert np.corrcoef(pictures, real)[0, 1] > 0.95
+
+
+def test_fingerprint_follows_the_data(data: Path) -> None:
+    recipe = [DataRecipe(str(data / "samples.json"), str(data / "images"))]
+    before = data_fingerprint(recipe, GEOMETRY)
+    assert data_fingerprint(recipe, GEOMETRY) == before
+    (data / "samples.json").write_text("[]")
+    assert data_fingerprint(recipe, GEOMETRY) != before
+
+
+def test_order_is_grouped_complete_and_repeatable() -> None:
+    random = np.random.default_rng(1)
+    lengths = random.integers(1, 1000, 203).tolist()
+    pictured = (random.random(203) < 0.7).tolist()
+    order = grouped_order(lengths, pictured, batch=8, seed=1, epoch=0)
+    assert sorted(order) == list(range(203))
+    assert order == grouped_order(lengths, pictured, batch=8, seed=1, epoch=0)
+    assert order != grouped_order(lengths, pictured, batch=8, seed=1, epoch=1)
+    steps = [order[start : start + 8] for start in range(0, len(order) - 16, 8)]
+    assert all(len({pictured[position] for position in step}) == 1 for step in steps)
+    spread = np.mean([np.ptp([lengths[position] for position in step]) for step in steps])
+    assert spread < 200  # 780 or so without grouping
+    sampler = GroupedSampler(lengths, pictured, batch=8, seed=1)
+    assert (list(sampler), len(sampler)) == (order, 203)
+    sampler.set_epoch(1)
+    assert list(sampler) != order
+
+
+def test_a_batch_pads_at_the_end(data: Path, base_folder: Path) -> None:
+    base = read_base(base_folder, PINPOINTS)
+    dataset = make_dataset(base, data)
+    collate = Collator(base.geometry, base.encoder.image_token, base.pad_token)
+    items = [dataset[0], dataset[3], dataset[4]]  # the last one has no picture
+    batch = collate(items)
+    for row, item in enumerate(items):
+        length = len(item.ids)
+        assert batch["input_ids"][row, :length].tolist() == list(item.ids)
+        assert batch["labels"][row, :length].tolist() == list(item.labels)
+        assert batch["attention_mask"][row].sum() == length
+        assert set(batch["labels"][row, length:].tolist()) <= {IGNORED}
+    assert batch["pixel_values"].shape[0] == sum(len(item.tiles) for item in items if item.tiles is not None)
+    assert batch["image_sizes"].tolist() == [list(size) for item in items for size in item.sizes]
+
+
+def test_the_cheapest_picture() -> None:
+    layout = cheapest_picture(ARTICLE)
+    assert layout.tiles == 3
+    assert layout.image_tokens < 576 + 100
+
+
+def test_a_text_batch_has_the_loss_it_has_without_the_filler(base_folder: Path) -> None:
+    from transformers import LlavaNextForConditionalGeneration
+
+    base = read_base(base_folder, PINPOINTS)
+    item = Item(tuple(range(20, 40)), (IGNORED,) * 10 + tuple(range(30, 40)), None, ())
+    batch = Collator(base.geometry, base.encoder.image_token, base.pad_token)([item])
+    assert (batch["input_ids"] == base.encoder.image_token).any()
+    model = LlavaNextForConditionalGeneration.from_pretrained(base_folder, dtype=torch.float32)
+    model.config.image_grid_pinpoints = [list(one) for one in PINPOINTS]
+    alone = model(input_ids=torch.tensor([item.ids]), labels=torch.tensor([item.labels])).loss
+    filled = model(**batch).loss
+    assert torch.allclose(alone, filled, rtol=1e-6)
+    filled.backward()
+    assert model.model.multi_modal_projector.linear_1.weight.grad.abs().max() == 0  # there, and nothing

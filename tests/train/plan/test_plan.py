@@ -1,0 +1,207 @@
+"""The plan's figures against the article's, and recipes read strictly."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from llava_edge.runtime.errors import OptionError
+from llava_edge.train.plan.plan import TrainingPlan, make_plan
+from llava_edge.train.plan.table import plan_dictionary, plan_table
+from llava_edge.train.recipe import LoraRecipe, accumulation, is_reference_recipe, load_reference_recipe, sharding_named
+from support.reference_training import small_base, stage, write_recipe, write_samples
+
+RECIPES = Path(__file__).parents[3] / "train" / "recipes"
+ARTICLE = {  # name: (connector in 2^20, llm in 10^9, devices, hours)
+    "llama3-8b": (20.0, 8.03, 8, 20),
+    "qwen1.5-72b": (72.0, 72.3, 64, 18),
+    "qwen1.5-110b": (72.0, 111.0, 128, 18),
+}
+
+
+@pytest.fixture(scope="module")
+def plans() -> dict[str, TrainingPlan]:
+    return {name: make_plan(load_reference_recipe(RECIPES / f"{name}.toml")) for name in ARTICLE}
+
+
+@pytest.mark.parametrize("name", ARTICLE)
+def test_parameters_are_the_articles(name: str, plans: dict[str, TrainingPlan]) -> None:
+    """The article counts the tower and the LLM in millions, but the connector in units of 2^20."""
+    connector, llm, _, _ = ARTICLE[name]
+    parts = plans[name].counts.parts
+    assert round(parts["tower"] / 1e6, 1) == 303.5
+    assert round(parts["connector"] / 2**20, 1) == connector
+    assert parts["llm"] / 1e9 == pytest.approx(llm, rel=0.002)
+
+
+@pytest.mark.parametrize("name", ARTICLE)
+def test_hours_come_near_the_articles(name: str, plans: dict[str, TrainingPlan]) -> None:
+    _, _, devices, hours = ARTICLE[name]
+    plan = plans[name]
+    assert (plan.world_size, plan.recipe.hardware.hours) == (devices, hours)
+    assert plan.hours == pytest.approx(hours, rel=0.15)
+
+
+@pytest.mark.parametrize("name", ARTICLE)
+def test_stages_are_the_articles(name: str, plans: dict[str, TrainingPlan]) -> None:
+    first, second = plans[name].recipe.stages
+    assert (first.rates, second.rates) == (
+        {"connector": 1e-3},
+        {"connector": 1e-5, "llm": 1e-5, "tower": 2e-6},
+    )
+    assert [one.prompt for one in (first, second)] == ["plain", "chat"]
+    for one in (first, second):
+        assert (one.epochs, one.warm_up_ratio, one.weight_decay) == (1.0, 0.03, 0.0)
+    grids = {(height // 336, width // 336) for height, width in second.pinpoints}
+    assert grids == {(2, 2), (1, 2), (2, 1), (1, 3), (3, 1), (1, 4), (4, 1)}
+    planned = plans[name].stages
+    assert [one.samples for one in planned] == [558128, 790000]
+    assert [set(one.trained) for one in planned] == [
+        {"connector", "newline"},
+        {"connector", "newline", "llm", "tower"},
+    ]
+    assert all(one.memory.total <= 80e9 for one in planned)
+
+
+def test_steps_tokens_and_memory_by_hand(plans: dict[str, TrainingPlan]) -> None:
+    """Llama-3-8B, stage 2 on 8 devices: 790000 / 128 steps; 16 bytes a trained parameter over 8."""
+    plan = plans["llama3-8b"]
+    second = plan.stages[1]
+    assert (second.steps, second.warm_up_steps, second.accumulation) == (6172, 186, 4)
+    assert second.tokens_a_step == 128 * second.mean_tokens
+    trained = sum(second.trained.values())
+    memory = second.memory
+    frozen = sum(plan.counts.parts.values()) - trained
+    assert memory.weights == (4 * trained + 2 * frozen) // 8
+    assert (memory.gradients, memory.optimizer) == (trained // 2, trained)
+    linear = 6 * (8_030_261_248 - 128256 * 4096) * second.mean_tokens * 790000
+    assert linear < second.flops < 1.15 * linear
+
+
+@pytest.mark.parametrize(("sharding", "fits"), [("none", False), ("zero2", True), ("zero3", True), ("fsdp2", True)])
+def test_other_machines(sharding: str, fits: bool) -> None:
+    recipe = load_reference_recipe(RECIPES / "llama3-8b.toml")
+    plan = make_plan(recipe, world_size=16, sharding=sharding_named(sharding))
+    assert plan_dictionary(plan)["stages"][1]["fits"] is fits
+    whole, half = make_plan(recipe, world_size=8).hours, plan.hours
+    assert half == pytest.approx(whole / 2)
+    with pytest.raises(OptionError, match="sharding none, zero2"):
+        sharding_named("zero9")
+    with pytest.raises(OptionError, match="in 48 devices"):
+        accumulation(recipe.stages[0], 48)
+
+
+def test_adapters_are_counted() -> None:
+    recipe = load_reference_recipe(RECIPES / "llama3-8b-lora.toml")
+    recipe = dataclasses.replace(recipe, lora=LoraRecipe(rank=2, alpha=2, targets=("q_proj",)))
+    assert make_plan(recipe).stages[1].trained["llm"] == 32 * 2 * (4096 + 4096)
+
+
+def test_a_plan_counts_the_samples_and_the_checkpoint_that_are_there(tmp_path: Path) -> None:
+    write_samples(tmp_path)
+    base = small_base(tmp_path / "base")
+    plan = make_plan(load_reference_recipe(write_recipe(tmp_path / "r.toml", base, [stage(tmp_path, epochs=2.0)])))
+    assert (plan.stages[0].samples, plan.stages[0].steps) == (16, 8)
+    from llava_edge.train.recipe import load_reference_recipe as load
+    from transformers import LlavaNextForConditionalGeneration
+
+    model = LlavaNextForConditionalGeneration.from_pretrained(base)
+    assert sum(plan.counts.parts.values()) == model.num_parameters()
+    missing = stage(tmp_path, data=[{"samples": str(tmp_path / "none.json")}])
+    with pytest.raises(OptionError, match="no count"):
+        make_plan(load(write_recipe(tmp_path / "s.toml", base, [missing])))
+    with pytest.raises(OptionError, match=r"model\.text"):
+        make_plan(load(write_recipe(tmp_path / "t.toml", tmp_path / "none", [stage(tmp_path)])))
+
+
+def test_the_table_shows_what_the_dictionary_holds(plans: dict[str, TrainingPlan]) -> None:
+    plan = plans["llama3-8b"]
+    text, values = plan_table(plan), plan_dictionary(plan)
+    assert f"{values['parameters']['connector']:,}" in text
+    assert f"{values['hours']:.1f} h at 48%" in text
+    assert "reported 20 h on 8" in text
+    json.dumps(values)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("seed = 42", "sed = 42"), "'sed'"),
+        (("seed = 42", ""), "the keys seed"),
+        (("seed = 42", 'seed = "42"'), "int at"),
+        (("seed = 42", "seed = true"), "int at"),
+        (('precision = "bf16"', 'precision = "f16"'), "one of bf16, f32"),
+        (("batch = 256", "batch = 0"), "a positive batch"),
+        (("rates = { connector = 1e-3 }", "rates = { conector = 1e-3 }"), "conector"),
+        (("rates = { connector = 1e-3 }", "rates = {}"), "a positive rate"),
+        (("rates = { connector = 1e-3 }", "rates = { connector = 0 }"), "a positive rate"),
+        (("pinpoints = [[336, 336]]", "pinpoints = []"), "data and pinpoints"),
+        (("pinpoints = [[336, 336]]", "pinpoints = [[336]]"), "2 values"),
+        (("save_steps = 200", "save_steps = 200\nlog_steps = 3"), "a multiple of"),
+        (("save_steps = 200", "save_steps = 200\nkeep = 1"), "keep of 2"),
+        (('name = "instruction"', 'name = "connector"'), "different names"),
+        (("[model]", "[model"), "TOML in"),
+        (("sequence_length = 2048", "sequence_length = 2048\nwarm_up_ratio = 1.5"), "warm_up_ratio"),
+    ],
+)
+def test_a_wrong_recipe_is_one_line(change: tuple[str, str], said: str, tmp_path: Path) -> None:
+    text = (RECIPES / "llama3-8b.toml").read_text().replace("log_steps = 1\n", "")
+    assert change[0] in text
+    (tmp_path / "recipe.toml").write_text(text.replace(*change))
+    with pytest.raises(OptionError) as caught:
+        load_reference_recipe(tmp_path / "recipe.toml")
+    assert said in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_kinds_of_recipes_are_told_apart() -> None:
+    assert is_reference_recipe(RECIPES / "llama3-8b.toml")
+    assert not is_reference_recipe(RECIPES / "demo.toml")
+    with pytest.raises(OptionError, match="a recipe at"):
+        is_reference_recipe(RECIPES / "none.toml")
+
+
+def program(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "llava_edge.cli.main", "train", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_the_command_prints_the_plan() -> None:
+    done = program("--config", str(RECIPES / "llama3-8b.toml"), "--json", "--world-size", "16", "--sharding", "zero3")
+    assert done.returncode == 0, done.stderr
+    values = json.loads(done.stdout)
+    assert (values["world_size"], values["sharding"]) == (16, "zero3")
+    assert [stage["name"] for stage in values["stages"]] == ["connector", "instruction"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--config", str(RECIPES / "demo.toml"), "--dry-run"], "[[stages]]"),
+        (["--config", str(RECIPES / "llama3-8b.toml")], "--output"),
+        (["--config", str(RECIPES / "llama3-8b.toml"), "--dry-run", "--world-size", "0"], "--world-size"),
+        (["--config", "none.toml", "--dry-run"], "a recipe at none.toml"),
+    ],
+)
+def test_the_command_refuses_in_one_line(arguments: list[str], said: str) -> None:
+    done = program(*arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert said in line
+
+
+def test_the_documented_plan_is_the_printed_one(plans: dict[str, TrainingPlan]) -> None:
+    page = (RECIPES.parents[1] / "docs" / "training.md").read_text()
+    assert plan_table(plans["llama3-8b"]) in page
+    for name, devices in (("llama3-8b-lora", 1), ("llama3-8b", 8), ("qwen1.5-72b", 64), ("qwen1.5-110b", 128)):
+        recipe = load_reference_recipe(RECIPES / f"{name}.toml")
+        cells = []
+        for sharding in ("none", "zero2", "zero3", "fsdp2"):
+            plan = make_plan(recipe, world_size=devices, sharding=sharding_named(sharding))
+            total = plan.stages[1].memory.total / 1e9
+            cells.append(f"{total:,.0f}" + ("" if total <= 80 else " ✗"))
+        assert f"| {name} | {devices} | {' | '.join(cells)} |" in page

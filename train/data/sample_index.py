@@ -1,0 +1,105 @@
+"""A pass over all samples before training: what is broken, which have pictures, how long each is.
+
+Only picture headers are read, and a text's length is estimated from its characters: the lengths
+serve to group samples, not to cut them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...runtime.errors import ImageError
+from ...runtime.pictures.geometry import Geometry
+from ...runtime.pictures.tiles import lay_out
+from ...runtime.prompts.conversations import SampleError, read_conversation, read_samples
+from ..recipe import DataRecipe
+from .picture_store import PictureStore, open_store, picture_size
+
+CHARACTERS_A_TOKEN = 4
+"""Rule of thumb for English with a vocabulary of 100 000 tokens and more."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One usable sample: which source and position in it, its pictures, its estimated positions."""
+
+    source: int
+    position: int
+    images: int
+    length: int
+
+
+@dataclass(frozen=True)
+class SampleIndex:
+    """The usable samples, and what was wrong with the others, one line each."""
+
+    fingerprint: str
+    entries: tuple[Entry, ...]
+    broken: tuple[str, ...]
+
+    def to_json(self) -> str:
+        """As one JSON object."""
+        rows = [list(dataclasses.astuple(entry)) for entry in self.entries]
+        return json.dumps({"fingerprint": self.fingerprint, "entries": rows, "broken": self.broken})
+
+    @staticmethod
+    def from_json(text: str) -> SampleIndex:
+        """The reverse of ``to_json``."""
+        raw = json.loads(text)
+        return SampleIndex(raw["fingerprint"], tuple(Entry(*row) for row in raw["entries"]), tuple(raw["broken"]))
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source opened: its raw samples and where its pictures are."""
+
+    samples: list[Any]
+    store: PictureStore
+
+
+def open_sources(data: Sequence[DataRecipe]) -> tuple[Source, ...]:
+    """Read the sample files and open the picture stores. Raises OptionError."""
+    return tuple(Source(read_samples(Path(one.samples)), open_store(one.images)) for one in data)
+
+
+def data_fingerprint(data: Sequence[DataRecipe], geometry: Geometry) -> str:
+    """SHA-256 over the sample files, the pictures' places and the geometry that lengths depend on."""
+    digest = hashlib.sha256(repr(geometry).encode())
+    for one in data:
+        digest.update(Path(one.samples).read_bytes())
+        place = Path(one.images)
+        size = place.stat().st_size if place.is_file() else 0
+        digest.update(f"{one.images} {size}".encode())
+    return digest.hexdigest()
+
+
+def index_samples(sources: Sequence[Source], geometry: Geometry, *, fatal: bool, fingerprint: str) -> SampleIndex:
+    """Check every sample. With ``fatal`` the first broken one raises :class:`SampleError`."""
+    entries: list[Entry] = []
+    broken: list[str] = []
+    for number, source in enumerate(sources):
+        for position, raw in enumerate(source.samples):
+            try:
+                entries.append(_entry(raw, number, position, source.store, geometry))
+            except SampleError as error:
+                if fatal:
+                    raise
+                broken.append(str(error))
+    return SampleIndex(fingerprint, tuple(entries), tuple(broken))
+
+
+def _entry(raw: Any, number: int, position: int, store: PictureStore, geometry: Geometry) -> Entry:
+    conversation = read_conversation(raw, position)
+    try:
+        sizes = [picture_size(store, name) for name in conversation.images]
+        pictures = sum(lay_out(size, geometry).image_tokens for size in sizes)
+    except ImageError as error:
+        raise SampleError(conversation.id, expected=error.expected, got=error.got) from error
+    characters = sum(len(message.text) for message in conversation.messages)
+    return Entry(number, position, len(sizes), pictures + characters // CHARACTERS_A_TOKEN)

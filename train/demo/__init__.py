@@ -1,0 +1,4 @@
+"""The demo model: everything the real recipe takes ready-made, trained from scratch on drawn pictures.
+
+May import: train/*, runtime/*.
+"""

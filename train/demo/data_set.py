@@ -1,0 +1,119 @@
+"""The demo's data set for LLaVA's two stages, in the LLaVA format: pictures in a tar, conversations in JSON.
+
+Most pictures are drawn by `pictures`; the public easy-VQA training set is mixed in where its package is installed. Its
+test questions are for measuring only (`llava-edge benchmark demo --easy-vqa`).
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import io
+import json
+import os
+import sys
+import tarfile
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from PIL import Image
+
+from ...runtime.errors import MissingExtraError
+from .pictures import draw, sample_scale, sample_scene
+from .questions import Turn, ask_for_description, converse
+from .recipe import DataRecipe
+
+DATA_SEED: Final = 5  # picture `n` is drawn from [recipe seed, this, n]; the held-out set has numbers of its own
+CAPTIONS, CONVERSATIONS, PICTURES = "captions.json", "conversations.json", "pictures.tar"
+EASY_VQA_TURNS: Final = 3  # a conversation: more would mostly repeat what has been said about the one shape
+
+Record = dict[str, Any]
+
+
+def write_data(folder: Path, data: DataRecipe, *, seed: int) -> None:
+    """Write the data set to `folder`, whole or not at all; one that is there already is kept."""
+    if (folder / CONVERSATIONS).is_file():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / (PICTURES + ".tmp")
+    captions: list[Record] = []
+    conversations: list[Record] = []
+    with tarfile.open(temporary, "w") as tar:
+        for number in range(data.pictures):
+            name, records = f"drawn/{number:06d}.png", _drawn(seed, number, tar)
+            conversations.append(_record(f"drawn-{number}", name, records[0]))
+            if number < data.captions:
+                captions.append(_record(f"caption-{number}", name, records[1]))
+            if (number + 1) % 10000 == 0:
+                print(f"pictures {number + 1}/{data.pictures}", file=sys.stderr, flush=True)
+        if data.easy_vqa:
+            conversations += _easy_vqa(seed, tar)
+    os.replace(temporary, folder / PICTURES)
+    _write_json(folder / CAPTIONS, captions)
+    _write_json(folder / CONVERSATIONS, conversations)  # last: its presence says that all is there
+
+
+def _drawn(seed: int, number: int, tar: tarfile.TarFile) -> tuple[list[Turn], list[Turn]]:
+    """Draw one picture into the tar; its conversation, and its description alone."""
+    random = np.random.default_rng([seed, DATA_SEED, number])
+    scene = sample_scene(random, random_text=0.3)
+    _add(tar, f"drawn/{number:06d}.png", draw(scene, scale=sample_scale(random)))
+    return converse(scene, random), [ask_for_description(scene, random)]
+
+
+def _add(tar: tarfile.TarFile, name: str, image: Image.Image) -> None:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    member = tarfile.TarInfo(name)
+    member.size = buffer.tell()
+    buffer.seek(0)
+    tar.addfile(member, buffer)
+
+
+def _record(identifier: str, image: str, turns: list[Turn]) -> Record:
+    conversations = []
+    for index, turn in enumerate(turns):
+        opening = "<image>\n" if index == 0 else ""
+        conversations.append({"from": "human", "value": opening + turn.question})
+        conversations.append({"from": "gpt", "value": turn.answer})
+    return {"id": identifier, "image": image, "conversations": conversations}
+
+
+def _easy_vqa(seed: int, tar: tarfile.TarFile) -> Iterator[Record]:
+    """The public training set: its pictures go into the tar, its questions into short conversations."""
+    folder = easy_vqa_folder() / "train"
+    random = np.random.default_rng([seed, DATA_SEED])
+    questions: dict[int, list[Turn]] = defaultdict(list)
+    for question, answer, picture in json.loads((folder / "questions.json").read_text(encoding="utf-8")):
+        questions[picture].append(Turn("easy-vqa", question, answer))
+    for picture, turns in questions.items():
+        name = f"easy-vqa/{picture}.png"
+        tar.add(folder / "images" / f"{picture}.png", name)
+        order = [turns[int(index)] for index in random.permutation(len(turns))]
+        for start in range(0, len(order), EASY_VQA_TURNS):
+            yield _record(f"easy-vqa-{picture}-{start}", name, order[start : start + EASY_VQA_TURNS])
+
+
+def easy_vqa_text() -> list[str]:
+    """Questions and answers of the public training set."""
+    records = json.loads((easy_vqa_folder() / "train" / "questions.json").read_text(encoding="utf-8"))
+    return [text for question, answer, _ in records for text in (question, answer)]
+
+
+def easy_vqa_folder() -> Path:
+    """Where the installed package keeps its data. Raises :class:`MissingExtraError` without it."""
+    try:
+        folder = Path(str(importlib.resources.files("easy_vqa")))
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            expected="the public easy-VQA set", got="no package easy_vqa", fix="pip install 'llava-edge[train]'"
+        ) from error
+    return folder / "data"
+
+
+def _write_json(path: Path, records: list[Record]) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(records), encoding="utf-8")
+    os.replace(temporary, path)

@@ -1,0 +1,128 @@
+"""A base checkpoint from its two pretrained halves: a language model, a CLIP tower, a fresh connector.
+
+One process on the CPU, files in and files out, so that training of any size starts from the same folder.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ...runtime.errors import OptionError
+from ...runtime.prompts.family_templates import IMAGE_TOKEN, TEMPLATES
+from ..recipe import ReferenceRecipe
+
+ROWS_STEP = 64
+"""Embedding tables grow in steps of this many rows, which suits the devices' products."""
+
+
+def assemble(recipe: ReferenceRecipe, destination: Path) -> None:
+    """Write the base checkpoint of ``recipe`` to ``destination``, whole or not at all.
+
+    The connector and the newline vector are drawn from the recipe's seed as transformers draws
+    them. Raises :class:`OptionError` where a half or the chat template is missing.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, CLIPVisionModel
+
+    template = _read_template(recipe)
+    tokenizer = _pretrained(AutoTokenizer, recipe.model.llm)
+    llm = _pretrained(AutoModelForCausalLM, recipe.model.llm, dtype="auto")
+    tower = _pretrained(CLIPVisionModel, recipe.model.tower, dtype=llm.dtype)
+    image_token = _add_image_token(tokenizer, llm)
+    torch.manual_seed(recipe.seed)
+    model = _join(recipe, llm, tower, image_token)
+    temporary = destination.with_name(destination.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(temporary)
+    _processor(model.config, tokenizer, template).save_pretrained(temporary)
+    os.replace(temporary, destination)
+
+
+def _read_template(recipe: ReferenceRecipe) -> str:
+    """A family's template by its name, or the text of a file that lies beside the recipe."""
+    named = recipe.model.chat_template
+    if named in TEMPLATES:
+        return TEMPLATES[named]
+    path = Path(recipe.folder) / named
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise OptionError(
+            expected=f"a chat template at {path}, or one of {', '.join(TEMPLATES)}",
+            got=error.strerror or str(error),
+            fix="set model.chat_template",
+        ) from error
+
+
+def _pretrained(kind: Any, name: str, **settings: Any) -> Any:
+    try:
+        return kind.from_pretrained(name, **settings)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise OptionError(
+            expected=f"{name!r}, a folder or a hub id", got=first, fix="check model.llm and model.tower"
+        ) from error
+
+
+def _add_image_token(tokenizer: Any, llm: Any) -> int:
+    """Give ``<image>`` an id, and the embedding tables a row for it. New rows are the mean of the others."""
+    from tokenizers import AddedToken
+
+    tokenizer.add_tokens([AddedToken(IMAGE_TOKEN, special=True, normalized=False)], special_tokens=True)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    rows = llm.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        llm.resize_token_embeddings(math.ceil(len(tokenizer) / ROWS_STEP) * ROWS_STEP, mean_resizing=False)
+        for table in (llm.get_input_embeddings(), llm.get_output_embeddings()):
+            table.weight.data[rows:] = table.weight.data[:rows].float().mean(0).to(table.weight.dtype)
+    return int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
+
+
+def _join(recipe: ReferenceRecipe, llm: Any, tower: Any, image_token: int) -> Any:
+    """The two halves as they are, without a copy, in transformers' model, whose connector alone is new."""
+    import torch
+    from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration
+    from transformers.models.llava_next.modeling_llava_next import LlavaNextMultiModalProjector
+
+    vision = tower.config
+    config = LlavaNextConfig(
+        text_config=llm.config,
+        vision_config=vision,
+        image_token_index=image_token,
+        image_grid_pinpoints=[list(one) for one in recipe.stages[-1].pinpoints],
+        image_seq_length=(vision.image_size // vision.patch_size) ** 2,
+        tie_word_embeddings=llm.config.tie_word_embeddings,
+    )
+    with torch.device("meta"):
+        model = LlavaNextForConditionalGeneration(config)
+    model.model.language_model, model.lm_head, model.model.vision_tower = llm.model, llm.lm_head, tower
+    model.model.multi_modal_projector = LlavaNextMultiModalProjector(config).to(llm.dtype)
+    width = config.text_config.hidden_size
+    model.model.image_newline = torch.nn.Parameter((torch.randn(width) / math.sqrt(width)).to(llm.dtype))
+    return model
+
+
+def _processor(config: Any, tokenizer: Any, template: str) -> Any:
+    """Tiles as the original code cuts them, and the recipe's chat template."""
+    from transformers import LlavaNextImageProcessorPil, LlavaNextProcessor
+
+    side = config.vision_config.image_size
+    images = LlavaNextImageProcessorPil(
+        size={"shortest_edge": side},
+        crop_size={"height": side, "width": side},
+        image_grid_pinpoints=config.image_grid_pinpoints,
+    )
+    return LlavaNextProcessor(
+        image_processor=images,
+        tokenizer=tokenizer,
+        patch_size=config.vision_config.patch_size,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        image_token=IMAGE_TOKEN,
+        chat_template=template,
+    )

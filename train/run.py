@@ -1,0 +1,175 @@
+"""The reference recipe run: base checkpoint in, one stage after the other, trained checkpoint out.
+
+Started by itself or by ``accelerate launch``, whose config file alone decides how many processes
+there are and how the model is sharded. A finished stage is skipped on ``resume`` and an
+interrupted one continues from its last whole checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from .data.dataset import Collator, ReferenceDataset
+from .data.sample_index import SampleIndex, data_fingerprint, index_samples, open_sources
+from .loop.trainer import COMPLETE, ReferenceTrainer, last_checkpoint, make_trainer, mark_complete, training_arguments
+from .model.base import Base, load_model, read_base, shrink_frozen
+from .model.lora import add_adapters, merge_saved
+from .model.parts import freeze
+from .model.sharded_loading import loading_options
+from .recipe import DataRecipe, ReferenceRecipe, StageRecipe, load_reference_recipe
+from .run_folder import open_run_folder
+
+
+def run(config: Path, output: Path, *, resume: bool = False) -> None:
+    """Train the recipe at ``config``; write the checkpoint to ``output`` and all else to ``output``.work.
+
+    Raises OptionError, SampleError and what the runtime's loaders raise, before training where it can.
+    """
+    run_recipe(load_reference_recipe(config), output, resume=resume)
+
+
+def run_recipe(recipe: ReferenceRecipe, output: Path, *, resume: bool = False) -> None:
+    """The same for a recipe that has been read."""
+    from transformers.utils import logging
+
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    work = output.with_name(output.name + ".work")
+    if _is_main():
+        open_run_folder(work, recipe, output=output, resume=resume)
+    source = ensure_base(recipe)
+    for number, stage in enumerate(recipe.stages, start=1):
+        folder = work / f"stage-{number}-{stage.name}"
+        if not (folder / "model" / COMPLETE).exists():
+            run_stage(recipe, stage, source, folder)
+        source = folder / "model"
+    if _is_main():
+        _publish(source, output)
+
+
+def run_stage(recipe: ReferenceRecipe, stage: StageRecipe, source: Path, folder: Path) -> None:
+    """Train one stage from the checkpoint ``source``; leave its own in ``folder``/model."""
+    from accelerate import PartialState
+    from transformers import set_seed
+
+    PartialState()  # joins the processes: from here on only one of them reads weights where the config says so
+    set_seed(recipe.seed)
+    base = read_base(source, stage.pinpoints)
+    progress = sys.stderr.isatty() and _is_main()
+    resumable = not loading_options()
+    # before the model: DeepSpeed's ZeRO-3 learns from them that it is to shard while loading
+    arguments = training_arguments(recipe, stage, folder / "checkpoints", progress=progress, resumable=resumable)
+    model = load_model(source, stage, attention=recipe.run.attention)
+    lora = recipe.lora if recipe.lora and "llm" in stage.rates else None
+    if lora:
+        add_adapters(model, lora)
+    freeze(model, stage.rates, lora=lora is not None)
+    shrink_frozen(model, recipe)
+    if recipe.run.compile:
+        model.model.language_model.compile(dynamic=True)
+        model.model.vision_tower.compile(dynamic=True)
+    train = _dataset(recipe, stage, stage.data, base, folder / "index.json")
+    evaluation = (
+        _dataset(recipe, stage, stage.evaluation, base, folder / "evaluation-index.json") if stage.evaluation else None
+    )
+    trainer = make_trainer(
+        recipe,
+        stage,
+        folder,
+        arguments=arguments,
+        model=model,
+        processor=base.processor,
+        train=train,
+        evaluation=evaluation,
+        collator=Collator(base.geometry, base.encoder.image_token, base.pad_token),
+    )
+    checkpoint = _shared_checkpoint(trainer, folder / "checkpoints")
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    finally:
+        for dataset in filter(None, (train, evaluation)):
+            dataset.close()
+    _save(trainer, base, source, folder, recipe, lora is not None)
+
+
+def _dataset(
+    recipe: ReferenceRecipe, stage: StageRecipe, data: tuple[DataRecipe, ...], base: Base, path: Path
+) -> ReferenceDataset:
+    """The stage's usable samples. The main process looks through all of them, the others read what it found."""
+    from accelerate import PartialState
+
+    sources = open_sources(data)
+    fatal = recipe.run.broken == "fatal"
+    with PartialState().main_process_first():
+        fingerprint = data_fingerprint(data, base.geometry)
+        index = SampleIndex.from_json(path.read_text(encoding="utf-8")) if path.is_file() else None
+        if index is None or index.fingerprint != fingerprint:
+            index = index_samples(sources, base.geometry, fatal=fatal, fingerprint=fingerprint)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(index.to_json(), encoding="utf-8")
+            for line in index.broken:
+                print(f"skipped: {line}", file=sys.stderr)
+    return ReferenceDataset(
+        index,
+        sources,
+        encoder=base.encoder,
+        geometry=base.geometry,
+        prompt=stage.prompt,
+        sequence_length=stage.sequence_length,
+        fatal=fatal,
+        cut_long=recipe.run.too_long == "cut",
+    )
+
+
+def _shared_checkpoint(trainer: ReferenceTrainer, folder: Path) -> Path | None:
+    """The checkpoint to resume from; the main process puts interrupted ones aside before the others look."""
+    with trainer.accelerator.main_process_first():
+        return last_checkpoint(folder)
+
+
+def _save(
+    trainer: ReferenceTrainer, base: Base, source: Path, folder: Path, recipe: ReferenceRecipe, lora: bool
+) -> None:
+    """Gather the weights of all processes and write an ordinary checkpoint, adapters merged."""
+    destination = folder / "model"
+    trained = folder / "adapters" if lora else destination
+    if trainer.is_fsdp_enabled:
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+    trainer.save_model(str(trained))
+    trainer.accelerator.wait_for_everyone()
+    if _is_main():
+        if lora and recipe.lora:
+            merge_saved(source, trained, destination, recipe.lora)
+        base.processor.save_pretrained(destination)
+        mark_complete(destination)
+    trainer.accelerator.wait_for_everyone()
+
+
+def ensure_base(recipe: ReferenceRecipe) -> Path:
+    """The base checkpoint's folder, assembled first by the main process where it is missing."""
+    base = Path(recipe.model.base)
+    if not (base / "config.json").is_file() and recipe.model.llm:
+        from accelerate import PartialState
+
+        from .model.assemble import assemble
+
+        with PartialState().main_process_first():
+            if not (base / "config.json").is_file():
+                assemble(recipe, base)
+    return base
+
+
+def _publish(source: Path, output: Path) -> None:
+    """Copy the last stage's checkpoint to its place, whole or not at all."""
+    temporary = output.with_name(output.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(source, temporary, ignore=shutil.ignore_patterns(COMPLETE, "training_args.bin"))
+    shutil.rmtree(output, ignore_errors=True)
+    os.replace(temporary, output)
+
+
+def _is_main() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0
