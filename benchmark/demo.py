@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.resources
-import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..runtime.errors import MissingExtraError, OptionError
 from ..runtime.model import Model, load
-
-MAX_TOKENS = 80
-"""Answers of the demo set are a word or two, descriptions a few sentences."""
-EASY_VQA = "easy-vqa"
+from .data.heldout import MAX_TOKENS, easy_vqa_questions, heldout, read_questions
 
 
 @dataclass(frozen=True)
@@ -27,51 +21,6 @@ class Score:
     tiles: float
     overview: float
     chance: float
-
-
-def heldout() -> Path:
-    """The folder of the held-out set that ships in the package."""
-    return Path(__file__).parent / "demo_heldout"
-
-
-def read_questions(folder: Path, limit: int = 0) -> list[dict[str, Any]]:
-    """Records of ``questions.json`` (LLaVA format with ``type``), at most ``limit`` a type."""
-    try:
-        records: list[dict[str, Any]] = json.loads((folder / "questions.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise OptionError(
-            expected=f"questions.json in {folder}", got=str(error), fix="install the package again"
-        ) from error
-    taken: Counter[str] = Counter()
-    kept = []
-    for record in records:
-        taken[record["type"]] += 1
-        if not limit or taken[record["type"]] <= limit:
-            kept.append(record)
-    return kept
-
-
-def easy_vqa_questions(limit: int = 0) -> tuple[Path, list[dict[str, Any]]]:
-    """Folder and records of the public easy-VQA test set (Zhou 2019, PyPI ``easy-vqa``), at most ``limit``.
-
-    Raises :class:`MissingExtraError` where the package that carries the set is not installed.
-    """
-    try:
-        folder = Path(str(importlib.resources.files("easy_vqa"))) / "data" / "test"
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            expected="the easy-VQA test set", got="no package easy_vqa", fix="pip install 'llava-edge[benchmark]'"
-        ) from error
-    questions = json.loads((folder / "questions.json").read_text(encoding="utf-8"))
-    records = [
-        {
-            "image": f"images/{picture}.png",
-            "type": EASY_VQA,
-            "conversations": [{"from": "human", "value": f"<image>\n{question}"}, {"from": "gpt", "value": answer}],
-        }
-        for question, answer, picture in questions
-    ]
-    return folder, records[: limit or len(records)]
 
 
 def measure(

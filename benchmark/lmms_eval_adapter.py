@@ -19,11 +19,11 @@ from lmms_eval.api.model import lmms
 from PIL import Image
 from tqdm import tqdm
 
-from ..runtime.answer import EncodedImage
 from ..runtime.errors import ContextError, ImageError, OptionError
 from ..runtime.language.generation import room_for_answer
 from ..runtime.model import Model, load
 from ..runtime.options import GenerationOptions
+from ..runtime.pictures.encoded import EncodedImage
 from ..runtime.prompts.segments import Segment, TextSegment, build_segments, common_prefix, total_positions
 from ..runtime.prompts.template import TemplateMessage, render
 

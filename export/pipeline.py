@@ -10,12 +10,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ..runtime.bundle.bundle import check_absent, write_manifest
+from ..runtime.bundle.bundle import write_manifest
 from ..runtime.bundle.disk_space import DiskNeed, disk_need
 from ..runtime.bundle.gguf_layout import SPLIT_SIZE, GgufFile
-from ..runtime.bundle.manifest import SCHEMA, LlmPart, Manifest, Parity, Source, TemplateSpec, VisionPart
+from ..runtime.bundle.manifest import SCHEMA, LlmPart, Manifest, Parity, Source, VisionPart
 from ..runtime.bundle.work_folder import Work, continuing_bundle, kept_bytes
 from ..runtime.errors import MissingExtraError, OptionError
+from ..runtime.prompts.template_spec import TemplateSpec
+from ..runtime.system.storage import check_absent
 
 if TYPE_CHECKING:
     from ..runtime.pictures.geometry import Geometry

@@ -10,15 +10,17 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from ..runtime.bundle.bundle import MANIFEST, Bundle, check_absent, write_manifest
+from ..runtime.bundle.bundle import MANIFEST, Bundle, write_manifest
 from ..runtime.bundle.disk_space import MANIFEST_BYTES, DiskNeed, disk_need
 from ..runtime.bundle.gguf_layout import SPLIT_SIZE, split_names, whole_name
 from ..runtime.bundle.manifest import Importance, LlmPart, Manifest, VisionPart
 from ..runtime.bundle.work_folder import Progress, Work, continuing_bundle, kept_bytes
 from ..runtime.errors import OptionError, StorageError
-from ..runtime.parity import built_in_picture, measure
+from ..runtime.parity import measure
+from ..runtime.pictures.built_in import built_in_picture
 from ..runtime.pictures.picture import load_picture
 from ..runtime.pictures.tiles import cut_tiles, lay_out, normalise
+from ..runtime.system.storage import check_absent
 from .importance.matrix import ImportanceMatrix, write_imatrix
 from .importance.source import DEFAULT_PROMPTS, NONE, check_fits, importance_matrix
 from .language.layout import LlmLayout, lay_out_quantized

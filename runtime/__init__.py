@@ -15,9 +15,10 @@ from .bundle.bundle import Bundle, demo_bundle
 from .options import GenerationOptions, LoadOptions
 
 if TYPE_CHECKING:
-    from .answer import Answer, EncodedImage, Timings
+    from .answer import Answer, Timings
     from .chat import Chat
     from .model import Model, load
+    from .pictures.encoded import EncodedImage
 
 __all__ = [
     "Answer",
@@ -36,7 +37,7 @@ __all__ = [
 _LAZY = {
     "Answer": "answer",
     "Chat": "chat",
-    "EncodedImage": "answer",
+    "EncodedImage": "pictures.encoded",
     "Model": "model",
     "Timings": "answer",
     "load": "model",

@@ -3,36 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from .pictures.tiles import Layout
-from .prompts.segments import ImageSegment
-
-FinishReason = Literal["stop", "length", "cancel"]
-"""Why an answer ended: end token or stop string, out of room or ``max_tokens``, or the caller."""
-
-
-@dataclass(frozen=True)
-class EncodedImage:
-    """A picture as the LLM takes it: ``embeddings`` float32 (image_tokens, dim), ready to ask about.
-
-    ``key`` identifies content and tiling; ``seconds`` is what encoding cost (0 for a remembered one).
-    """
-
-    embeddings: npt.NDArray[np.float32] = field(repr=False, compare=False)
-    key: str
-    layout: Layout
-    name: str
-    seconds: float
-
-    @property
-    def segment(self) -> ImageSegment:
-        """Its place in a prompt."""
-        return ImageSegment(self.key, self.layout.image_tokens)
+from .language.generation import FinishReason
 
 
 @dataclass(frozen=True)

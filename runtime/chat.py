@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .answer import Answer, EncodedImage, Timings
+from .answer import Answer, Timings
+from .callbacks import Progress, Rows
 from .engine import Engine, ImageInput
 from .errors import OptionError
 from .language.generation import Run, generate, new_run, room_for_answer
-from .language.kv_cache import Progress, Rows
 from .options import GenerationOptions, make_options
+from .pictures.encoded import EncodedImage
 from .pictures.picture import Picture
 from .prompts.segments import Segment, build_segments, total_positions
 from .prompts.template import TemplateMessage, render

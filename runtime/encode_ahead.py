@@ -12,9 +12,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from .answer import EncodedImage
+from .callbacks import Embeddings, Progress, Rows
 from .errors import Cancelled
-from .language.kv_cache import Embeddings, Progress, Rows
+from .pictures.encoded import EncodedImage
 from .pictures.picture import Picture
 
 OnRows = Callable[[Embeddings, int], None]

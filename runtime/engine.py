@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Self
 
-from .answer import EncodedImage
 from .bundle.bundle import Bundle
 from .bundle.manifest import Manifest
+from .callbacks import Embeddings, Progress
 from .encode_ahead import Encoding, OnRows
 from .errors import BundleError, BusyError, OptionError
-from .language.kv_cache import Embeddings, KvCache, Progress
+from .language.kv_cache import KvCache
 from .options import LoadOptions
+from .pictures.encoded import EncodedImage
 from .pictures.pack import pack, positions_ready
 from .pictures.picture import ImageSource, Picture, load_picture
 from .pictures.tiles import Layout, cut_tiles, lay_out, normalise

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from .errors import OptionError
-from .processes.connections import parse_endpoint
 
 DEFAULT_MAX_TOKENS = 512
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
@@ -141,31 +139,6 @@ def make_options(kind: type[Any], **values: Any) -> Any:
     return kind(**values)
 
 
-def physical_cores() -> int:
-    """Physical cores this process may use; hyperthreads slow matrix products down."""
-    try:
-        usable = os.sched_getaffinity(0)
-    except AttributeError:  # pragma: no cover - macOS and Windows have no affinity call
-        return os.cpu_count() or 1
-    groups = set()
-    for cpu in usable:
-        try:
-            with open(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") as file:
-                groups.add(file.read().strip())
-        except OSError:
-            groups.add(str(cpu))
-    return max(1, len(groups))
-
-
-def has_amx() -> bool:
-    """Whether this CPU has Intel's AMX matrix unit (as Linux tells it; elsewhere no)."""
-    try:
-        with open("/proc/cpuinfo") as file:
-            return "amx_tile" in file.read()
-    except OSError:
-        return False
-
-
 def _check(name: str, value: float, low: float, high: float) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not low <= value <= high:
@@ -176,3 +149,19 @@ def _check_word(name: str, value: str | None, known: tuple[str | None, ...]) -> 
     if value not in known:
         words = ", ".join(one for one in known if one)
         raise OptionError(expected=f"{name} among {words}", got=repr(value), fix="choose one of those")
+
+
+DEFAULT_PORT = 50052
+"""llama.cpp's own port for it."""
+
+
+def parse_endpoint(endpoint: str) -> tuple[str, int]:
+    """``HOST:PORT`` as its two parts. Raises :class:`OptionError`."""
+    host, colon, port = endpoint.rpartition(":")
+    if not host or not colon or not port.isdecimal() or not 0 < int(port) < 65536 or ":" in host:
+        raise OptionError(
+            expected="a worker as HOST:PORT (IPv4 address or name)",
+            got=repr(endpoint),
+            fix=f"write it like 127.0.0.1:{DEFAULT_PORT}",
+        )
+    return host, int(port)

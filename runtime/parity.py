@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from .answer import EncodedImage
 from .bundle.bundle import Bundle
+from .distances import log_softmax, relative_error
 from .model import Model, load
-from .pictures.geometry import Geometry
+from .pictures.built_in import built_in_picture
+from .pictures.encoded import EncodedImage
 from .pictures.pack import pack
 from .pictures.picture import load_picture
 from .pictures.tiles import cut_tiles, lay_out, normalise
@@ -24,21 +24,6 @@ QUESTION = "What is in this picture?"
 GREEDY_NOISE = 0.05
 """Where the reference's two best tokens are closer than this (nats), either may come out."""
 Values = dict[str, npt.NDArray[Any]]
-
-
-def built_in_picture(geometry: Geometry) -> Image.Image:
-    """Draw the built-in picture: RGB, drawn with integers only, the same on every machine.
-
-    Its size, 1.9 x 1.1 tiles, gives a grid with padding on two sides, so unpadding is exercised.
-    """
-    width, height = geometry.image_size * 19 // 10, geometry.image_size * 11 // 10
-    x, y = np.arange(width)[None, :], np.arange(height)[:, None]
-    waves = (x * 7 + y * 3) % 256
-    checks = ((x // geometry.patch_size + y // geometry.patch_size) % 2) * 120
-    disc = ((x - width // 3) ** 2 + (y - height // 2) ** 2 < (height // 3) ** 2) * 90
-    channels = [waves, (checks + disc + x // 3) % 256, (255 - waves // 2 + disc) % 256]
-    pixels = np.stack([np.broadcast_to(one, (height, width)) for one in channels], axis=-1)
-    return Image.fromarray(pixels.astype(np.uint8))
 
 
 def measure(bundle_path: Path) -> dict[str, float]:
@@ -110,18 +95,6 @@ def _measure_llm(model: Model, values: Values, encoded: EncodedImage) -> dict[st
     }
 
 
-def relative_error(ours: npt.NDArray[Any], reference: npt.NDArray[Any]) -> float:
-    """Frobenius norm of the difference over that of the reference."""
-    difference = ours.astype(np.float64) - reference
-    return float(np.linalg.norm(difference) / np.linalg.norm(reference))
-
-
-def log_softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Log-probabilities (vocab,) in float64."""
-    shifted = logits.astype(np.float64) - float(logits.max())
-    return np.asarray(shifted - np.log(np.exp(shifted).sum()))
-
-
 def _leading(expected: list[int], got: list[int]) -> int:
     pairs = zip(expected, got, strict=False)
     return next((i for i, (one, other) in enumerate(pairs) if one != other), min(len(expected), len(got)))
@@ -130,3 +103,25 @@ def _leading(expected: list[int], got: list[int]) -> int:
 def _before_near_tie(expected: list[int], margins: npt.NDArray[Any]) -> int:
     close = (i for i, margin in enumerate(margins[: len(expected)]) if margin < GREEDY_NOISE)
     return next(close, len(expected))
+
+
+SLACK = 2.0
+"""An error may be this many times the recorded one: other machines add up in another order."""
+
+
+FLOOR = 1e-5
+
+
+EQUALS = ("tiles", "prompt_ids", "argmax")
+"""Measures that are 1 where equal; every other one is an error, except the greedy counts."""
+
+
+def holds(name: str, recorded: dict[str, float], measured: dict[str, float]) -> bool:
+    """Whether a measure is as good here as it was where the bundle was made."""
+    if name not in measured:
+        return False
+    if name in EQUALS or name == "greedy":
+        return measured[name] >= min(recorded[name], measured.get("greedy_expected", recorded[name]))
+    if name == "greedy_expected":
+        return True
+    return measured[name] <= max(FLOOR, SLACK * recorded[name])

@@ -200,6 +200,7 @@ def test_ground_stands_on_nothing_but_ground(page: Page) -> None:
 
 def test_no_circles(page: Page) -> None:
     assert not circle(file_arrows())
+    assert not circle({place: set(others) for place, others in place_arrows(page).items()})
 
 
 def test_nothing_of_ours_is_imported_by_name() -> None:

@@ -12,16 +12,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
-from ...runtime.bundle.bundle import storage_error
+from ...runtime.system.storage import write_whole
 from ..data.questions import Question
 from .distribution import Kept
 
@@ -149,17 +148,3 @@ def _names() -> Sequence[str]:
 
 def _value(raw: object) -> object:
     return tuple(raw) if isinstance(raw, list) else raw
-
-
-def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file that is there whole or not at all. Raises :class:`StorageError`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            write(file)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise storage_error(error, path) from error
-    finally:
-        temporary.unlink(missing_ok=True)

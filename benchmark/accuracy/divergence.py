@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...runtime.callbacks import Embeddings
 from ...runtime.errors import ContextError, OptionError
 from ...runtime.language.generation import room_for_answer
-from ...runtime.language.kv_cache import Embeddings
 from ...runtime.language.text_stream import TextStream
 from ...runtime.model import Model
 from ...runtime.options import GenerationOptions

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.errors import MissingExtraError
-from .answer_store import write_whole
+from ...runtime.system.storage import write_whole
 from .bootstrap import LEVEL, Estimate
 from .comparison import Candidate, Comparison
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .answer_store import write_whole
+from ...runtime.system.storage import write_whole
 from .bootstrap import LEVEL, Estimate
 from .comparison import Accuracy, Candidate, Comparison, Divergence, Measured
 from .divergence import MEASURED

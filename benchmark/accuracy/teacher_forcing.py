@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...runtime.distances import log_softmax
 from ...runtime.errors import OptionError
 from ...runtime.model import Model, load
-from ...runtime.parity import log_softmax
 from ...runtime.prompts.segments import Segment, TextSegment, build_segments
 from ...runtime.prompts.template import TemplateMessage, render
 

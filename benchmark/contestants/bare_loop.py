@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ...runtime.language.llm import ggml_type, native_error, start_native
+from ...runtime.ggml.library import native_error, start_native
+from ...runtime.ggml.types import ggml_type
 from ...runtime.options import LoadOptions
 from ...runtime.processes.repacking import settle_repacking
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...runtime.errors import NativeError
-from ...runtime.language.llm import start_native
+from ...runtime.ggml.library import start_native
 from ...runtime.pictures.geometry import Geometry
 
 LAYER_NAMES = {

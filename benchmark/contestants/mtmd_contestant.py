@@ -19,10 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ...runtime.bundle.bundle import Bundle
-from ...runtime.bundle.manifest import TemplateSpec
-from ...runtime.options import LoadOptions, physical_cores
+from ...runtime.options import LoadOptions
 from ...runtime.pictures.picture import load_picture
 from ...runtime.prompts.template import Control, ImageSlot, Plain, TemplateMessage, render
+from ...runtime.prompts.template_spec import TemplateSpec
+from ...runtime.system.machine import physical_cores
 from .bare_loop import BareLoop
 from .mtmd import Mtmd
 from .task import Figures, Task

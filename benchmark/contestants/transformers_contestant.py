@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from ...runtime.options import physical_cores
+from ...runtime.system.machine import physical_cores
 from .task import Figures, Task
 
 Turn = dict[str, Any]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ...runtime.errors import DataError
-from ..demo import MAX_TOKENS, heldout
+from .heldout import MAX_TOKENS, heldout
 from .parquet import read_rows
 from .published import FREE_FORM_TOKENS, PUBLISHED
 from .questions import Metric, Question

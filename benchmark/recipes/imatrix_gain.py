@@ -26,7 +26,7 @@ from ..accuracy.teacher_forcing import (
     mean_by_picture,
     read_questions,
 )
-from ..demo import heldout
+from ..data.heldout import heldout
 
 RESAMPLES = 2000
 INTERVAL = (2.5, 97.5)

@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 
 from ...runtime.model import Model, load
-from ...runtime.parity import built_in_picture
+from ...runtime.pictures.built_in import built_in_picture
 from ..accuracy.teacher_forcing import LogProbabilities, Question, divergence, force_answers, read_questions
-from ..demo import heldout
+from ..data.heldout import heldout
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 """Between these lines of docs/quantization.md stands what ``--record`` writes."""

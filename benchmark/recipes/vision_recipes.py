@@ -19,9 +19,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ...runtime.onnx_runtime.session import open_session
 from ...runtime.pictures.tiles import cut_tiles, lay_out, normalise
-from ...runtime.pictures.tower import FEATURES, PIXELS, open_session
-from ..speed.vision_speed import FEATURE_LAYER, GEOMETRY, Shape, seeded_model, seeded_picture
+from ...runtime.pictures.tower import FEATURES, PIXELS
+from ..seeded.tower import FEATURE_LAYER, GEOMETRY, Shape, seeded_model, seeded_picture
 
 Pixels = npt.NDArray[np.float32]
 

@@ -6,62 +6,14 @@ checks the bytes against files that llama.cpp wrote; the rates are estimates fro
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from ...runtime.planning.recipe_types import tensor_bytes
-from ...runtime.planning.shapes import LlmShape
+from ...runtime.ggml.types import tensor_bytes
+from ..seeded.big_shapes import CONTEXT, GIB, SHAPES, BigShape
 
-GIB = 2**30
 RECIPES = ("f16", "q8_0", "q4_k_m", "iq4_xs")
 """What the table chooses from, best first."""
 KV_TYPES = ("f16", "q8_0")
-
-
-@dataclass(frozen=True)
-class BigShape:
-    """A Qwen1.5 model's shape: layers, widths, heads, vocabulary."""
-
-    name: str
-    layers: int
-    dim: int
-    feed_forward: int
-    heads: int
-    key_value_heads: int
-    vocabulary: int
-
-    @property
-    def kv_dim(self) -> int:
-        """Width of one position's keys (or values) in a layer."""
-        return self.dim // self.heads * self.key_value_heads
-
-    def matrices(self) -> dict[str, tuple[int, ...]]:
-        """Rows and columns of every matrix by its GGUF name: layers, embedding table and output head."""
-        return {name: shape for name, shape in self.llm.tensors() if len(shape) == 2}
-
-    @property
-    def parameters(self) -> int:
-        """Weights of all matrices, the embedding table and the output head included."""
-        return sum(rows * columns for rows, columns in self.matrices().values())
-
-    @property
-    def llm(self) -> LlmShape:
-        """The same as the planner has it."""
-        return LlmShape(
-            architecture="qwen2", layers=self.layers, dim=self.dim, heads=self.heads, kv_heads=self.key_value_heads,
-            head_dim=self.dim // self.heads, feed_forward=self.feed_forward, vocabulary=self.vocabulary,
-            context_length=CONTEXT,
-        )  # fmt: skip
-
-
-SHAPES = {
-    "72b": BigShape("llava-next-72b", 80, 8192, 24576, 64, 64, 152064),
-    "110b": BigShape("llava-next-110b", 80, 8192, 49152, 64, 8, 152064),
-}
-
-
-def reduced(shape: BigShape, *, layers: int, vocabulary: int) -> BigShape:
-    """The same layers, fewer of them, with a smaller table and head."""
-    return replace(shape, layers=layers, vocabulary=vocabulary)
 
 
 def weight_bytes(shape: BigShape, recipe: str) -> int:
@@ -97,7 +49,6 @@ MACHINES = (
 """RTX 3090, RTX A6000, A100 80 GB by their data sheets (bytes/s; dense f16 operations/s, f32 sums)."""
 KEPT_FREE = 2 * GIB
 """Left on each GPU: 1 GiB for computing buffers and the vision tower, 1 GiB for the driver."""
-CONTEXT = 4096
 BATCH = 512
 HOP_SECONDS = 0.0005
 """One step over a network: a few messages there and back."""

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..seeded.big_checkpoint import write_checkpoint
-from .on_paper import SHAPES, BigShape, reduced, weight_bytes
+from ..seeded.big_shapes import SHAPES, BigShape, reduced
+from .on_paper import weight_bytes
 
 VOCABULARY = 1024
 PICTURE = (300, 200)

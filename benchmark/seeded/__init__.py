@@ -1,4 +1,4 @@
 """Models of real shapes with seeded weights, where no trained one is at hand.
 
-May import: runtime/bundle, benchmark/contestants, benchmark/rehearsal, benchmark/speed.
+May import: runtime/pictures, runtime/planning, runtime/system, benchmark/contestants.
 """

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..rehearsal.on_paper import BigShape
+from .big_shapes import BigShape
 
 IMAGE_SIDE, PATCH, VISION_DIM, VISION_FEED_FORWARD, VISION_HEADS = 336, 14, 1024, 4096, 16
 VISION_LAYERS = 3

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...runtime.bundle.bundle import writing_bundle
-from ..speed.vision_speed import CLIP_MEAN, CLIP_STD, Shape
+from ...runtime.system.storage import writing_bundle
 from .llm import SHAPE_1B, LlmShape
+from .tower import CLIP_MEAN, CLIP_STD, Shape
 
 PINPOINTS = ((2, 2), (1, 2), (2, 1), (1, 3), (3, 1), (1, 4), (4, 1))
 """Grids (rows, columns) of the news article."""

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ...runtime.bundle.bundle import Bundle, demo_bundle, storage_error
+from ...runtime.bundle.bundle import Bundle, demo_bundle
 from ...runtime.errors import OptionError
 from ...runtime.pictures.picture import load_picture
 from ...runtime.pictures.tiles import lay_out
+from ...runtime.system.storage import storage_error
 from ..contestants.task import QUESTION, Task
 from .machine import describe_machine
 from .report import as_values, markdown, plot, shares, write_text

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ...runtime.ggml.library import start_native
 from ...runtime.language.generation import generate, new_run
 from ...runtime.language.kv_cache import KvCache
-from ...runtime.language.llm import Llm, start_native
+from ...runtime.language.llm import Llm
 from ...runtime.options import GenerationOptions, LoadOptions, make_options
 from ...runtime.processes.repacking import settle_repacking
 from ...runtime.prompts.segments import ImageSegment, Segment, TextSegment

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ...runtime.options import physical_cores
+from ...runtime.system.machine import physical_cores, processor_flags, processor_name, total_memory
 
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16")
 """Processor features that matrix products depend on."""
@@ -18,33 +18,15 @@ PACKAGES = ("llava-edge", "numpy", "onnxruntime", "llama-cpp-python")
 
 def describe_machine() -> dict[str, Any]:
     """Processor, cores, features, memory in bytes, system, Python and our packages' versions."""
-    processor = _cpuinfo()
     return {
-        "processor": processor.get("model name", platform.processor() or "unknown"),
+        "processor": processor_name(),
         "cores": physical_cores(),
-        "features": [flag for flag in FLAGS if flag in processor.get("flags", "").split()],
-        "memory": _memory(),
+        "features": [flag for flag in FLAGS if flag in processor_flags()],
+        "memory": total_memory(),
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
         "versions": {name: found for name in PACKAGES if (found := _version(name))},
     }
-
-
-def _cpuinfo() -> dict[str, str]:
-    """The first processor's entry of /proc/cpuinfo; empty where there is none."""
-    try:
-        first = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in first.splitlines())
-    return {name.strip(): value.strip() for name, _, value in pairs}
-
-
-def _memory() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # pragma: no cover - not on Linux or macOS
-        return 0
 
 
 def _version(name: str) -> str | None:

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from ...runtime.options import physical_cores
+from ...runtime.system.machine import physical_cores
 
 ROWS, INNER, COLUMNS = 576, 4096, 4096
 """A tile's patches, or a prefill chunk, times one layer's matrix."""

@@ -60,8 +60,8 @@ def accuracy(
     """
     from ...benchmark.accuracy.run import ask, conclude, prepare
     from ...benchmark.data.datasets import load_questions
-    from ...runtime.onnx_runtime.compiled import cache_folder
     from ...runtime.options import LoadOptions
+    from ...runtime.system.machine import cache_folder
     from ..terminal.progress import Bar, note
 
     _check(json_file, as_json, out, judge, judge_model)

@@ -15,9 +15,9 @@ from ...runtime.errors import LlavaEdgeError
 from ..terminal import options as arguments
 
 if TYPE_CHECKING:
-    from ...runtime.answer import EncodedImage
     from ...runtime.chat import Chat
     from ...runtime.model import Model
+    from ...runtime.pictures.encoded import EncodedImage
 
 HELP = """\
 /image PATH   add a picture to the next question

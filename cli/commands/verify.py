@@ -8,12 +8,7 @@ from typing import Annotated
 import typer
 
 from ...runtime.errors import BundleError
-
-SLACK = 2.0
-"""An error may be this many times the recorded one: other machines add up in another order."""
-FLOOR = 1e-5
-EQUALS = ("tiles", "prompt_ids", "argmax")
-"""Measures that are 1 where equal; every other one is an error, except the greedy counts."""
+from ...runtime.parity import holds
 
 
 def verify(
@@ -37,14 +32,3 @@ def verify(
             fix="check the versions of onnxruntime and llama-cpp-python, or export the bundle again",
         )
     print("parity holds")
-
-
-def holds(name: str, recorded: dict[str, float], measured: dict[str, float]) -> bool:
-    """Whether a measure is as good here as it was where the bundle was made."""
-    if name not in measured:
-        return False
-    if name in EQUALS or name == "greedy":
-        return measured[name] >= min(recorded[name], measured.get("greedy_expected", recorded[name]))
-    if name == "greedy_expected":
-        return True
-    return measured[name] <= max(FLOOR, SLACK * recorded[name])

@@ -17,19 +17,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ...runtime.bundle.gguf_layout import (
-    BF16,
-    F16,
-    F32,
-    SPLIT_SIZE,
-    GgufFile,
-    KeyValues,
-    TensorSpec,
-    lay_out_files,
-    read_model,
-)
+from ...runtime.bundle.gguf_layout import SPLIT_SIZE, GgufFile, KeyValues, TensorSpec, lay_out_files
+from ...runtime.bundle.gguf_reading import read_model
 from ...runtime.bundle.work_folder import Progress, Work, write_tensors
 from ...runtime.errors import CheckpointError
+from ...runtime.ggml.types import BF16, F16, F32
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.names import CANONICAL, gguf_name
 from ..tokenizer.vocabulary import Vocabulary

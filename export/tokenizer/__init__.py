@@ -1,4 +1,4 @@
 """The checkpoint's tokenizer and chat template, described for the bundle and held against the reference.
 
-May import: runtime/bundle, runtime/language, runtime/prompts, export/checkpoint.
+May import: runtime/language, runtime/prompts, export/checkpoint.
 """

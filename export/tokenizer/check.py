@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ...runtime.bundle.manifest import TemplateSpec
 from ...runtime.errors import CheckpointError
-from ...runtime.language.llm import open_vocabulary
+from ...runtime.language.vocabulary import open_vocabulary
 from ...runtime.prompts.segments import TextSegment, Tokenize, build_segments
 from ...runtime.prompts.template import Plain
+from ...runtime.prompts.template_spec import TemplateSpec
 
 BATTERY = (
     "What is in this picture?",

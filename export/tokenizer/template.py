@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ...runtime.bundle.manifest import TemplateSpec
 from ...runtime.prompts.describe import describe_template
 from ...runtime.prompts.family_templates import IMAGE_TOKEN, TEMPLATES, family_of
+from ...runtime.prompts.template_spec import TemplateSpec
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.weights import read_json
 from .vocabulary import Vocabulary

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,14 +17,15 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from ...runtime.bundle.manifest import TemplateSpec
-from ...runtime.parity import QUESTION, built_in_picture
+from ...runtime.parity import QUESTION
+from ...runtime.pictures.built_in import built_in_picture
 from ...runtime.pictures.geometry import Geometry
+from ...runtime.prompts.template_spec import TemplateSpec
+from ...runtime.system.machine import available_memory
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.names import CANONICAL
 from ..checkpoint.tower import copy_weights
 from ..tokenizer.template import checkpoint_template
-from .memory import reference_fits
 
 Values = dict[str, npt.NDArray[Any]]
 PIXELS_KEPT = 65536
@@ -210,3 +212,16 @@ def _stepper(model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
         return torch.log_softmax(logits.double(), dim=-1)
 
     return step
+
+
+FLOAT32_BYTES = 4
+
+
+HEADROOM = 1.25
+"""Activations, caches and the tensor being converted, as a share of the weights."""
+
+
+def reference_fits(checkpoint: Checkpoint) -> bool:
+    """Whether the whole model in float32 fits the memory that is free now."""
+    numbers = sum(math.prod(checkpoint.tensors.shape(name)) for name in checkpoint.tensors.names(""))
+    return numbers * FLOAT32_BYTES * HEADROOM <= available_memory()

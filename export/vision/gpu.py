@@ -23,14 +23,17 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from ...runtime.bundle.bundle import Bundle, storage_error
+from ...runtime.bundle.bundle import Bundle
+from ...runtime.distances import relative_error
 from ...runtime.errors import MissingExtraError, NativeError, OptionError
 from ...runtime.onnx_runtime.compiled import GRAPH, RECORD, MachineKey, compiled_folder, this_machine
 from ...runtime.onnx_runtime.providers import CUDA, TENSORRT
-from ...runtime.parity import built_in_picture, relative_error
+from ...runtime.onnx_runtime.session import load_libraries, open_session
+from ...runtime.pictures.built_in import built_in_picture
 from ...runtime.pictures.picture import load_picture
 from ...runtime.pictures.tiles import cut_tiles, lay_out, normalise
-from ...runtime.pictures.tower import FEATURES, LARGEST_BATCH, PIXELS, load_libraries, open_session
+from ...runtime.pictures.tower import FEATURES, LARGEST_BATCH, PIXELS
+from ...runtime.system.storage import storage_error
 from .gpu_graph import fold_weights, standard_attention, to_half, to_quantized
 
 Pixels = npt.NDArray[np.float32]

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...runtime.callbacks import Embeddings
 from ...runtime.errors import OptionError
-from ...runtime.language.kv_cache import Embeddings
 from ...runtime.language.llm import Llm
 from ...runtime.model import Model, load
 from ...runtime.pictures.picture import load_picture

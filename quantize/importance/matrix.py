@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...runtime.bundle.bundle import storage_error
 from ...runtime.errors import OptionError
+from ...runtime.system.storage import storage_error
 
 TYPE = "imatrix"
 SUMS, COUNTS = ".in_sum2", ".counts"

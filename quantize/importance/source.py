@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ...runtime.bundle.bundle import Bundle, file_sha256
-from ...runtime.bundle.gguf_layout import read_model
+from ...runtime.bundle.bundle import Bundle
+from ...runtime.bundle.gguf_reading import read_model
 from ...runtime.bundle.manifest import Importance
 from ...runtime.errors import OptionError
+from ...runtime.system.storage import file_sha256
 from .calibration import DEMO, demo_calibration, fingerprint, read_conversations, text_fingerprint
 from .collect import Collected, collect, conversation_prompts, text_prompts
 from .matrix import ImportanceMatrix, read_imatrix

@@ -1,4 +1,4 @@
 """The language model quantized with llama.cpp's types and rounding, tensor by tensor.
 
-May import: runtime/bundle, runtime/language.
+May import: runtime/bundle, runtime/ggml, runtime/system.
 """

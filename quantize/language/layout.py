@@ -16,19 +16,10 @@ from pathlib import Path
 
 from llama_cpp._ggml import libggml
 
-from ...runtime.bundle.gguf_layout import (
-    BF16,
-    F16,
-    F32,
-    SPLIT_SIZE,
-    GgufFile,
-    KeyValues,
-    StoredTensor,
-    TensorSpec,
-    lay_out_files,
-    read_model,
-)
+from ...runtime.bundle.gguf_layout import SPLIT_SIZE, GgufFile, KeyValues, TensorSpec, lay_out_files
+from ...runtime.bundle.gguf_reading import StoredTensor, read_model
 from ...runtime.errors import BundleError
+from ...runtime.ggml.types import BF16, F16, F32
 
 Quantizer = Callable[[Path, Path], None]
 """llama.cpp's quantizer with its recipe chosen: one GGUF file in, another out."""

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...runtime.errors import OptionError
-from ...runtime.options import physical_cores
+from ...runtime.system.machine import physical_cores
 
 ImportanceByWeight = Mapping[str, npt.NDArray[np.float32]]
 """Mean squared inputs (columns,), or (experts · columns,), by the weight's name."""
@@ -54,7 +54,7 @@ def quantize_llm(
     """
     import llama_cpp.llama_cpp as lib
 
-    from ...runtime.language.llm import native_error, start_native
+    from ...runtime.ggml.library import native_error, start_native
 
     start_native()
     parameters = lib.llama_model_quantize_default_params()

@@ -18,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 from llama_cpp._ggml import libggml
 
-from ...runtime.bundle.gguf_layout import BF16, F16, StoredTensor, read_model
+from ...runtime.bundle.gguf_reading import StoredTensor, read_model
 from ...runtime.bundle.work_folder import Progress, Work, write_tensors
 from ...runtime.errors import NativeError
-from ...runtime.options import physical_cores
+from ...runtime.ggml.types import BF16, F16
+from ...runtime.system.machine import physical_cores
 from .layout import WIDTH, LlmLayout, row_bytes, rows
 
 SLAB_NUMBERS = 2**24

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from pathlib import Path
 from typing import Literal
+
+from ...runtime.system.machine import processor_flags
 
 VisionRecipe = Literal["f16", "int8", "w8", "w4"]
 VISION_RECIPES: tuple[VisionRecipe, ...] = ("f16", "int8", "w8", "w4")
-
-CPU_FLAGS = Path("/proc/cpuinfo")
-"""Where Linux lists what the processor can do."""
 
 INTEGER_UNITS = frozenset({"amx_int8", "avx512_vnni", "avx_vnni", "asimddp", "i8mm"})
 """Flags of processors that multiply eight-bit integers faster than floats: Intel and AMD, then Arm."""
@@ -31,14 +29,3 @@ def choose_vision_here() -> VisionRecipe:
     import onnxruntime
 
     return choose_vision(processor_flags(), onnxruntime.get_available_providers())
-
-
-def processor_flags() -> frozenset[str]:
-    """What Linux says this processor can do; nothing elsewhere."""
-    try:
-        lines = CPU_FLAGS.read_text().splitlines()
-    except OSError:
-        return frozenset()
-    return frozenset(
-        flag for line in lines if line.lower().startswith(("flags", "features")) for flag in line.split(":")[-1].split()
-    )

@@ -12,7 +12,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ...runtime.errors import BundleError, OptionError
-from ...runtime.pictures.tower import FEATURES, PIXELS, open_session
+from ...runtime.onnx_runtime.session import open_session
+from ...runtime.pictures.tower import FEATURES, PIXELS
 from .blocks import BITS, to_blocks
 from .choice import VISION_RECIPES, VisionRecipe
 from .weights import Matrix, matrix_products, narrow, quantize_columns, to_int8, widen

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
-import hashlib
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import BundleError, StorageError
+from ..errors import BundleError
+from ..prompts.template_spec import TemplateSpec
+from ..system.storage import file_sha256
 from .gguf_layout import split_names
-from .manifest import FileEntry, Manifest, TemplateSpec
+from .manifest import FileEntry, Manifest
 
 MANIFEST = "manifest.json"
 HASH_ON_OPEN = 64 * 2**20
 """Files up to this size (bytes) are hashed at every open; larger ones only by ``verify``."""
-_BLOCK = 2**20
 
 
 @dataclass(frozen=True)
@@ -97,69 +92,12 @@ def demo_bundle() -> Path:
     return Path(__file__).parents[1] / "demo"
 
 
-@contextmanager
-def writing_bundle(destination: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary sibling folder of ``destination``; rename it into place at the end.
-
-    On any error the temporary folder is removed and ``destination`` stays as it was, which means
-    absent: an existing path is refused before any work. Raises :class:`StorageError`.
-    """
-    target = Path(destination)
-    check_absent(target)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise storage_error(error, target) from error
-    try:
-        os.chmod(temporary, 0o755)
-        yield temporary
-        sync_files(temporary)
-        os.rename(temporary, target)
-        sync_folder(target.parent)
-    except OSError as error:
-        if isinstance(error, StorageError):
-            raise
-        raise storage_error(error, target) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def check_absent(target: Path) -> None:
-    """Refuse to write over something. Raises :class:`StorageError`."""
-    if target.exists() or target.is_symlink():
-        raise StorageError(
-            expected=f"nothing at {target} yet",
-            got="something there",
-            fix="choose another path or remove it first",
-        )
-
-
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write ``manifest`` into ``folder`` with the size and hash of every other file there."""
     names = sorted(path.name for path in folder.iterdir() if path.name != MANIFEST)
     entries = tuple(FileEntry(name, (folder / name).stat().st_size, file_sha256(folder / name)) for name in names)
     complete = dataclasses.replace(manifest, files=entries)
     (folder / MANIFEST).write_text(complete.to_json(), encoding="utf-8")
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def storage_error(error: OSError, target: Path) -> StorageError:
-    """Say an OSError met while writing ``target`` in one line."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return StorageError(
-        expected=f"room and permission to write {target}",
-        got=error.strerror or str(error),
-        fix="free some space and run it again" if full else "check the path and its permissions",
-    )
 
 
 def _read_manifest(folder: Path) -> str:
@@ -213,25 +151,3 @@ def _check_file(path: Path, entry: FileEntry, *, hashed: bool) -> None:
 
 def _refuse_file(path: Path, expected: str, got: str) -> None:
     raise BundleError(expected=f"{expected} ({path})", got=got, fix="copy the bundle again or export it again")
-
-
-def sync_files(folder: Path) -> None:
-    """Write the files of ``folder``, and the folder, through to the disk."""
-    for path in folder.iterdir():
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    sync_folder(folder)
-
-
-def sync_folder(folder: Path) -> None:
-    """Write a folder's entries through to the disk."""
-    if os.name != "posix":  # Windows can't open a folder to sync it
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StorageError
-from .bundle import storage_error
+from ..system.storage import storage_error
 
 MANIFEST_BYTES = 64_000
 """More than a manifest takes."""

@@ -12,17 +12,11 @@ import re
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO
-
-from ..errors import BundleError
 
 SPLIT_SIZE = 48_000_000_000
 """Bytes of tensors from which a model is split: a file that a disk formatted for any system takes."""
 ALIGNMENT = 32
 """Tensors begin at multiples of this (``general.alignment``, which we never set)."""
-F32, F16, BF16 = 0, 1, 30
-"""``ggml_type`` of the numbers an export writes."""
 Chunks = Callable[[str], Iterable[memoryview]]
 """Gives a tensor's bytes by its name, in pieces."""
 _MAGIC, _VERSION = b"GGUF", 3
@@ -79,17 +73,6 @@ class GgufFile:
         return self.places[-1].end if self.places else len(self.head)
 
 
-@dataclass(frozen=True)
-class StoredTensor:
-    """A tensor of a file that is there: ``shape`` in ggml's order, ``offset`` from the file's beginning."""
-
-    name: str
-    shape: tuple[int, ...]
-    type: int
-    path: Path
-    offset: int
-
-
 def lay_out_files(
     pairs: KeyValues, tensors: Sequence[TensorSpec], *, name: str, split_size: int = SPLIT_SIZE
 ) -> tuple[GgufFile, ...]:
@@ -137,27 +120,6 @@ def whole_name(first: str) -> str:
     return first if match is None else f"{match['stem']}.gguf"
 
 
-def read_model(first: Path) -> tuple[KeyValues, tuple[StoredTensor, ...]]:
-    """Read the heads of the model whose first file is ``first``: its pairs without those of a split, its tensors.
-
-    Raises :class:`BundleError` for what is no GGUF of version 3.
-    """
-    pairs = KeyValues(b"", 0)
-    tensors: list[StoredTensor] = []
-    for number, name in enumerate(split_names(first.name)):
-        path = first.with_name(name)
-        try:
-            with path.open("rb") as file:
-                found, stored = _read_head(file, path)
-        except (struct.error, KeyError, UnicodeDecodeError, ValueError, OverflowError) as error:
-            raise BundleError(
-                expected=f"a GGUF file at {path}", got=f"{error}"[:80], fix="copy the bundle again or export it again"
-            ) from error
-        pairs = found if number == 0 else pairs
-        tensors += stored
-    return pairs, tuple(tensors)
-
-
 def _file(name: str, pairs: KeyValues, tensors: Sequence[TensorSpec]) -> GgufFile:
     infos, offset = bytearray(), 0
     for tensor in tensors:
@@ -177,54 +139,6 @@ def _with_split(pairs: KeyValues, index: int, count: int, tensors: int) -> KeyVa
     marks = (("no", _UINT16, "H", index), ("count", _UINT16, "H", count), ("tensors.count", _INT32, "i", tensors))
     data = b"".join(_string(_SPLIT_KEYS + key) + struct.pack(f"<I{code}", kind, n) for key, kind, code, n in marks)
     return KeyValues(pairs.data + data, pairs.count + len(marks))
-
-
-def _read_head(file: BinaryIO, path: Path) -> tuple[KeyValues, list[StoredTensor]]:
-    if file.read(4) != _MAGIC:
-        raise ValueError("another kind of file")
-    version, tensor_count, pair_count = _unpack(file, "<IQQ")
-    if version != _VERSION:
-        raise ValueError(f"version {version}")
-    data, kept = bytearray(), 0
-    for _ in range(pair_count):
-        start = file.tell()
-        key = file.read(_unpack(file, "<Q")[0]).decode()
-        _skip_value(file, *_unpack(file, "<I"))
-        end = file.tell()
-        if not key.startswith(_SPLIT_KEYS):
-            file.seek(start)
-            data += file.read(end - start)
-            kept += 1
-    infos = [_read_info(file) for _ in range(tensor_count)]
-    begin = _padded(file.tell())
-    return KeyValues(bytes(data), kept), [
-        StoredTensor(name, shape, kind, path, begin + offset) for name, shape, kind, offset in infos
-    ]
-
-
-def _read_info(file: BinaryIO) -> tuple[str, tuple[int, ...], int, int]:
-    name = file.read(_unpack(file, "<Q")[0]).decode()
-    shape = _unpack(file, f"<{_unpack(file, '<I')[0]}Q")
-    kind, offset = _unpack(file, "<IQ")
-    return name, shape, kind, offset
-
-
-def _skip_value(file: BinaryIO, kind: int) -> None:
-    if kind == _STRING:
-        file.seek(_unpack(file, "<Q")[0], 1)
-    elif kind == _ARRAY:
-        inner, count = _unpack(file, "<IQ")
-        if inner in _SCALARS:
-            file.seek(_SCALARS[inner] * count, 1)
-            return
-        for _ in range(count):
-            _skip_value(file, inner)
-    else:
-        file.seek(_SCALARS[kind], 1)
-
-
-def _unpack(file: BinaryIO, layout: str) -> tuple[int, ...]:
-    return struct.unpack(layout, file.read(struct.calcsize(layout)))
 
 
 def _string(text: str) -> bytes:

@@ -9,30 +9,15 @@ import mmap
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from ..errors import BundleError
-from ..planning.recipe_types import tensor_bytes
-from ..planning.shapes import LlmShape
+from ..ggml.types import TYPE_NAMES
+from .gguf_layout import _MAGIC, _SPLIT_KEYS, _VERSION, KeyValues, _padded, split_names
+from .gguf_layout import _SCALARS as _SCALAR_BYTES
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
-TYPE_NAMES = {
-    0: "f32",
-    1: "f16",
-    2: "q4_0",
-    3: "q4_1",
-    6: "q5_0",
-    7: "q5_1",
-    8: "q8_0",
-    12: "q4_k",
-    13: "q5_k",
-    14: "q6_k",
-    20: "iq4_nl",
-    23: "iq4_xs",
-    30: "bf16",
-}
-"""ggml's numbers of the types that bundles have (ggml.h, enum ggml_type)."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +34,7 @@ def read_gguf_header(path: Path) -> GgufHeader:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _read(_Reader(data), path)
     except (OSError, ValueError, struct.error) as error:
-        _refuse(path, "a GGUF file", str(error), error)
+        refuse_file(path, "a GGUF file", str(error), error)
 
 
 class _Reader:
@@ -90,13 +75,13 @@ class _Reader:
 def _read(reader: _Reader, path: Path) -> GgufHeader:
     magic, version = reader.scalar("I"), reader.scalar("I")
     if magic != 0x46554747 or version not in (2, 3):  # "GGUF"
-        _refuse(path, "a GGUF file of version 2 or 3", f"magic {magic:#x}, version {version}")
+        refuse_file(path, "a GGUF file of version 2 or 3", f"magic {magic:#x}, version {version}")
     tensors, settings = reader.scalar("Q"), reader.scalar("Q")
     try:
         found = {reader.text(): reader.value(reader.scalar("I")) for _ in range(settings)}
         return GgufHeader(found, dict(_read_tensor(reader) for _ in range(tensors)))
     except KeyError as error:
-        _refuse(path, "types that a bundle has", f"type number {error}", error)
+        refuse_file(path, "types that a bundle has", f"type number {error}", error)
 
 
 def _read_tensor(reader: _Reader) -> tuple[str, tuple[str, tuple[int, ...]]]:
@@ -107,37 +92,85 @@ def _read_tensor(reader: _Reader) -> tuple[str, tuple[str, tuple[int, ...]]]:
     return name, (kind, tuple(reversed(sizes)))
 
 
-def llm_shape(path: Path, *, recipe: str) -> LlmShape:
-    """The shape of the model in ``path``, with each tensor's bytes. Raises :class:`BundleError`."""
-    header = read_gguf_header(path)
-    settings, tensors = header.settings, header.tensors
-    architecture = str(settings.get("general.architecture"))
-
-    def number(key: str, default: int | None = None) -> int:
-        value = settings.get(f"{architecture}.{key}", default)
-        if type(value) is not int:
-            _refuse(path, f"{architecture}.{key} in the header", repr(value))
-        return value
-
-    if "token_embd.weight" not in tensors:
-        _refuse(path, "token_embd.weight among the tensors", "none")
-    dim, heads = number("embedding_length"), number("attention.head_count")
-    return LlmShape(
-        architecture=architecture,
-        layers=number("block_count"),
-        dim=dim,
-        heads=heads,
-        kv_heads=number("attention.head_count_kv", heads),
-        head_dim=number("attention.key_length", dim // heads),
-        feed_forward=number("feed_forward_length"),
-        vocabulary=tensors["token_embd.weight"][1][0],
-        context_length=number("context_length"),
-        biases=tuple(name for name in ("attn_q", "attn_k", "attn_v") if f"blk.0.{name}.bias" in tensors),
-        tied="output.weight" not in tensors,
-        recipe=recipe,
-        sizes={name: tensor_bytes(kind, shape) for name, (kind, shape) in tensors.items()},
-    )
-
-
-def _refuse(path: Path, expected: str, got: str, cause: BaseException | None = None) -> NoReturn:
+def refuse_file(path: Path, expected: str, got: str, cause: BaseException | None = None) -> NoReturn:
     raise BundleError(expected=f"{expected} ({path})", got=got, fix="export the bundle again") from cause
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor of a file that is there: ``shape`` in ggml's order, ``offset`` from the file's beginning."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: int
+    path: Path
+    offset: int
+
+
+def read_model(first: Path) -> tuple[KeyValues, tuple[StoredTensor, ...]]:
+    """Read the heads of the model whose first file is ``first``: its pairs without those of a split, its tensors.
+
+    Raises :class:`BundleError` for what is no GGUF of version 3.
+    """
+    pairs = KeyValues(b"", 0)
+    tensors: list[StoredTensor] = []
+    for number, name in enumerate(split_names(first.name)):
+        path = first.with_name(name)
+        try:
+            with path.open("rb") as file:
+                found, stored = _read_head(file, path)
+        except (struct.error, KeyError, UnicodeDecodeError, ValueError, OverflowError) as error:
+            raise BundleError(
+                expected=f"a GGUF file at {path}", got=f"{error}"[:80], fix="copy the bundle again or export it again"
+            ) from error
+        pairs = found if number == 0 else pairs
+        tensors += stored
+    return pairs, tuple(tensors)
+
+
+def _read_head(file: BinaryIO, path: Path) -> tuple[KeyValues, list[StoredTensor]]:
+    if file.read(4) != _MAGIC:
+        raise ValueError("another kind of file")
+    version, tensor_count, pair_count = _unpack(file, "<IQQ")
+    if version != _VERSION:
+        raise ValueError(f"version {version}")
+    data, kept = bytearray(), 0
+    for _ in range(pair_count):
+        start = file.tell()
+        key = file.read(_unpack(file, "<Q")[0]).decode()
+        _skip_value(file, *_unpack(file, "<I"))
+        end = file.tell()
+        if not key.startswith(_SPLIT_KEYS):
+            file.seek(start)
+            data += file.read(end - start)
+            kept += 1
+    infos = [_read_info(file) for _ in range(tensor_count)]
+    begin = _padded(file.tell())
+    return KeyValues(bytes(data), kept), [
+        StoredTensor(name, shape, kind, path, begin + offset) for name, shape, kind, offset in infos
+    ]
+
+
+def _read_info(file: BinaryIO) -> tuple[str, tuple[int, ...], int, int]:
+    name = file.read(_unpack(file, "<Q")[0]).decode()
+    shape = _unpack(file, f"<{_unpack(file, '<I')[0]}Q")
+    kind, offset = _unpack(file, "<IQ")
+    return name, shape, kind, offset
+
+
+def _skip_value(file: BinaryIO, kind: int) -> None:
+    if kind == _STRING:
+        file.seek(_unpack(file, "<Q")[0], 1)
+    elif kind == _ARRAY:
+        inner, count = _unpack(file, "<IQ")
+        if inner in _SCALAR_BYTES:
+            file.seek(_SCALAR_BYTES[inner] * count, 1)
+            return
+        for _ in range(count):
+            _skip_value(file, inner)
+    else:
+        file.seek(_SCALAR_BYTES[kind], 1)
+
+
+def _unpack(file: BinaryIO, layout: str) -> tuple[int, ...]:
+    return struct.unpack(layout, file.read(struct.calcsize(layout)))

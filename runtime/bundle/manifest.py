@@ -9,10 +9,9 @@ from typing import Literal
 
 from ..errors import BundleError
 from ..pictures.geometry import Geometry
+from ..prompts.template_spec import TemplateSpec
 from .strict_reading import StrictReader
 
-SpacePrefix = Literal["none", "first", "every", "always"]
-Normalization = Literal["none", "NFC"]
 SCHEMA = 1
 """Version of the manifest's layout. A bundle of another version is refused, not guessed at."""
 
@@ -25,32 +24,6 @@ class Source:
     layout: Literal["transformers", "original"]
     architecture: str
     fingerprint: str
-
-
-@dataclass(frozen=True)
-class TemplateSpec:
-    """How messages become text, and text becomes tokens.
-
-    ``content`` says whether the jinja template expects message content as a list of parts
-    ("list", with ``{"type": "image"}`` entries) or as one string with ``image_token`` in it.
-    ``special_tokens`` are the strings that the template, and never a user, may turn into control
-    tokens. ``space_prefix`` says which plain pieces get SentencePiece's leading space: "none"; only
-    the "first" of the prompt or "every" one, both unless the piece begins with a space already
-    (tokenizers' Metaspace); or "always", even then (tokenizers' Prepend normalizer).
-    ``normalization`` is the Unicode form that the reference's tokenizer gives plain text first;
-    llama.cpp's gives none (Qwen's "e" + U+0301 would become two tokens instead of "é").
-    """
-
-    chat_template: str
-    content: Literal["list", "string"]
-    image_token: str
-    bos_token: str
-    eos_token: str
-    add_bos: bool
-    special_tokens: dict[str, int]
-    stop_tokens: tuple[str, ...]
-    space_prefix: SpacePrefix
-    normalization: Normalization = "none"
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from ..errors import LlavaEdgeError, StorageError
-from .bundle import check_absent, storage_error, sync_files, sync_folder
+from ..system.storage import check_absent, storage_error, sync_files, sync_folder
 from .gguf_layout import Chunks, GgufFile
 
 Progress = Callable[[int, int], None]

@@ -1,23 +1,16 @@
-"""ggml's devices: what this machine has to compute on, by handle, through the C API of ``llm``'s library."""
+"""ggml's devices: what this machine has to compute on, by handle."""
 
 from __future__ import annotations
 
 import ctypes
-from typing import Any, Final
+from typing import Final
 
-from ..language.llm import native_library, start_native
+from .library import ggml_function, start_native
 
 CPU: Final = 0
 GPU: Final = 1
 INTEGRATED_GPU: Final = 2
 """Kinds of device: ``enum ggml_backend_dev_type``."""
-
-
-def ggml_function(name: str, result: Any, *arguments: Any) -> Any:
-    """A function of ggml's library with its C types."""
-    function = getattr(native_library(), name)
-    function.restype, function.argtypes = result, list(arguments)
-    return function
 
 
 def devices_of(kind: int) -> list[int]:
@@ -32,6 +25,11 @@ def devices_of(kind: int) -> list[int]:
 def local_gpus() -> list[int]:
     """Handles of this machine's GPUs; of the one in its processor where there is no other."""
     return devices_of(GPU) or devices_of(INTEGRATED_GPU)
+
+
+def has_gpu() -> bool:
+    """Whether llama.cpp found a GPU here. Its own "supports offload" says yes for any RPC build."""
+    return bool(local_gpus())
 
 
 def device_name(device: int) -> str:

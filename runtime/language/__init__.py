@@ -1,4 +1,4 @@
 """The language model: llama.cpp's model and context, what the KV cache holds, sampling, text as it comes.
 
-May import: runtime, runtime/prompts.
+May import: runtime/ggml, runtime/prompts, runtime/system.
 """

@@ -6,13 +6,14 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
-from ..answer import FinishReason
+from ..callbacks import Progress, Rows
 from ..errors import Cancelled, ContextError
 from ..options import GenerationOptions
 from ..prompts.segments import Segment, TextSegment, total_positions
 from .interface import LanguageModel, TokenSampler
-from .kv_cache import KvCache, Progress, Rows
+from .kv_cache import KvCache
 from .text_stream import TextStream
 
 
@@ -115,3 +116,7 @@ def _decode(
 
 def _recent_tokens(segments: Sequence[Segment]) -> list[int]:
     return [token for one in segments if isinstance(one, TextSegment) for token in one.tokens]
+
+
+FinishReason = Literal["stop", "length", "cancel"]
+"""Why an answer ended: end token or stop string, out of room or ``max_tokens``, or the caller."""

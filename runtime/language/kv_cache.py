@@ -3,25 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
+from ..callbacks import Progress, Rows
 from ..errors import Cancelled
 from ..prompts.segments import ImageSegment, Segment, TextSegment, common_prefix, total_positions
 from .interface import LanguageModel
-
-Progress = Callable[[int, int], None]
-"""Called with (done, total)."""
-Embeddings = npt.NDArray[np.float32]
-
-
-class Rows(Protocol):
-    """A picture's embeddings (positions, dim): an array, or one whose rows are still to come."""
-
-    def __getitem__(self, rows: slice, /) -> Embeddings:
-        """Rows (count, dim), contiguous; may wait for them, raising Cancelled or what went wrong."""
 
 
 class KvCache:

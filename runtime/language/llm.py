@@ -1,4 +1,4 @@
-"""llama.cpp through its C API: the only module that imports ``llama_cpp``.
+"""A model and its context, through llama.cpp's C API.
 
 Everything here is about one sequence (id 0) in one context. What its cache holds is recorded in
 ``kv_cache``; this module only computes.
@@ -7,38 +7,29 @@ Everything here is about one sequence (id 0) in one context. What its cache hold
 from __future__ import annotations
 
 import ctypes
-import functools
 import math
-from collections import deque
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import llama_cpp.llama_cpp as lib
 import numpy as np
 import numpy.typing as npt
-from llama_cpp._ggml import libggml
 
 from ..errors import NativeError
-from ..options import PENALTY_WINDOW, GenerationOptions, LoadOptions, has_amx, physical_cores
-from ..prompts.segments import Tokenize
+from ..ggml.devices import has_gpu
+from ..ggml.library import native_error, start_native
+from ..ggml.types import ggml_type
+from ..options import GenerationOptions, LoadOptions
+from ..system.machine import has_amx, physical_cores
 from .native_thread import NativeThread
+from .sampling import Sampler
+from .vocabulary import load_model_file, tokenize_text
 
 CONTEXT_STEP = 256
 """Contexts are sized in steps of this many positions; llama.cpp pads to it anyway."""
 CONTEXT_GROWTH = 1.5
 """A context that must grow gets this much room, so that a long chat copies its cache seldom."""
-_LOG_ERROR = 4
-_DEVICE_GPU, _DEVICE_INTEGRATED_GPU = 1, 2  # enum ggml_backend_dev_type
-_log_lines: deque[str] = deque(maxlen=8)
-
-
-@lib.llama_log_callback  # type: ignore[untyped-decorator]
-def _keep_log(level: int, text: bytes, _: Any) -> None:
-    """llama.cpp has one log for the process; its last error lines say why a load failed."""
-    if level == _LOG_ERROR:
-        _log_lines.append(text.decode("utf-8", "replace").strip())
 
 
 class Llm:
@@ -102,7 +93,7 @@ class Llm:
 
     def tokenize(self, text: str) -> list[int]:
         """Plain text to ids: no BOS, no control tokens, no leading space."""
-        return _tokenize(self._vocab, text)
+        return tokenize_text(self._vocab, text)
 
     def piece(self, token: int, *, first: bool = False) -> bytes:
         """The bytes of one token; nothing for control tokens. May be part of a UTF-8 character."""
@@ -222,99 +213,8 @@ class Llm:
         return Sampler(self._context, self.vocab_size, options, seed=seed, recent=recent)
 
 
-class Sampler:
-    """A chain of llama.cpp's samplers: penalty, top-k, top-p, min-p, temperature, draw."""
-
-    def __init__(
-        self, context: Any, vocab_size: int, options: GenerationOptions, *, seed: int, recent: Sequence[int]
-    ) -> None:
-        self._context = context
-        self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
-        for stage in _stages(vocab_size, options, seed):
-            lib.llama_sampler_chain_add(self._chain, stage)
-        if options.repeat_penalty != 1.0:
-            for token in recent[-PENALTY_WINDOW:]:
-                lib.llama_sampler_accept(self._chain, token)
-
-    def sample(self) -> int:
-        """Draw the next token from the latest logits."""
-        return int(lib.llama_sampler_sample(self._chain, self._context, -1))
-
-    def close(self) -> None:
-        """Free the chain."""
-        if self._chain is not None:
-            lib.llama_sampler_free(self._chain)
-            self._chain = None
-
-
-def _stages(vocab_size: int, options: GenerationOptions, seed: int) -> list[Any]:
-    stages = []
-    if options.repeat_penalty != 1.0:
-        stages.append(lib.llama_sampler_init_penalties(vocab_size, PENALTY_WINDOW, options.repeat_penalty, 0.0, 0.0))
-    if options.temperature == 0.0:
-        return [*stages, lib.llama_sampler_init_greedy()]
-    return [
-        *stages,
-        lib.llama_sampler_init_top_k(options.top_k),
-        lib.llama_sampler_init_top_p(options.top_p, 1),
-        lib.llama_sampler_init_min_p(options.min_p, 1),
-        lib.llama_sampler_init_temp(options.temperature),
-        lib.llama_sampler_init_dist(seed),
-    ]
-
-
-def start_native() -> None:
-    """Start llama.cpp's backends and keep its log quiet, its last errors ready for messages."""
-    lib.llama_log_set(_keep_log, None)
-    lib.llama_backend_init()
-    _log_lines.clear()
-
-
-def has_gpu() -> bool:
-    """Whether llama.cpp found a GPU here. Its own "supports offload" says yes for any RPC build."""
-    find = libggml.ggml_backend_dev_by_type
-    find.restype, find.argtypes = ctypes.c_void_p, [ctypes.c_int]
-    return any(find(kind) for kind in (_DEVICE_GPU, _DEVICE_INTEGRATED_GPU))
-
-
-def native_library() -> Any:
-    """ggml's library as ``llama_cpp`` loaded it, for functions that its bindings leave out."""
-    return libggml
-
-
-@contextmanager
-def open_vocabulary(path: Path) -> Iterator[Tokenize]:
-    """Load only the vocabulary of the GGUF file at ``path`` and give its tokenizer.
-
-    Tokenizes as :meth:`Llm.tokenize` does. Raises :class:`NativeError`.
-    """
-    start_native()
-    parameters = lib.llama_model_default_params()
-    parameters.vocab_only = True
-    model = _load(path, parameters)
-    try:
-        yield functools.partial(_tokenize, lib.llama_model_get_vocab(model))
-    finally:
-        lib.llama_model_free(model)
-
-
-def _tokenize(vocab: Any, text: str) -> list[int]:
-    raw = text.encode("utf-8", "surrogatepass")
-    room = len(raw) + 8
-    ids = (lib.llama_token * room)()
-    count = lib.llama_tokenize(vocab, raw, len(raw), ids, room, False, False)
-    if count < 0:
-        raise NativeError(expected="text that llama.cpp can tokenize", got=f"code {count}", fix="shorten the text")
-    return list(ids[:count])
-
-
 def _call(function: Any, *arguments: Any) -> Any:
     return function(*arguments)
-
-
-def ggml_type(kind: str) -> int:
-    """llama.cpp's number for a cache type such as "q8_0"; f16 where it is empty."""
-    return int(getattr(lib, f"GGML_TYPE_{(kind or 'f16').upper()}"))
 
 
 def _layers_away(options: LoadOptions, on_devices: bool) -> int:
@@ -335,24 +235,4 @@ def _load_model(path: Path, options: LoadOptions, devices: Sequence[int]) -> Any
     if options.tensor_split:
         parameters.tensor_split = (ctypes.c_float * lib.llama_max_devices())(*options.tensor_split)
     parameters.use_extra_bufts = not has_amx() if options.repack is None else options.repack
-    return _load(path, parameters)
-
-
-def _load(path: Path, parameters: Any) -> Any:
-    """Load a model whose tokenizer adds no space of its own: ``segments`` puts it."""
-    overrides = (lib.llama_model_kv_override * 2)()  # the second, empty one ends the list
-    overrides[0].tag = lib.LLAMA_KV_OVERRIDE_TYPE_BOOL
-    overrides[0].key = b"tokenizer.ggml.add_space_prefix"
-    overrides[0].value.val_bool = False
-    parameters.kv_overrides = overrides
-    model = lib.llama_model_load_from_file(str(path).encode(), parameters)
-    if not model:
-        raise native_error(f"a GGUF model that llama.cpp can load at {path}", "export the bundle again")
-    return model
-
-
-def native_error(expected: str, fix: str, *, code: int | None = None) -> NativeError:
-    """An error in one line, with the last thing llama.cpp said."""
-    said = _log_lines[-1] if _log_lines else "no reason given"
-    got = f"llama.cpp: {said}" + (f" (code {code})" if code is not None else "")
-    return NativeError(expected=expected, got=got, fix=fix)
+    return load_model_file(path, parameters)

@@ -1,4 +1,4 @@
 """ONNX Runtime's sessions: providers in the order they are tried, and graphs compiled for this machine.
 
-May import: nothing of ours but ground files.
+May import: runtime/system.
 """

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
-import sys
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from ..system.machine import cache_folder
 
 GRAPH = "vision.onnx"
 """Name of the graph to load; for TensorRT it is a small one that names the engine file beside it."""
@@ -54,19 +54,6 @@ def this_machine(onnxruntime: Any) -> MachineKey | None:
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return None
     return MachineKey(gpu, driver, capability, str(onnxruntime.__version__), _tensorrt_version())
-
-
-def cache_folder() -> Path:
-    """The user's cache: ``LLAVA_EDGE_CACHE``, or the system's usual place."""
-    if own := os.environ.get("LLAVA_EDGE_CACHE"):
-        return Path(own)
-    if sys.platform == "win32":
-        usual = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        usual = str(Path.home() / "Library" / "Caches")
-    else:
-        usual = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(usual) / "llava-edge"
 
 
 def compiled_folder(kind: str, fingerprint: str, machine: MachineKey) -> Path:

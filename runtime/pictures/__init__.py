@@ -1,4 +1,4 @@
 """From a picture to rows of embeddings: opened, cut into tiles, encoded by the vision tower, packed with newlines.
 
-May import: runtime/bundle, runtime/onnx_runtime.
+May import: runtime/onnx_runtime, runtime/prompts, runtime/system.
 """

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ..bundle.bundle import storage_error
+from ..system.storage import storage_error
 from .geometry import Geometry
 from .tiles import Layout, cut_tiles
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .recipe_types import tensor_bytes
+from ..ggml.types import tensor_bytes
 from .shapes import LlmShape
 
 CONTEXT_STEP = 256

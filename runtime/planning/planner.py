@@ -11,10 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..errors import OptionError
+from ..ggml.types import BLOCKS
 from ..options import DEFAULT_MAX_TOKENS, KV_TYPES, SPLIT_MODES
 from .llm_memory import Buffers, padded_context
 from .placement import Device, DeviceUse, Load, Placement, SplitMode, balanced_split, place, split_layers
-from .recipe_types import BLOCKS, check_recipe
+from .recipe_types import check_recipe
 from .shapes import LlmBytes, ModelShape, llm_bytes
 from .vision_memory import WEIGHT_BYTES, picture_bytes, tower_bytes
 

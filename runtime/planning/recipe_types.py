@@ -8,27 +8,10 @@ what ``llama_model_quantize`` does.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from ..errors import OptionError
-
-BLOCKS: dict[str, tuple[int, int]] = {
-    "f32": (1, 4),
-    "f16": (1, 2),
-    "bf16": (1, 2),
-    "q4_0": (32, 18),
-    "q4_1": (32, 20),
-    "q5_0": (32, 22),
-    "q5_1": (32, 24),
-    "q8_0": (32, 34),
-    "q4_k": (256, 144),
-    "q5_k": (256, 176),
-    "q6_k": (256, 210),
-    "iq4_nl": (32, 18),
-    "iq4_xs": (256, 136),
-}
-"""Weights a block, and bytes a block (ggml-common.h)."""
+from ..ggml.types import BLOCKS
 
 RECIPES: dict[str, str] = {
     "f32": "f32",
@@ -45,12 +28,6 @@ RECIPES: dict[str, str] = {
 
 _FALLBACK = {"iq4_xs": "iq4_nl", "q4_k": "q5_0", "q5_k": "q5_1", "q6_k": "q8_0"}
 _PLAIN = ("f32", "f16", "bf16")
-
-
-def tensor_bytes(kind: str, shape: Sequence[int]) -> int:
-    """Bytes of a tensor of ``shape`` (rows, …, columns) stored as ``kind``; columns fill whole blocks."""
-    weights, size = BLOCKS[kind]
-    return math.prod(shape) // weights * size
 
 
 def check_recipe(recipe: str) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from ..ggml.types import tensor_bytes
 from ..pictures.geometry import Geometry
 from ..pictures.tiles import lay_out
-from .recipe_types import tensor_bytes, tensor_types
+from .recipe_types import tensor_types
 
 Tensor = tuple[str, tuple[int, ...]]
 """A GGUF name and a shape: (rows, columns), or (length,)."""

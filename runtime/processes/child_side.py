@@ -19,10 +19,12 @@ from typing import Any, BinaryIO
 
 from ..errors import LlavaEdgeError, OptionError
 from ..ggml.devices import device_memory, local_gpus
-from ..language.llm import Llm, Sampler
-from ..options import GenerationOptions, LoadOptions
-from .connections import is_loopback, parse_endpoint, watch_connections
-from .worker import WATCH_SECONDS, every, worker_devices
+from ..ggml.rpc import worker_devices
+from ..language.llm import Llm
+from ..language.sampling import Sampler
+from ..options import GenerationOptions, LoadOptions, parse_endpoint
+from .connections import is_loopback, watch_connections
+from .watching import WATCH_SECONDS, every
 
 RESULT, ERROR, CRASH = "result", "error", "crash"
 """Kinds of reply: a value, an error's class name and its three parts, a traceback."""

@@ -14,28 +14,15 @@ import stat
 import struct
 from collections.abc import Sequence
 
-from ..errors import OptionError, WorkerError
+from ..errors import WorkerError
+from ..options import parse_endpoint
 
-DEFAULT_PORT = 50052
-"""llama.cpp's own port for it."""
 GREETING_SECONDS = 5.0
 """A worker serves one client at a time; one that just lost its client takes a moment to free its memory."""
 START = "start it there with 'llava-edge worker'"
 _HELLO, _CAPABILITIES, _VERSION = 14, 24, 4  # RPC_CMD_HELLO, which never changes; bytes of its parts
 _IDLE_SECONDS, _PROBE_SECONDS, _PROBES = 3, 1, 4
 """A silent connection is asked after 3 s and given up 4 s later: under the 10 s that an error may take."""
-
-
-def parse_endpoint(endpoint: str) -> tuple[str, int]:
-    """``HOST:PORT`` as its two parts. Raises :class:`OptionError`."""
-    host, colon, port = endpoint.rpartition(":")
-    if not host or not colon or not port.isdecimal() or not 0 < int(port) < 65536 or ":" in host:
-        raise OptionError(
-            expected="a worker as HOST:PORT (IPv4 address or name)",
-            got=repr(endpoint),
-            fix=f"write it like 127.0.0.1:{DEFAULT_PORT}",
-        )
-    return host, int(port)
 
 
 def is_loopback(endpoint: str) -> bool:

@@ -19,10 +19,10 @@ from typing import IO, Any
 
 from .. import errors
 from ..errors import LlavaEdgeError, NativeError, WorkerError
+from ..ggml.rpc import require_rpc
 from ..options import LoadOptions
 from .child_side import ERROR, RESULT, WorkerMemory
 from .connections import START, check_workers, gone_workers
-from .worker import require_rpc
 
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from {package}.child_side import main; main()"
 _CLOSE_SECONDS = 5.0

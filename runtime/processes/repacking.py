@@ -21,9 +21,10 @@ import numpy as np
 
 from ..bundle.bundle import Bundle, demo_bundle
 from ..errors import NativeError
-from ..language.llm import Llm, native_library
-from ..onnx_runtime.compiled import cache_folder
-from ..options import LoadOptions, has_amx
+from ..ggml.library import native_library
+from ..language.llm import Llm
+from ..options import LoadOptions
+from ..system.machine import cache_folder, has_amx, processor_flags, processor_name
 from .isolated_llm import IsolatedLlm
 
 TOKENS = 64
@@ -71,9 +72,7 @@ def _key() -> str:
     for path in sorted(Path(native_library()._name).parent.glob("*ggml*")):
         status = path.stat()
         digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        digest.update("\n".join(sorted({one for one in lines if one.startswith(("flags", "model name"))})).encode())
+    digest.update("\n".join([processor_name(), *sorted(processor_flags())]).encode())
     return digest.hexdigest()
 
 

@@ -7,9 +7,9 @@ import re
 from collections.abc import Collection
 from typing import Literal
 
-from ..bundle.manifest import TemplateSpec
 from ..errors import CheckpointError, TemplateError
 from .template import ImageSlot, Plain, TemplateMessage, render
+from .template_spec import TemplateSpec
 from .tokenizer_traits import TokenizerTraits
 
 END_OF_TURN = ("<|eot_id|>", "<|im_end|>", "<|end_of_text|>", "<|endoftext|>")

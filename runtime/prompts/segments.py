@@ -6,8 +6,8 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..bundle.manifest import TemplateSpec
 from .template import Control, ImageSlot, Piece
+from .template_spec import TemplateSpec
 
 Tokenize = Callable[[str], list[int]]
 """Plain text to ids: no BOS, no control tokens, no space added in front."""

@@ -13,8 +13,8 @@ import jinja2
 import jinja2.ext
 import jinja2.sandbox
 
-from ..bundle.manifest import TemplateSpec
 from ..errors import TemplateError
+from .template_spec import TemplateSpec
 
 Role = Literal["system", "user", "assistant"]
 

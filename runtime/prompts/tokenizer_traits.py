@@ -11,8 +11,8 @@ import json
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from ..bundle.manifest import Normalization, SpacePrefix
 from ..errors import CheckpointError
+from .template_spec import Normalization, SpacePrefix
 
 Description = dict[str, Any]
 """A tokenizer.json: normalizer, pre-tokenizer, model, added tokens."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from llava_edge.benchmark import demo
+from llava_edge.benchmark.data.heldout import read_questions
 from llava_edge.runtime.errors import OptionError
 
 
@@ -37,12 +38,12 @@ def test_scores_count_right_answers_and_the_best_blind_guess(tmp_path: Path, mon
 
 def test_limit_counts_by_type(tmp_path: Path) -> None:
     (tmp_path / "questions.json").write_text(json.dumps([record("read", "a")] * 3 + [record("count", "1")] * 3))
-    assert [one["type"] for one in demo.read_questions(tmp_path, 2)] == ["read", "read", "count", "count"]
+    assert [one["type"] for one in read_questions(tmp_path, 2)] == ["read", "read", "count", "count"]
 
 
 def test_missing_questions_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"questions\.json"):
-        demo.read_questions(tmp_path)
+        read_questions(tmp_path)
 
 
 def test_the_demo_bundle_sees() -> None:

@@ -12,7 +12,7 @@ from llava_edge.quantize.language.quantizer import TYPES
 from llava_edge.quantize.pipeline import quantize_bundle
 from llava_edge.runtime import Bundle, load
 from llava_edge.runtime.errors import BundleError, NativeError, OptionError, StorageError
-from llava_edge.runtime.parity import built_in_picture
+from llava_edge.runtime.pictures.built_in import built_in_picture
 
 MATRIX = "blk.0.ffn_gate.weight"
 EXPECTED = {

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from llava_edge.runtime import Model, load
-from llava_edge.runtime.answer import EncodedImage
 from llava_edge.runtime.encode_ahead import Encoding
 from llava_edge.runtime.engine import Engine
 from llava_edge.runtime.errors import Cancelled, NativeError
 from llava_edge.runtime.pictures import tower as vision
+from llava_edge.runtime.pictures.encoded import EncodedImage
 from llava_edge.runtime.pictures.geometry import Geometry
 from llava_edge.runtime.pictures.pack import pack, positions_ready
 from llava_edge.runtime.pictures.picture import Picture, load_picture

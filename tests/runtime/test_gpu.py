@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from llava_edge.runtime import Bundle, load
+from llava_edge.runtime.distances import relative_error
 from llava_edge.runtime.engine import Engine
-from llava_edge.runtime.language.llm import has_gpu
+from llava_edge.runtime.ggml.devices import has_gpu
 from llava_edge.runtime.onnx_runtime.compiled import this_machine
-from llava_edge.runtime.parity import relative_error
 from llava_edge.runtime.pictures.tower import VisionEncoder
 from PIL import Image
 

@@ -16,7 +16,7 @@ MIB = 2**20
 @contextmanager
 def native_log() -> Iterator[list[str]]:
     """Collect llama.cpp's log; the runtime's own listener is put back afterwards."""
-    from llava_edge.runtime.language.llm import start_native
+    from llava_edge.runtime.ggml.library import start_native
 
     start_native()
     said: list[str] = []

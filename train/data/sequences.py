@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ...runtime.bundle.manifest import TemplateSpec
 from ...runtime.prompts.conversations import Conversation, SampleError
 from ...runtime.prompts.segments import ImageSegment, Tokenize, build_segments
 from ...runtime.prompts.template import Control, ImageSlot, Piece, Plain, TemplateMessage, render
+from ...runtime.prompts.template_spec import TemplateSpec
 
 IGNORED: Final = -100
 """The label that torch's cross-entropy leaves out."""

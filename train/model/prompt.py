@@ -12,9 +12,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from ...runtime.bundle.manifest import TemplateSpec
 from ...runtime.prompts.describe import describe_template
 from ...runtime.prompts.segments import Tokenize
+from ...runtime.prompts.template_spec import TemplateSpec
 from ...runtime.prompts.tokenizer_traits import (
     normalizer_steps,
     pre_tokenizer_steps,

@@ -14,10 +14,10 @@ from llava_edge.benchmark.accuracy.answer_store import (
     ReferenceAnswer,
     ReferenceStore,
     question_key,
-    write_whole,
 )
 from llava_edge.benchmark.data.questions import Question
 from llava_edge.runtime.errors import StorageError
+from llava_edge.runtime.system.storage import write_whole
 
 ROWS = np.log(np.random.default_rng(1).dirichlet(np.ones(300), 3)).astype(np.float16)
 REFERENCE = ReferenceAnswer("Zwölf 🦙", (7, 8, 2), ROWS)

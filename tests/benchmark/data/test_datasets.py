@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from llava_edge.benchmark.data.datasets import load_questions
-from llava_edge.benchmark.demo import heldout
+from llava_edge.benchmark.data.heldout import heldout
 from llava_edge.runtime.errors import DataError, MissingExtraError
 from support.hub_server import hub_server
 from support.published_data import FILES, ROWS, png, write_published

@@ -7,9 +7,10 @@ from typing import Any
 
 import gguf
 import pytest
-from llava_edge.benchmark.rehearsal.on_paper import MACHINES, SHAPES, BigShape, choose, kv_bytes, rates, weight_bytes
+from llava_edge.benchmark.rehearsal.on_paper import MACHINES, choose, kv_bytes, rates, weight_bytes
 from llava_edge.benchmark.rehearsal.rehearse import rehearse
 from llava_edge.benchmark.seeded.big_checkpoint import write_checkpoint
+from llava_edge.benchmark.seeded.big_shapes import SHAPES, BigShape
 from support.gguf_files_written import write_plan
 
 SMALL = BigShape("small", layers=8, dim=256, feed_forward=512, heads=8, key_value_heads=2, vocabulary=512)

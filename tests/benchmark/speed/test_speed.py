@@ -17,16 +17,16 @@ import pytest
 from llava_edge.benchmark.contestants.task import Figures, Task
 from llava_edge.benchmark.seeded.checkpoint import Sizes, write_seeded_checkpoint
 from llava_edge.benchmark.seeded.llm import LlmShape
+from llava_edge.benchmark.seeded.tower import Shape
 from llava_edge.benchmark.speed import rounds as speed
 from llava_edge.benchmark.speed.machine import CpuClock, describe_machine, share_of_others
 from llava_edge.benchmark.speed.report import as_values, markdown, plot, ratio, shares, spread
 from llava_edge.benchmark.speed.roofline import Roofline, _product, measure_roofline
 from llava_edge.benchmark.speed.rounds import Contest, choose_peers, compete, run_child
-from llava_edge.benchmark.speed.vision_speed import Shape
 from llava_edge.benchmark.speed.work import Work
 from llava_edge.export.pipeline import export_checkpoint
 from llava_edge.runtime.errors import MissingExtraError, NativeError, OptionError
-from llava_edge.runtime.language.llm import open_vocabulary
+from llava_edge.runtime.language.vocabulary import open_vocabulary
 from PIL import Image
 from tokenizers import Tokenizer
 

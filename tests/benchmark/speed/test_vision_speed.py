@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from llava_edge.benchmark.speed.vision_speed import PEER, Shape, measure
+from llava_edge.benchmark.seeded.tower import Shape
+from llava_edge.benchmark.speed.vision_speed import PEER, measure
 from llava_edge.export.vision.onnx_export import export_vision
 from llava_edge.quantize.vision.quantize import INT8_BOUND, quantize_vision
 

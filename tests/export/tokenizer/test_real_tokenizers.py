@@ -16,8 +16,8 @@ from llava_edge.export.language.vocabulary_pairs import add_vocabulary
 from llava_edge.export.tokenizer.check import BATTERY, differences
 from llava_edge.export.tokenizer.tokenizer import load_tokenizer
 from llava_edge.export.tokenizer.vocabulary import Vocabulary, read_vocabulary
-from llava_edge.runtime.bundle.manifest import TemplateSpec
-from llava_edge.runtime.language.llm import open_vocabulary
+from llava_edge.runtime.language.vocabulary import open_vocabulary
+from llava_edge.runtime.prompts.template_spec import TemplateSpec
 from support.gguf_reading import read_fields
 
 pytestmark = pytest.mark.network

@@ -10,9 +10,9 @@ import pytest
 from llava_edge.export.pipeline import make_plan
 from llava_edge.export.tokenizer.template import checkpoint_template
 from llava_edge.export.verification.reference import prompt_ids
-from llava_edge.runtime.bundle.manifest import TemplateSpec
 from llava_edge.runtime.errors import CheckpointError
 from llava_edge.runtime.prompts.template import Control, ImageSlot, TemplateMessage, render
+from llava_edge.runtime.prompts.template_spec import TemplateSpec
 from support.checkpoints import FAMILIES, LAYOUTS, VICUNA_TEMPLATE, make_checkpoint
 
 QUESTION = TemplateMessage("user", "Why?", 1)

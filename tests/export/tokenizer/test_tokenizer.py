@@ -13,7 +13,7 @@ from llava_edge.export.pipeline import make_plan
 from llava_edge.export.tokenizer.check import BATTERY, check_tokenizer, differences
 from llava_edge.export.tokenizer.vocabulary import TokenType
 from llava_edge.runtime.errors import CheckpointError
-from llava_edge.runtime.language.llm import open_vocabulary
+from llava_edge.runtime.language.vocabulary import open_vocabulary
 from support.checkpoints import FAMILIES, LAYOUTS, make_checkpoint
 from support.gguf_files_written import write_plan
 from support.gguf_reading import read_fields

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from llava_edge.export.pipeline import Plan, make_plan
-from llava_edge.export.verification import memory
+from llava_edge.export.verification import reference
 from llava_edge.export.verification.reference import build_reference, reference_values
-from llava_edge.runtime.parity import QUESTION, built_in_picture
+from llava_edge.runtime.parity import QUESTION
+from llava_edge.runtime.pictures.built_in import built_in_picture
 
 
 def values_of(plan: Plan, **options: Any) -> dict[str, Any]:
@@ -52,7 +53,7 @@ def test_without_the_language_model(
 ) -> None:
     plan = make_plan(str(shared_checkpoint(family, "original")))
     whole = values_of(plan)
-    monkeypatch.setattr(memory, "available_memory", lambda: 10**6)
+    monkeypatch.setattr(reference, "available_memory", lambda: 10**6)
     alone = values_of(plan)
     assert set(whole) - set(alone) == {"logprobs", "greedy", "margins"}
     for name, value in alone.items():
@@ -78,7 +79,3 @@ def test_original_layout_gives_the_same_model(shared_checkpoint: Callable[..., P
     states = [build_reference(x.checkpoint, x.geometry, with_llm=True).state_dict() for x in (one, other)]
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-
-
-def test_memory_estimates() -> None:
-    assert memory.available_memory() > 10**8

@@ -20,7 +20,8 @@ from llava_edge.runtime.bundle.bundle import Bundle
 from llava_edge.runtime.errors import BundleError, MissingExtraError, NativeError, OptionError
 from llava_edge.runtime.onnx_runtime.compiled import GRAPH, RECORD, MachineKey, compiled_folder, find_compiled
 from llava_edge.runtime.onnx_runtime.providers import CUDA, TENSORRT
-from llava_edge.runtime.pictures.tower import FEATURES, PIXELS, open_session
+from llava_edge.runtime.onnx_runtime.session import open_session
+from llava_edge.runtime.pictures.tower import FEATURES, PIXELS
 from support.checkpoints import make_checkpoint
 from support.tiny_vision import TinyShape, make_model, make_pixels, reference_features, relative_error, write_graph
 

@@ -85,7 +85,7 @@ def test_a_missing_picture_is_named(tmp_path: Path) -> None:
 
 
 def test_the_bundled_set_has_no_held_out_picture() -> None:
-    from llava_edge.benchmark.demo import heldout
+    from llava_edge.benchmark.data.heldout import heldout
 
     ours = [load_picture(path).digest for one in read_conversations(demo_calibration(), limit=0) for path in one.images]
     held_out = {load_picture(path).digest for path in heldout().glob("*.png")}

@@ -16,7 +16,8 @@ from llava_edge.quantize.language.quantizer import TYPES, ImportanceByWeight, qu
 from llava_edge.quantize.language.stream import write_quantized
 from llava_edge.quantize.pipeline import quantize_bundle
 from llava_edge.runtime.bundle.bundle import Bundle
-from llava_edge.runtime.bundle.gguf_layout import SPLIT_SIZE, read_model
+from llava_edge.runtime.bundle.gguf_layout import SPLIT_SIZE
+from llava_edge.runtime.bundle.gguf_reading import read_model
 from llava_edge.runtime.bundle.work_folder import Journal, Work, continuing_bundle
 from llava_edge.runtime.errors import BundleError, NativeError
 from llava_edge.runtime.language.llm import Llm

@@ -9,12 +9,13 @@ import numpy as np
 import onnx
 import pytest
 from llava_edge.quantize.pipeline import quantize_bundle
-from llava_edge.quantize.vision import choice as vision_choice
-from llava_edge.quantize.vision.choice import VisionRecipe, choose_vision, processor_flags
+from llava_edge.quantize.vision.choice import VisionRecipe, choose_vision
 from llava_edge.quantize.vision.quantize import quantize_vision
 from llava_edge.runtime import Bundle
 from llava_edge.runtime.errors import OptionError
-from llava_edge.runtime.pictures.tower import FEATURES, PIXELS, open_session
+from llava_edge.runtime.onnx_runtime.session import open_session
+from llava_edge.runtime.pictures.tower import FEATURES, PIXELS
+from llava_edge.runtime.system import machine
 from support.tiny_vision import TinyShape, make_model, make_pixels, reference_features, relative_error, write_graph
 
 SHAPE = TinyShape(hidden=128, intermediate=512, heads=2, dim=160)
@@ -62,26 +63,8 @@ def test_the_machine_decides(flags: set[str], providers: list[str], expected: st
     assert choose_vision(flags, providers) == expected
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("processor : 0\nflags\t\t: fpu avx2 avx_vnni\n", {"fpu", "avx2", "avx_vnni"}),
-        ("Features\t: fp asimd asimddp\n", {"fp", "asimd", "asimddp"}),
-        (None, set()),
-    ],
-    ids=["x86", "arm", "not linux"],
-)
-def test_flags_as_linux_lists_them(
-    text: str | None, expected: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(vision_choice, "CPU_FLAGS", tmp_path / "cpuinfo")
-    if text is not None:
-        (tmp_path / "cpuinfo").write_text(text)
-    assert processor_flags() == expected
-
-
 def test_auto_writes_what_it_chose(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cpuinfo").write_text("flags : avx2\n")
-    monkeypatch.setattr(vision_choice, "CPU_FLAGS", tmp_path / "cpuinfo")
+    monkeypatch.setattr(machine, "CPU_INFO", tmp_path / "cpuinfo")
     quantize_bundle(tiny_bundle, tmp_path / "small", llm="keep", vision="auto")
     assert Bundle.open(tmp_path / "small").manifest.vision.recipe == "f16"

@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 from llava_edge.runtime.bundle import bundle as bundle_module
-from llava_edge.runtime.bundle.bundle import Bundle, file_sha256, storage_error, write_manifest, writing_bundle
-from llava_edge.runtime.bundle.manifest import SCHEMA, LlmPart, Manifest, Parity, Source, TemplateSpec, VisionPart
+from llava_edge.runtime.bundle.bundle import Bundle, write_manifest
+from llava_edge.runtime.bundle.manifest import SCHEMA, LlmPart, Manifest, Parity, Source, VisionPart
 from llava_edge.runtime.errors import BundleError, StorageError
 from llava_edge.runtime.pictures.geometry import Geometry
+from llava_edge.runtime.prompts.template_spec import TemplateSpec
+from llava_edge.runtime.system.storage import file_sha256, storage_error, writing_bundle
 
 Damage = Callable[[Path], None]
 

@@ -7,18 +7,11 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-from llava_edge.runtime.bundle.gguf_layout import (
-    F16,
-    F32,
-    GgufFile,
-    TensorSpec,
-    lay_out_files,
-    read_model,
-    split_names,
-    whole_name,
-)
+from llava_edge.runtime.bundle.gguf_layout import GgufFile, TensorSpec, lay_out_files, split_names, whole_name
+from llava_edge.runtime.bundle.gguf_reading import read_model
 from llava_edge.runtime.bundle.work_folder import Journal, Work, write_tensors
 from llava_edge.runtime.errors import BundleError
+from llava_edge.runtime.ggml.types import F16, F32
 
 DRAW = np.random.default_rng(0)
 TENSORS = {

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from llava_edge.runtime.bundle.disk_space import disk_need
-from llava_edge.runtime.bundle.gguf_layout import F32, KeyValues, TensorSpec, lay_out_files
+from llava_edge.runtime.bundle.gguf_layout import KeyValues, TensorSpec, lay_out_files
 from llava_edge.runtime.bundle.work_folder import continuing_bundle, kept_bytes, work_place, write_tensors
 from llava_edge.runtime.errors import StorageError
+from llava_edge.runtime.ggml.types import F32
 
 ROWS, COLUMNS, COUNT = 6, 16, 7
 FILES = lay_out_files(

@@ -13,11 +13,11 @@ from llava_edge.runtime.onnx_runtime.compiled import (
     GRAPH,
     RECORD,
     MachineKey,
-    cache_folder,
     compiled_folder,
     find_compiled,
     this_machine,
 )
+from llava_edge.runtime.system.machine import cache_folder
 
 MACHINE = MachineKey("NVIDIA Test 1", "550.1", "9.0", "1.31.1", "10.9")
 FINGERPRINT = "ab" * 32

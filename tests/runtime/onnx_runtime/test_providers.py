@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from llava_edge.runtime import Bundle, demo_bundle
 from llava_edge.runtime.errors import NativeError, OptionError
+from llava_edge.runtime.onnx_runtime import session
 from llava_edge.runtime.onnx_runtime.providers import Attempt, order_attempts, start_first
-from llava_edge.runtime.pictures import tower as vision
+from llava_edge.runtime.pictures.tower import VisionEncoder
 
 TRT, CUDA, CPU = "TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"
 COREML, DML, OPENVINO = "CoreMLExecutionProvider", "DmlExecutionProvider", "OpenVINOExecutionProvider"
@@ -130,15 +131,15 @@ def test_cuda_without_a_gpu_becomes_the_cpu(
     silent: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     fake = FakeOnnxruntime(silent=silent)
-    monkeypatch.setattr(vision, "_import_onnxruntime", lambda: fake)
-    session = vision.open_session(Path("vision.onnx"))
-    assert session.get_providers() == [CPU]
+    monkeypatch.setattr(session, "import_onnxruntime", lambda: fake)
+    opened = session.open_session(Path("vision.onnx"))
+    assert opened.get_providers() == [CPU]
     assert fake.asked == [[CUDA], [CPU]]
     (warning,) = [record.getMessage() for record in caplog.records]
     assert warning.startswith("vision: cuda did not start (")
     assert warning.endswith("trying cpu")
     assert "\n" not in warning
-    assert fake.severity == vision.LOG_WARNINGS
+    assert fake.severity == session.LOG_WARNINGS
 
 
 def openvino_is_here() -> bool:
@@ -152,10 +153,10 @@ needs_openvino = pytest.mark.skipif(
 )
 
 
-def demo_encoder(*providers: str) -> vision.VisionEncoder:
+def demo_encoder(*providers: str) -> VisionEncoder:
     bundle = Bundle.open(demo_bundle())
     part = bundle.manifest.vision
-    return vision.VisionEncoder(
+    return VisionEncoder(
         bundle.vision_path, dim=part.dim, geometry=bundle.manifest.geometry, threads=1, providers=providers
     )
 

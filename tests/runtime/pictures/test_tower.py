@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from llava_edge.runtime.errors import BundleError, Cancelled, MissingExtraError, NativeError, OptionError
-from llava_edge.runtime.pictures import tower as vision
+from llava_edge.runtime.onnx_runtime import session
 from llava_edge.runtime.pictures.tower import VisionEncoder
+from llava_edge.runtime.system import machine
 from support.tiny_vision import TinyShape, make_model, make_pixels, reference_features, relative_error, write_graph
 
 SHAPE = TinyShape()
@@ -148,11 +149,11 @@ def test_exact_integer_products_only_where_they_overflow(
     options = type("Options", (), {"add_session_config_entry": lambda _, key, value: entries.update({key: value})})
     runtime = type("Onnxruntime", (), {"SessionOptions": options})
     (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : fpu {flags}\n")
-    monkeypatch.setattr(vision, "CPU_FLAGS", tmp_path / "cpuinfo")
-    vision._session_options(runtime, None)
+    monkeypatch.setattr(machine, "CPU_INFO", tmp_path / "cpuinfo")
+    session._session_options(runtime, None)
     assert ("session.x64quantprecision" in entries) is exact
 
 
 def test_exact_integer_products_where_nothing_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vision, "CPU_FLAGS", tmp_path / "nothing")
-    assert not vision._saturates()
+    monkeypatch.setattr(machine, "CPU_INFO", tmp_path / "nothing")
+    assert not machine.int8_sums_overflow()

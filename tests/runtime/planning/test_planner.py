@@ -300,7 +300,7 @@ def test_load_options_are_checked(values: dict[str, Any]) -> None:
 
 @pytest.mark.gpu
 def test_auto_uses_a_gpu_that_is_there() -> None:
-    from llava_edge.runtime.language.llm import has_gpu
+    from llava_edge.runtime.ggml.devices import has_gpu
 
     if not has_gpu():
         pytest.skip("no GPU here, or llama.cpp built without one")

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from llava_edge.runtime.bundle.bundle import demo_bundle
-from llava_edge.runtime.bundle.gguf_reading import llm_shape, read_gguf_header
+from llava_edge.runtime.bundle.gguf_reading import read_gguf_header
 from llava_edge.runtime.errors import BundleError, OptionError
 from llava_edge.runtime.planning.recipe_types import RECIPES, tensor_types
-from llava_edge.runtime.planning.shape_sources import folder_shape
+from llava_edge.runtime.planning.shape_sources import folder_shape, llm_shape
 from llava_edge.runtime.planning.shapes import llm_bytes
 from support.native_log import Planned, quantized_types
 from support.sparse_gguf import SIZES, shape_of, write_sparse

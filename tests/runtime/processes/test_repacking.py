@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from llava_edge.runtime.errors import NativeError
-from llava_edge.runtime.options import has_amx
 from llava_edge.runtime.processes import repacking
+from llava_edge.runtime.system.machine import has_amx
 
 REARRANGED = """
 from llava_edge.runtime.bundle.bundle import Bundle, demo_bundle

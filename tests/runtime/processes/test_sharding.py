@@ -18,7 +18,9 @@ import gguf
 import pytest
 from llava_edge.runtime import LoadOptions, Model, load
 from llava_edge.runtime.errors import NativeError, OptionError, WorkerError
+from llava_edge.runtime.ggml import rpc
 from llava_edge.runtime.processes import connections as endpoints_module
+from llava_edge.runtime.processes import watching
 from llava_edge.runtime.processes import worker as worker_module
 from llava_edge.runtime.processes.isolated_llm import IsolatedLlm
 from PIL import Image
@@ -227,7 +229,7 @@ def test_vanished_machines_are_noticed_from_both_sides(workers: list[Worker], ti
     with load(tiny_bundle, threads=1, workers=(workers[0].endpoint,)):
         end = time.monotonic() + 30
         while (timers := timers_at(workers[0].port)) != ["02", "02"] and time.monotonic() < end:
-            time.sleep(worker_module.WATCH_SECONDS)
+            time.sleep(watching.WATCH_SECONDS)
     assert timers == ["02", "02"]
 
 
@@ -267,7 +269,7 @@ def test_something_else_at_the_port(tiny_bundle: Path) -> None:
 
 
 def test_a_build_without_rpc_says_how_to_build_it(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_module, "ggml_function", lambda *_: lambda *_: None)  # no backend of that name
+    monkeypatch.setattr(rpc, "ggml_function", lambda *_: lambda *_: None)  # no backend of that name
     for attempt in (lambda: load(tiny_bundle, workers=("127.0.0.1:1",)), lambda: worker_module.serve("127.0.0.1", 1)):
         with pytest.raises(OptionError, match="GGML_RPC=on"):
             attempt()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from llava_edge.runtime.bundle.manifest import TemplateSpec
 from llava_edge.runtime.errors import TemplateError
 from llava_edge.runtime.prompts.segments import ImageSegment, TextSegment, build_segments, common_prefix
 from llava_edge.runtime.prompts.template import Control, ImageSlot, Plain, TemplateMessage, render
+from llava_edge.runtime.prompts.template_spec import TemplateSpec
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"

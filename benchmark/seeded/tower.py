@@ -1,0 +1,69 @@
+"""A CLIP tower and connector with seeded weights, and a picture for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ...runtime.pictures.geometry import Geometry
+
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+GEOMETRY = Geometry(336, 14, ((672, 672),), CLIP_MEAN, CLIP_STD)
+FEATURE_LAYER = -2
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of the seeded model; the defaults are CLIP ViT-L/14-336 and an 8B model's width."""
+
+    hidden: int = 1024
+    intermediate: int = 4096
+    layers: int = 24
+    heads: int = 16
+    dim: int = 4096
+
+
+def seeded_model(shape: Shape) -> tuple[Any, Any]:
+    """A CLIP tower and a connector of two layers, with seeded weights that keep activations near one.
+
+    Attention logits have a spread of about one and residual branches add about half of what is
+    there, so that softmax and layer norms see numbers like those of a trained tower.
+    """
+    import torch
+    from torch import nn
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    torch.manual_seed(0)
+    config = CLIPVisionConfig(
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        image_size=GEOMETRY.image_size,
+        patch_size=GEOMETRY.patch_size,
+    )
+    tower = CLIPVisionModel(config).eval()
+    connector = nn.Sequential(nn.Linear(shape.hidden, shape.dim), nn.GELU(), nn.Linear(shape.dim, shape.dim))
+    with torch.no_grad():
+        for name, tensor in [*tower.named_parameters(), *connector.named_parameters()]:
+            _seed(name, tensor)
+    return tower, connector.eval()
+
+
+def _seed(name: str, tensor: Any) -> None:
+    if tensor.ndim == 1 and name.endswith("weight"):  # the gain of a layer norm
+        tensor.normal_(1.0, 0.2)
+    elif tensor.ndim == 1:
+        tensor.normal_(0.0, 0.1)
+    else:
+        branch = 0.5 if "out_proj" in name or "fc2" in name else 1.0
+        tensor.normal_(0.0, branch * float(tensor[0].numel()) ** -0.5)
+
+
+def seeded_picture() -> Image.Image:
+    """An RGB picture of soft colours, 672x672: four grid tiles and the overview."""
+    coarse = np.random.default_rng(0).integers(0, 256, (42, 42, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((672, 672), Image.Resampling.BICUBIC)

@@ -1,0 +1,20 @@
+"""How far two results are apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+def relative_error(ours: npt.NDArray[Any], reference: npt.NDArray[Any]) -> float:
+    """Frobenius norm of the difference over that of the reference."""
+    difference = ours.astype(np.float64) - reference
+    return float(np.linalg.norm(difference) / np.linalg.norm(reference))
+
+
+def log_softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Log-probabilities (vocab,) in float64."""
+    shifted = logits.astype(np.float64) - float(logits.max())
+    return np.asarray(shifted - np.log(np.exp(shifted).sum()))
