@@ -7,25 +7,26 @@ lmms-eval (0.7 or newer) finds it by itself through the entry point ``lmms_eval.
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
 from PIL import Image
 from tqdm import tqdm
 
+from ..runtime.distances import log_softmax
 from ..runtime.errors import ContextError, ImageError, OptionError
 from ..runtime.language.generation import room_for_answer
+from ..runtime.language.scoring import logits_along
 from ..runtime.model import Model, load
 from ..runtime.options import GenerationOptions
 from ..runtime.pictures.encoded import EncodedImage
-from ..runtime.prompts.segments import Segment, TextSegment, build_segments, common_prefix, total_positions
-from ..runtime.prompts.template import TemplateMessage, render
+from ..runtime.prompts.prompt import Prompt
+from ..runtime.prompts.segments import TextSegment, common_prefix
+from ..runtime.prompts.template import TemplateMessage
 
 MAX_NEW_TOKENS = 1024
 """Where a task gives no limit, as lmms-eval's own LLaVA models have it."""
@@ -118,37 +119,28 @@ class LlavaEdge(lmms):  # type: ignore[misc]  # lmms-eval is not typed
         """The last four are missing where a task asks for a continuation without its context."""
         continuation = target if isinstance(target, str) else target(self.task_dict[task][split][doc_id])
         images = self._images(doc_to_visual, doc_id, task, split) if doc_to_visual else []
-        prompt = self._segments(images, _without_marks(context))
-        whole = self._segments(images, _without_marks(context), continuation)
-        steps = total_positions(whole) - min(common_prefix(prompt, whole), total_positions(prompt))
-        losses = self._step_losses(whole, steps, images)
+        question = TemplateMessage("user", _without_marks(context), len(images))
+        engine = self._model.engine
+        prompt = engine.prompt([question], images)
+        whole = engine.prompt([question, TemplateMessage("assistant", continuation)], images, answering=False)
+        steps = len(whole) - min(common_prefix(prompt.segments, whole.segments), len(prompt))
+        losses = self._step_losses(whole, steps)
         self.cache_hook.add_partial("loglikelihood", (context, continuation), losses)
         return losses
 
-    def _segments(self, images: Sequence[EncodedImage], question: str, answer: str | None = None) -> list[Segment]:
-        """The prompt up to where the answer begins, or with ``answer`` and the end of its turn."""
-        messages = [TemplateMessage("user", question, len(images))]
-        messages += [] if answer is None else [TemplateMessage("assistant", answer)]
-        spec = self._model.manifest.template
-        pieces = render(spec, messages, answering=answer is None)
-        return build_segments(pieces, [one.segment for one in images], spec=spec, tokenize=self._model.llm.tokenize)
-
-    def _step_losses(self, whole: Sequence[Segment], steps: int, images: Sequence[EncodedImage]) -> tuple[float, bool]:
+    def _step_losses(self, whole: Prompt, steps: int) -> tuple[float, bool]:
         """Mean loss and greediness of the last ``steps`` tokens, each computed after the ones before it."""
-        last = whole[-1]
+        *before, last = whole.segments
         assert isinstance(last, TextSegment)
-        model, targets = self._model, last.tokens[-steps:]
-        given = [*whole[:-1], TextSegment(last.tokens[:-steps])]
-        with model.answering():
-            room_for_answer(whole, model.context_limit, GenerationOptions())
-            model.llm.ensure_context(total_positions(whole))
-            model.cache.prefill(given, {one.key: one.embeddings for one in images})
+        engine, targets = self._model.engine, last.tokens[-steps:]
+        given = replace(whole, segments=(*before, TextSegment(last.tokens[:-steps])))
+        with engine.answering():
+            room_for_answer(whole, engine.context_limit, GenerationOptions())
             total, greedy = 0.0, True
-            for target in targets:
-                logits = model.llm.logits()
-                total += token_loss(logits, target)
+            along = logits_along(engine.llm, engine.cache, given, targets[:-1], room=steps)
+            for logits, target in zip(along, targets, strict=True):
+                total -= float(log_softmax(logits)[target])
                 greedy = greedy and int(logits.argmax()) == target
-                model.cache.append(target)
         return total / steps, greedy
 
 
@@ -169,9 +161,3 @@ def generation_options(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _without_marks(context: str) -> str:
     return context.replace("<image>", "").strip()
-
-
-def token_loss(logits: npt.NDArray[np.float32], target: int) -> float:
-    """Minus the log-probability of ``target`` under ``logits`` (vocabulary,)."""
-    highest = float(logits.max())
-    return highest + math.log(float(np.exp(logits.astype(np.float64) - highest).sum())) - float(logits[target])

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .answer import Answer, Timings
-from .callbacks import Progress, Rows
-from .engine import Engine, ImageInput
+from .callbacks import Cancel, Progress
+from .engine import Engine
 from .errors import OptionError
 from .language.generation import Run, generate, new_run, room_for_answer
 from .options import GenerationOptions, make_options
 from .pictures.encoded import EncodedImage
-from .pictures.picture import Picture
-from .prompts.segments import Segment, build_segments, total_positions
-from .prompts.template import TemplateMessage, render
+from .pictures.encoder import ImageInput
+from .prompts.prompt import Prompt
+from .prompts.template import TemplateMessage
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Chat:
         images: Sequence[ImageInput] = (),
         on_encode: Progress | None = None,
         on_prefill: Progress | None = None,
-        cancelled: Callable[[], bool] | None = None,
+        cancelled: Cancel | None = None,
         **options: Any,
     ) -> Iterator[str]:
         """Ask ``question`` about new ``images`` (and all earlier ones); yield the answer's text.
@@ -86,23 +86,24 @@ class Chat:
         """
         settings: GenerationOptions = make_options(GenerationOptions, **options)
         run = new_run(settings)
-        with self._engine.answering():
-            pictures = [self._engine.open_image(one) for one in images]
-            question_turn = TemplateMessage("user", question, len(pictures))
-            segments = self.plan(question_turn, pictures)
-            room_for_answer(segments, self._engine.context_limit, settings)
-            encoding = self._engine.encoding(pictures, on_progress=on_encode, cancelled=cancelled)
+        engine = self._engine
+        with engine.answering():
+            opened = [engine.pictures.open(image) for image in images]
+            asked = TemplateMessage("user", question, len(opened))
+            earlier = [image for turn in self._turns for image in turn.images]
+            prompt = engine.prompt([*(turn.message for turn in self._turns), asked], [*earlier, *opened])
+            room = room_for_answer(prompt, engine.context_limit, settings)
+            encoding = engine.encode_ahead(opened, on_progress=on_encode, cancelled=cancelled)
             self._answer = None
             broken = False
             try:
                 if not encoding.cancelled:
                     yield from generate(
-                        self._engine.llm,
-                        self._engine.cache,
-                        segments,
-                        {**self._embeddings(), **encoding.rows},
+                        engine.llm,
+                        engine.cache,
+                        prompt.with_rows(encoding.rows),
                         options=settings,
-                        limit=self._engine.context_limit,
+                        room=room,
                         run=run,
                         on_progress=on_prefill,
                         cancelled=cancelled,
@@ -114,7 +115,7 @@ class Chat:
                 encoding.close(finish=not broken and _worth_keeping(run))
                 run.encode = encoding.seconds
                 if not broken:
-                    self._record(Turn(question_turn, encoding.images), segments, run)
+                    self._record(Turn(asked, encoding.images), prompt, run)
 
     def generate(self, question: str, **arguments: Any) -> Answer:
         """Ask and wait: ``stream`` collected. Takes the same arguments."""
@@ -123,29 +124,15 @@ class Chat:
         assert self._answer is not None
         return self._answer
 
-    def plan(self, question: TemplateMessage, pictures: Sequence[Picture | EncodedImage]) -> list[Segment]:
-        """The segments of a prompt that ends with ``question``, known before anything is encoded."""
-        spec = self._engine.manifest.template
-        pieces = render(spec, [*(turn.message for turn in self._turns), question])
-        earlier = [one.segment for turn in self._turns for one in turn.images]
-        new = [self._engine.image_segment(one) for one in pictures]
-        return build_segments(pieces, [*earlier, *new], spec=spec, tokenize=self._engine.llm.tokenize)
-
-    def _embeddings(self) -> dict[str, Rows]:
-        return {one.key: one.embeddings for turn in self._turns for one in turn.images}
-
-    def _images(self, turn: Turn) -> list[EncodedImage]:
-        return [one for each in [*self._turns, turn] for one in each.images]
-
-    def _record(self, turn: Turn, segments: Sequence[Segment], run: Run) -> None:
-        images = self._images(turn)
+    def _record(self, turn: Turn, prompt: Prompt, run: Run) -> None:
+        images = [image for each in [*self._turns, turn] for image in each.images]
         text = run.stream.text
         self._answer = Answer(
             text=text,
             tokens=tuple(run.tokens),
             finish_reason=run.finish_reason,
-            prompt_tokens=total_positions(segments),
-            image_tokens=tuple(one.layout.image_tokens for one in images),
+            prompt_tokens=len(prompt),
+            image_tokens=tuple(image.layout.image_tokens for image in images),
             cached_tokens=run.cached_tokens,
             seed=run.seed,
             timings=Timings(self._engine.load_seconds, run.encode, run.prefill, run.decode, run.first_token),

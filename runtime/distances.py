@@ -18,3 +18,9 @@ def log_softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """Log-probabilities (vocab,) in float64."""
     shifted = logits.astype(np.float64) - float(logits.max())
     return np.asarray(shifted - np.log(np.exp(shifted).sum()))
+
+
+def kl_divergence(reference: npt.NDArray[Any], ours: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """KL divergence in nats from ``reference`` to ``ours``, log-probabilities (..., vocab), at each position."""
+    expected = reference.astype(np.float64)
+    return np.asarray((np.exp(expected) * (expected - ours)).sum(axis=-1))

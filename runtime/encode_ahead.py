@@ -12,15 +12,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from .callbacks import Embeddings, Progress, Rows
+from .callbacks import Cancel, Embeddings, Progress, Rows
 from .errors import Cancelled
 from .pictures.encoded import EncodedImage
-from .pictures.picture import Picture
+from .pictures.encoder import LaidOutPicture, PictureEncoder
 
-OnRows = Callable[[Embeddings, int], None]
-"""Called with embeddings (positions, dim) and how many of the first positions hold already."""
-EncodeOne = Callable[[Picture, OnRows | None, Progress | None, Callable[[], bool] | None], EncodedImage]
-"""Encodes a picture: rows as they come, progress, whether to stop (raising :class:`Cancelled`)."""
+Opened = LaidOutPicture | EncodedImage
 
 POLL_SECONDS = 0.05
 """A reader that waits for rows asks this often whether it was cancelled."""
@@ -55,17 +52,17 @@ class Encoding:
 
     def __init__(
         self,
-        images: Sequence[Picture | EncodedImage],
-        encode: EncodeOne,
+        images: Sequence[Opened],
+        encoder: PictureEncoder,
         *,
         on_progress: Progress | None,
-        cancelled: Callable[[], bool] | None,
+        cancelled: Cancel | None,
         overlapped: bool,
     ) -> None:
         self.rows: dict[str, Rows] = {}
         self.seconds = 0.0
         self.cancelled = False
-        self._wanted, self._encode = images, encode
+        self._wanted, self._encoder = images, encoder
         self._on_progress, self._asked = on_progress, cancelled
         self._images: list[EncodedImage] = []
         self._changed = threading.Condition()
@@ -74,7 +71,7 @@ class Encoding:
         self._stopping = threading.Event()
         self._error: Exception | None = None
         self._thread: threading.Thread | None = None
-        if overlapped and any(isinstance(one, Picture) for one in images):
+        if overlapped and any(isinstance(image, LaidOutPicture) for image in images):
             self._start()
         else:
             self._encode_first()
@@ -99,8 +96,8 @@ class Encoding:
     def _encode_first(self) -> None:
         began = time.perf_counter()
         try:
-            for one in self._wanted:
-                ready = self._encode(one, None, self._on_progress, self._asked) if isinstance(one, Picture) else one
+            for image in self._wanted:
+                ready = self._encoder.encode(image, on_progress=self._on_progress, cancelled=self._asked)
                 self._images.append(ready)
                 self.rows[ready.key] = ready.embeddings
         except Cancelled:
@@ -109,9 +106,8 @@ class Encoding:
             self.seconds = time.perf_counter() - began
 
     def _start(self) -> None:
-        for one in self._wanted:
-            key = one.digest if isinstance(one, Picture) else one.key
-            self._arriving[key] = Arriving(self._wait_until)
+        for image in self._wanted:
+            self._arriving[image.key] = Arriving(self._wait_until)
         self.rows.update(self._arriving)
         self._thread = threading.Thread(target=self._encode_meanwhile, name="vision", daemon=True)
         self._thread.start()
@@ -119,8 +115,8 @@ class Encoding:
     def _encode_meanwhile(self) -> None:
         began = time.perf_counter()
         try:
-            for one in self._wanted:
-                self._encode_next(one)
+            for image in self._wanted:
+                self._encode_next(image)
         except Exception as error:  # the reader raises it where it waits
             with self._changed:
                 self._error = error
@@ -128,18 +124,16 @@ class Encoding:
         finally:
             self.seconds = time.perf_counter() - began
 
-    def _encode_next(self, one: Picture | EncodedImage) -> None:
-        key = one.digest if isinstance(one, Picture) else one.key
-
+    def _encode_next(self, image: Opened) -> None:
         def put(embeddings: Embeddings, ready: int) -> None:
             with self._changed:
-                self._arriving[key].put(embeddings, ready)
+                self._arriving[image.key].put(embeddings, ready)
                 self._changed.notify_all()
 
         def step(done: int, total: int) -> None:
             self._steps.append((done, total))
 
-        ready = self._encode(one, put, step, self._stopping.is_set) if isinstance(one, Picture) else one
+        ready = self._encoder.encode(image, on_rows=put, on_progress=step, cancelled=self._stopping.is_set)
         self._images.append(ready)
         put(ready.embeddings, len(ready.embeddings))
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 from .answer import Answer
 from .bundle.bundle import Bundle, demo_bundle
+from .bundle.manifest import Manifest
+from .callbacks import Cancel, Progress
 from .chat import Chat
-from .engine import Engine, ImageInput
+from .engine import Engine
 from .options import LoadOptions, make_options
+from .pictures.encoded import EncodedImage
+from .pictures.encoder import ImageInput
 from .planning.auto_placement import auto_options, describe_placement
 
 
@@ -22,20 +26,66 @@ def load(path: str | os.PathLike[str] | None = None, **options: Any) -> Model:
     """
     bundle, chosen = Bundle.open(path or demo_bundle()), make_options(LoadOptions, **options)
     planned = chosen.device == "auto" or chosen.workers
-    return Model(bundle, auto_options(bundle, chosen) if planned else chosen)
+    return Model(Engine(bundle, auto_options(bundle, chosen) if planned else chosen))
 
 
-class Model(Engine):
+class Model:
     """A loaded bundle that answers. Close it, or use it in a ``with`` block."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        """What computes. For tools that look inside; an application has no need of it."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the session and the model. Safe to call twice."""
+        self.engine.close()
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's manifest."""
+        return self.engine.bundle.manifest
+
+    @property
+    def context_limit(self) -> int:
+        """Positions that prompt and answer may take together."""
+        return self.engine.context_limit
 
     @property
     def placement(self) -> str:
         """One line: where layers and KV cache are, and how attention is computed."""
-        return describe_placement(self.options, on_cpu=self.llm.on_cpu)
+        return describe_placement(self.engine.options, on_cpu=self.engine.llm.on_cpu)
+
+    @property
+    def provider(self) -> str:
+        """One line: what runs the vision tower, and why it is not another."""
+        return str(self.engine.pictures.tower.choice)
+
+    def encode_image(
+        self,
+        source: ImageInput,
+        *,
+        overview_only: bool = False,
+        on_progress: Progress | None = None,
+        cancelled: Cancel | None = None,
+    ) -> EncodedImage:
+        """Encode a picture once, to be asked about many times.
+
+        ``overview_only`` leaves the grid tiles out, which shows what they are worth.
+        ``on_progress`` hears (tiles done, all). Raises ImageError, Cancelled, BusyError.
+        """
+        return self.engine.encode_image(
+            source, overview_only=overview_only, on_progress=on_progress, cancelled=cancelled
+        )
 
     def chat(self, *, system: str | None = None) -> Chat:
         """Start a conversation. Its prefilled part is kept as long as no other one is asked."""
-        return Chat(self, system=system)
+        return Chat(self.engine, system=system)
 
     def ask(self, question: str, images: Sequence[ImageInput] = (), **options: Any) -> Answer:
         """Answer one question about ``images``, outside any conversation."""

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .bundle.bundle import Bundle
-from .distances import log_softmax, relative_error
+from .distances import kl_divergence, log_softmax, relative_error
+from .language.scoring import logits_along
 from .model import Model, load
 from .pictures.built_in import built_in_picture
 from .pictures.encoded import EncodedImage
@@ -53,8 +54,8 @@ def _measure_vision(model: Model, values: Values) -> tuple[dict[str, float], Enc
     layout = lay_out(picture.size, geometry)
     tiles = cut_tiles(picture.image, layout, geometry)
     pixels = normalise(tiles, geometry)
-    features = model.vision.encode(pixels)
-    embeddings = pack(features, model.bundle.newline(), layout=layout, geometry=geometry)
+    features = model.engine.pictures.tower.encode(pixels)
+    embeddings = pack(features, model.engine.bundle.newline(), layout=layout, geometry=geometry)
     stride = int(values["pixels_stride"])
     tile, position = values["feature_index"].T
     measured = {
@@ -71,25 +72,22 @@ def _measure_vision(model: Model, values: Values) -> tuple[dict[str, float], Enc
 
 
 def _measure_prompt(model: Model, values: Values, encoded: EncodedImage) -> dict[str, float]:
-    segments = model.chat().plan(TemplateMessage("user", QUESTION, 1), [encoded])
-    ids: list[int] = []
-    for segment in segments:
-        ids.extend(getattr(segment, "tokens", (-1,) * len(segment)))
-    return {"prompt_ids": float(ids == values["prompt_ids"].tolist())}
+    prompt = model.engine.prompt([TemplateMessage("user", QUESTION, 1)], [encoded])
+    return {"prompt_ids": float(prompt.ids(-1) == values["prompt_ids"].tolist())}
 
 
 def _measure_llm(model: Model, values: Values, encoded: EncodedImage) -> dict[str, float]:
-    segments = model.chat().plan(TemplateMessage("user", QUESTION, 1), [encoded])
-    model.llm.ensure_context(sum(len(one) for one in segments) + len(values["greedy"]) + 1)
-    model.cache.clear()
-    model.cache.prefill(segments, {encoded.key: encoded.embeddings})
+    engine = model.engine
+    prompt = engine.prompt([TemplateMessage("user", QUESTION, 1)], [encoded])
+    engine.cache.clear()
+    logits = next(logits_along(engine.llm, engine.cache, prompt, room=len(values["greedy"]) + 1))
     reference = values["logprobs"].astype(np.float64)
-    ours = log_softmax(model.llm.logits()[: len(reference)])
-    expected = [int(token) for token in values["greedy"] if not model.llm.is_end(int(token))]
+    ours = log_softmax(logits[: len(reference)])
+    expected = [int(token) for token in values["greedy"] if not engine.llm.is_end(int(token))]
     answer = model.ask(QUESTION, [encoded], max_tokens=max(len(expected), 1), temperature=0.0)
     return {
         "argmax": float(int(ours.argmax()) == int(reference.argmax())),
-        "logits_kl": max(0.0, float(np.sum(np.exp(reference) * (reference - ours)))),  # float32 sums to 1 - 1e-8
+        "logits_kl": max(0.0, float(kl_divergence(reference, ours))),  # float32 sums to 1 - 1e-8
         "greedy": float(_leading(expected, list(answer.tokens))),
         "greedy_expected": float(_before_near_tie(expected, values["margins"])),
     }

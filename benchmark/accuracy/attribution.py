@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.manifest import FileEntry
+from ...runtime.engine import Engine
 from ...runtime.errors import OptionError
 from ...runtime.model import Model
 from ...runtime.options import LoadOptions
@@ -57,9 +58,9 @@ class Subject:
     def load(self, options: LoadOptions) -> Model:
         """Load both parts. Raises BundleError, NativeError."""
         if self.vision.path == self.llm.path:
-            return Model(self.llm, options)
+            return Model(Engine(self.llm, options))
         manifest = dataclasses.replace(self.llm.manifest, vision=self.vision.manifest.vision)
-        return Model(MixedBundle(self.llm.path, manifest, self.vision), options)
+        return Model(Engine(MixedBundle(self.llm.path, manifest, self.vision), options))
 
 
 def parts(reference: Bundle, candidate: Bundle) -> dict[Part, Subject]:

@@ -20,12 +20,6 @@ Logprobs = npt.NDArray[np.float64]
 _RELATIVE, _SMALLEST = 2.0**-11, 2.0**-25  # half a unit in the last place of float16, normal and subnormal
 
 
-def log_probabilities(logits: npt.NDArray[np.float32]) -> Logprobs:
-    """Log-probabilities (vocab,) in nats."""
-    shifted = logits.astype(np.float64) - float(logits.max())
-    return np.asarray(shifted - _log_sum(shifted))
-
-
 def keep(logprobs: Logprobs) -> Kept:
     """What of ``logprobs`` (vocab,) goes to disk."""
     return logprobs.astype(np.float16)

@@ -1,58 +1,31 @@
-"""How far a bundle's next-token distributions are from another's, on given answers about pictures."""
+"""How a bundle judges given answers about pictures, token by token (teacher forcing)."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ...runtime.distances import log_softmax
+from ...runtime.callbacks import Progress
+from ...runtime.distances import kl_divergence, log_softmax
+from ...runtime.engine import Engine
 from ...runtime.errors import OptionError
-from ...runtime.model import Model, load
-from ...runtime.prompts.segments import Segment, TextSegment, build_segments
-from ...runtime.prompts.template import TemplateMessage, render
+from ...runtime.language.scoring import logits_along
+from ...runtime.model import load
+from ...runtime.prompts.prompt import Prompt
+from ...runtime.prompts.segments import TextSegment
+from ...runtime.prompts.template import TemplateMessage
+from ..data.datasets import load_questions
+from ..data.questions import Question
 
 LogProbabilities = npt.NDArray[np.float32]
-Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
-class Question:
-    """A picture, a question about it, and the answer to be forced."""
-
-    picture: Path
-    text: str
-    answer: str
-
-
-def read_questions(folder: Path, limit: int = 0) -> list[Question]:
-    """First questions of the records about one picture in ``folder`` (LLaVA's JSON format).
-
-    At most ``limit``, evenly spread; 0 takes all. Raises :class:`OptionError`.
-    """
-    files = sorted(folder.glob("*.json"))
-    try:
-        records: list[dict[str, Any]] = json.loads(files[0].read_text(encoding="utf-8"))
-        found = [
-            Question(
-                folder / record["image"],
-                record["conversations"][0]["value"].replace("<image>", "").strip(),
-                record["conversations"][1]["value"],
-            )
-            for record in records
-            if isinstance(record.get("image"), str)
-        ]
-    except (OSError, ValueError, LookupError, AttributeError) as error:
-        raise OptionError(
-            expected=f"questions in LLaVA's JSON format in {folder}",
-            got=f"{type(error).__name__}: {error}",
-            fix="give another folder",
-        ) from error
+def spread_questions(data: str, limit: int = 0) -> list[Question]:
+    """At most ``limit`` questions of ``data`` (see :func:`load_questions`), evenly spread; 0 takes all."""
+    found = load_questions(data)
     step = max(1.0, len(found) / limit) if limit else 1.0
     return [found[int(index * step)] for index in range(int(len(found) / step))]
 
@@ -64,31 +37,30 @@ def force_answers(
     found = []
     with load(bundle, threads=threads) as model:
         for done, question in enumerate(questions, start=1):
-            found.append(_force(model, question))
+            found.append(_force(model.engine, question))
             on_progress(done, len(questions))
     return found
 
 
-def _force(model: Model, question: Question) -> LogProbabilities:
-    image = model.encode_image(question.picture)
-    asked = TemplateMessage("user", question.text, 1)
-    prompt = model.chat().plan(asked, [image])
-    spec = model.manifest.template
-    pieces = render(spec, [asked, TemplateMessage("assistant", question.answer)], answering=False)
-    whole = build_segments(pieces, [image.segment], spec=spec, tokenize=model.llm.tokenize)
-    tokens = _answer_tokens(model, prompt, whole)
-    model.llm.ensure_context(sum(len(one) for one in whole))
-    model.cache.prefill(prompt, {image.key: image.embeddings})
-    rows = [log_softmax(model.llm.logits())]
-    for token in tokens[:-1]:
-        model.cache.append(token)
-        rows.append(log_softmax(model.llm.logits()))
-    return np.asarray(rows, np.float32)
+def compare(pairs: Sequence[tuple[LogProbabilities, LogProbabilities]]) -> tuple[float, float]:
+    """Mean KL in nats from each first to each second, and the share of positions with the same likeliest token."""
+    same = np.concatenate([reference.argmax(-1) == ours.argmax(-1) for reference, ours in pairs])
+    return float(np.concatenate([kl_divergence(*pair) for pair in pairs]).mean()), float(same.mean())
 
 
-def _answer_tokens(model: Model, prompt: Sequence[Segment], whole: Sequence[Segment]) -> list[int]:
+def _force(engine: Engine, question: Question) -> LogProbabilities:
+    images = [engine.encode_image(image) for image in question.images]
+    asked = TemplateMessage("user", question.prompt, len(images))
+    prompt = engine.prompt([asked], images)
+    whole = engine.prompt([asked, TemplateMessage("assistant", question.answers[0])], images, answering=False)
+    tokens = _answer_tokens(engine, prompt, whole)
+    along = logits_along(engine.llm, engine.cache, prompt, tokens[:-1], room=len(whole) - len(prompt))
+    return np.asarray([log_softmax(logits) for logits in along], np.float32)
+
+
+def _answer_tokens(engine: Engine, prompt: Prompt, whole: Prompt) -> list[int]:
     """What the whole conversation has after the prompt, up to the token that ends the answer."""
-    asked, told = prompt[-1], whole[-1]
+    asked, told = prompt.segments[-1], whole.segments[-1]
     if not isinstance(asked, TextSegment) or not isinstance(told, TextSegment):
         raise OptionError(expected="a template that ends with text", got="a picture", fix="check the chat template")
     tokens = list(told.tokens[len(asked) :])
@@ -96,20 +68,5 @@ def _answer_tokens(model: Model, prompt: Sequence[Segment], whole: Sequence[Segm
         raise OptionError(
             expected="a template that continues a prompt with the answer", got="another text", fix="check it"
         )
-    end = next((index for index, token in enumerate(tokens) if model.llm.is_end(token)), len(tokens) - 1)
+    end = next((index for index, token in enumerate(tokens) if engine.llm.is_end(token)), len(tokens) - 1)
     return tokens[: end + 1]
-
-
-def divergence(reference: LogProbabilities, candidate: LogProbabilities) -> npt.NDArray[np.float64]:
-    """KL divergence in nats, reference to candidate, at each position."""
-    expected = reference.astype(np.float64)
-    return np.asarray((np.exp(expected) * (expected - candidate)).sum(axis=-1))
-
-
-def mean_by_picture(questions: Sequence[Question], values: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
-    """Sum and count of per-position ``values``, one row a picture: (pictures, 2)."""
-    names = sorted({question.picture for question in questions})
-    rows = {name: np.zeros(2) for name in names}
-    for question, one in zip(questions, values, strict=True):
-        rows[question.picture] += (float(one.sum()), len(one))
-    return np.array([rows[name] for name in names])

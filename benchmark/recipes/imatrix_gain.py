@@ -15,21 +15,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
+from ...runtime.distances import kl_divergence
+from ..accuracy.bootstrap import Bootstrap
+from ..accuracy.teacher_forcing import compare, force_answers, spread_questions
+from ..data.questions import Question
 
-from ..accuracy.teacher_forcing import (
-    LogProbabilities,
-    Question,
-    divergence,
-    force_answers,
-    mean_by_picture,
-    read_questions,
-)
-from ..data.heldout import heldout
-
-RESAMPLES = 2000
-INTERVAL = (2.5, 97.5)
 NAMES = ("none", "text", "pictures")
 
 
@@ -61,37 +51,22 @@ def measure(
 
     on_step("the reference")
     reference = force_answers(bundle, questions, threads=threads)
-    found: list[tuple[int, npt.NDArray[np.float64], float]] = []
+    draws = Bootstrap([str(question.images) for question in questions])
+    base: list[float] = []
+    variants = []
     for name, matrix in zip(NAMES, matrices, strict=True):
         on_step(f"{recipe}, {name}")
         with tempfile.TemporaryDirectory() as scratch:
             small = Path(scratch) / "bundle"
             manifest = quantize_bundle(bundle, small, llm=recipe, vision="keep", imatrix=matrix)
-            answers = force_answers(small, questions, threads=threads)
+            pairs = list(zip(reference, force_answers(small, questions, threads=threads), strict=True))
             size = (small / manifest.llm.file).stat().st_size
-        pairs = list(zip(reference, answers, strict=True))
-        by_picture = mean_by_picture(questions, [divergence(*pair) for pair in pairs])
-        found.append((size, by_picture, _same_choice(pairs)))
-    return [_variant(recipe, name, one, base=found[0][1]) for name, one in zip(NAMES, found, strict=True)]
-
-
-def _variant(
-    recipe: str, name: str, found: tuple[int, npt.NDArray[np.float64], float], *, base: npt.NDArray[np.float64]
-) -> Variant:
-    size, sums, same = found
-    draw = np.random.default_rng(0)
-    drawn = draw.integers(len(sums), size=(RESAMPLES, len(sums)))
-    ratios = sums[drawn, 0].sum(axis=1) / base[drawn, 0].sum(axis=1)  # both answer the same tokens
-    low, high = np.percentile(ratios, INTERVAL)
-    total, count = sums.sum(axis=0)
-    return Variant(
-        recipe, name, size, float(total / count), float(total / base[:, 0].sum()), float(low), float(high), same
-    )
-
-
-def _same_choice(pairs: Sequence[tuple[LogProbabilities, LogProbabilities]]) -> float:
-    """Share of positions where both find the same token likeliest."""
-    return float(np.concatenate([one.argmax(-1) == other.argmax(-1) for one, other in pairs]).mean())
+        sums = [float(kl_divergence(*pair).sum()) for pair in pairs]
+        base = base or sums
+        ratio = draws.ratio(sums, base)  # all answer the same tokens, so the ratio of sums is that of means
+        divergence, same_choice = compare(pairs)
+        variants.append(Variant(recipe, name, size, divergence, ratio.value, ratio.low, ratio.high, same_choice))
+    return variants
 
 
 def table(variants: Sequence[Variant]) -> str:
@@ -114,14 +89,14 @@ def main(show: Callable[[str], None] = print) -> None:
 
     parser = argparse.ArgumentParser(prog="imatrix_gain", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("bundle", type=Path, help="in full precision, as 'llava-edge export' writes it")
-    parser.add_argument("--data", type=Path, default=heldout(), help="held-out folder in LLaVA's JSON format")
+    parser.add_argument("--data", default="demo", help="held-out questions: demo, or a folder in LLaVA's JSON format")
     parser.add_argument("--calibrate", default="demo", help="calibration data, not the held-out ones")
     parser.add_argument("--text", help="text for the text-only matrix; else the calibration's own, without pictures")
     parser.add_argument("--llm", nargs="+", default=["q4_k_m"], help="LLM recipes")
     parser.add_argument("--limit", type=int, default=0, help="questions; 0 takes all")
     parser.add_argument("--threads", type=int, default=0)
     given = parser.parse_args()
-    questions = read_questions(given.data, given.limit)
+    questions = spread_questions(given.data, given.limit)
     matrices = ("none", f"calibrate-text:{given.text or given.calibrate}", f"calibrate:{given.calibrate}")
     variants = [
         one

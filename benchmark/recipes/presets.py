@@ -20,12 +20,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ...runtime.model import Model, load
 from ...runtime.pictures.built_in import built_in_picture
-from ..accuracy.teacher_forcing import LogProbabilities, Question, divergence, force_answers, read_questions
-from ..data.heldout import heldout
+from ..accuracy.teacher_forcing import compare, force_answers, spread_questions
+from ..data.questions import Question
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 """Between these lines of docs/quantization.md stands what ``--record`` writes."""
@@ -74,18 +72,11 @@ def measure(
         with tempfile.TemporaryDirectory() as scratch:
             small = Path(scratch) / "bundle"
             manifest = quantize_bundle(source, small, llm=llm, vision=vision, imatrix=imatrix)
-            fidelity = _fidelity(reference, force_answers(small, questions))
+            fidelity = compare(list(zip(reference, force_answers(small, questions), strict=True)))
             times = time_ratios(source, small, rounds=rounds)
             error = manifest.vision.feature_error
             rows.append(Row(name, llm, vision, imatrix, _size(small) / size, *fidelity, error, *times))
     return rows
-
-
-def _fidelity(reference: Sequence[LogProbabilities], answers: Sequence[LogProbabilities]) -> tuple[float, float]:
-    """Mean KL in nats, and the share of positions with the same first choice."""
-    pairs = list(zip(reference, answers, strict=True))
-    same = np.concatenate([one.argmax(-1) == other.argmax(-1) for one, other in pairs])
-    return float(np.concatenate([divergence(*pair) for pair in pairs]).mean()), float(same.mean())
 
 
 def time_ratios(source: Path, small: Path, *, rounds: int) -> tuple[float, float, float]:
@@ -104,12 +95,13 @@ def _stage_times(model: Model) -> tuple[float, float, float]:
     started = time.process_time()
     image = model.encode_image(built_in_picture(model.manifest.geometry))
     encoded = time.process_time()
-    model.llm.ensure_context(image.layout.image_tokens + DECODED)
-    model.cache.clear()
-    model.cache.prefill([image.segment], {image.key: image.embeddings})
+    engine = model.engine
+    engine.llm.ensure_context(image.layout.image_tokens + DECODED)
+    engine.cache.clear()
+    engine.cache.prefill([image.segment], {image.key: image.embeddings})
     prefilled = time.process_time()
     for _ in range(DECODED):
-        model.cache.append(0)
+        engine.cache.append(0)
     return encoded - started, prefilled - encoded, time.process_time() - prefilled
 
 
@@ -165,7 +157,7 @@ def main(show: Callable[[str], None] = print) -> None:
     """Print the tables, and record them where asked."""
     parser = argparse.ArgumentParser(prog="presets", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("bundle", type=Path, help="in full precision, as 'llava-edge export' writes it")
-    parser.add_argument("--data", type=Path, default=heldout(), help="held-out folder in LLaVA's JSON format")
+    parser.add_argument("--data", default="demo", help="held-out questions: demo, or a folder in LLaVA's JSON format")
     parser.add_argument("--limit", type=int, default=300, help="questions; 0 takes all")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="timed rounds")
     parser.add_argument("--presets-only", action="store_true", help="leave the single recipes out")
@@ -175,7 +167,7 @@ def main(show: Callable[[str], None] = print) -> None:
 
     named = [(name, one.llm, one.vision, one.imatrix) for name, one in PRESETS.items()]
     single = [] if given.presets_only else [("", llm, vision, "none") for llm, vision in RECIPES]
-    questions = read_questions(given.data, given.limit)
+    questions = spread_questions(given.data, given.limit)
     rows = measure(
         given.bundle,
         questions,

@@ -21,7 +21,8 @@ from ...runtime.language.kv_cache import KvCache
 from ...runtime.language.llm import Llm
 from ...runtime.options import GenerationOptions, LoadOptions, make_options
 from ...runtime.processes.repacking import settle_repacking
-from ...runtime.prompts.segments import ImageSegment, Segment, TextSegment
+from ...runtime.prompts.prompt import Prompt
+from ...runtime.prompts.segments import ImageSegment, TextSegment
 from ..contestants.bare_loop import BareLoop
 
 PICTURE = 1024
@@ -41,13 +42,13 @@ def measure(
     image = np.random.default_rng(1).standard_normal((positions, llm.dim), np.float32) * 0.05
     seconds: dict[str, list[float]] = {name: [] for name in ("prefill", "bare prefill", "decode", "bare decode")}
     cache = KvCache(llm, batch=options.batch)
-    segments: list[Segment] = [ImageSegment("noise", positions), TextSegment((4, 5, 6))]
+    prompt = Prompt((ImageSegment("noise", positions), TextSegment((4, 5, 6))), {"noise": image})
     settings = GenerationOptions(max_tokens=tokens, temperature=0.0)
     for _ in range(runs + 1):  # the first run warms up and is thrown away
         cache.clear()
-        ours = _timed(lambda: cache.prefill(segments[:1], {"noise": image}))
+        ours = _timed(lambda: cache.prefill(prompt.segments[:1], prompt.rows))
         run = new_run(settings)
-        for _ in generate(llm, cache, segments, {"noise": image}, options=settings, limit=limit, run=run):
+        for _ in generate(llm, cache, prompt, options=settings, room=min(tokens, limit - len(prompt)), run=run):
             pass
         bare.clear()
         seconds["prefill"].append(ours)

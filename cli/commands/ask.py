@@ -52,7 +52,7 @@ def ask(
     with load(model, threads=threads, context=context, providers=tuple(provider or ()), **placed) as loaded:
         if stats:
             note(loaded.placement)
-            note(str(loaded.vision.choice))
+            note(loaded.provider)
         chat = loaded.chat(system=system)
         for piece in chat.stream(
             question,

@@ -75,7 +75,7 @@ def chat(
     with load(model, threads=threads, context=context, providers=tuple(provider or ()), **placed) as loaded:
         if stats:
             note(loaded.placement)
-            note(str(loaded.vision.choice))
+            note(loaded.provider)
         session = Session(loaded, system, settings)
         for path in images or []:
             session.add_image(path)
@@ -128,7 +128,7 @@ class Session:
         elif name == "/stats":
             note(self._model.placement)
             note(statistics(self._chat.answer) if self._chat.answer else "no answer yet")
-            note(str(self._model.vision.choice))
+            note(self._model.provider)
         else:
             note(HELP if name == "/help" else f"unknown command {name}\n{HELP}")
         return True

@@ -6,27 +6,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...runtime.callbacks import Embeddings
+from ...runtime.engine import Engine
 from ...runtime.errors import OptionError
 from ...runtime.language.llm import Llm
 from ...runtime.model import Model, load
-from ...runtime.pictures.picture import load_picture
-from ...runtime.prompts.segments import ImageSegment, Segment, TextSegment, build_segments, total_positions
-from ...runtime.prompts.template import render
+from ...runtime.prompts.prompt import Prompt
+from ...runtime.prompts.segments import ImageSegment, TextSegment
 from .activations import ActivationSums
 from .calibration import Conversation
 from .matrix import ImportanceMatrix
 
 CHUNK = 512
 """Positions computed at once, and tokens of a chunk of plain text: what ``llama-imatrix`` takes."""
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """Segments to compute, and the embeddings of their pictures by digest."""
-
-    segments: Sequence[Segment]
-    embeddings: dict[str, Embeddings]
 
 
 @dataclass(frozen=True)
@@ -55,15 +46,15 @@ def collect(
     """
     with load(bundle, repack=False, batch=CHUNK, micro_batch=CHUNK, images_kept=0, threads=threads) as model:
         sums = ActivationSums()
-        assert isinstance(model.llm, Llm)  # in this process: its native side calls back
-        model.llm.watch(sums.callback)
+        assert isinstance(model.engine.llm, Llm)  # in this process: its native side calls back
+        model.engine.llm.watch(sums.callback)
         counts = [0, 0, 0, 0]
         for prompt in prompts(model):
-            images = [len(one) for one in prompt.segments if isinstance(one, ImageSegment)]
-            total = total_positions(prompt.segments)
+            images = [len(segment) for segment in prompt.segments if isinstance(segment, ImageSegment)]
+            total = len(prompt)
             if total > model.context_limit:
                 continue
-            _compute(model, prompt)
+            _compute(model.engine, prompt)
             sums.check()
             counts = [old + new for old, new in zip(counts, (1, len(images), sum(images), total), strict=True)]
     if not counts[0]:
@@ -76,36 +67,32 @@ def collect(
 
 def conversation_prompts(model: Model, conversations: Sequence[Conversation]) -> Iterator[Prompt]:
     """Each conversation as the runtime would see it with its answers given, pictures encoded one by one."""
-    spec = model.manifest.template
-    for one in conversations:
-        encoded = [model.encode_image(load_picture(path)) for path in one.images]
-        pieces = render(spec, one.messages, answering=False)
-        images = [image.segment for image in encoded]
-        segments = build_segments(pieces, images, spec=spec, tokenize=model.llm.tokenize)
-        yield Prompt(segments, {image.key: image.embeddings for image in encoded})
+    for conversation in conversations:
+        encoded = [model.encode_image(path) for path in conversation.images]
+        yield model.engine.prompt(conversation.messages, encoded, answering=False)
 
 
 def text_prompts(model: Model, text: str) -> Iterator[Prompt]:
     """Plain text in chunks, each beginning as the tokenizer begins a text."""
     spec = model.manifest.template
     begin = [spec.special_tokens[spec.bos_token]] if spec.add_bos else []
-    tokens = model.llm.tokenize(text)
+    tokens = model.engine.llm.tokenize(text)
     room = min(CHUNK, model.context_limit) - len(begin)
     for start in range(0, len(tokens), room):
-        yield Prompt([TextSegment((*begin, *tokens[start : start + room]))], {})
+        yield Prompt((TextSegment((*begin, *tokens[start : start + room])),))
 
 
-def _compute(model: Model, prompt: Prompt) -> None:
+def _compute(engine: Engine, prompt: Prompt) -> None:
     """Run all segments from an empty cache, asking for the logits of every text position."""
-    llm, position = model.llm, 0
-    model.cache.clear()
-    llm.ensure_context(total_positions(prompt.segments))
+    llm, position = engine.llm, 0
+    engine.cache.clear()
+    llm.ensure_context(len(prompt))
     for segment in prompt.segments:
         for start in range(0, len(segment), CHUNK):
             stop = min(start + CHUNK, len(segment))
             if isinstance(segment, TextSegment):
                 llm.decode_tokens(segment.tokens[start:stop], position + start, logits=True, every=True)
             else:
-                llm.decode_embeddings(prompt.embeddings[segment.digest][start:stop], position + start)
+                llm.decode_embeddings(prompt.rows[segment.digest][start:stop], position + start)
         position += len(segment)
     llm.truncate(0)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..callbacks import Progress, Rows
+from ..callbacks import Cancel, Progress
 from ..errors import Cancelled, ContextError
 from ..options import GenerationOptions
-from ..prompts.segments import Segment, TextSegment, total_positions
+from ..prompts.prompt import Prompt
+from ..prompts.segments import Segment, TextSegment
 from .interface import LanguageModel, TokenSampler
 from .kv_cache import KvCache
 from .text_stream import TextStream
@@ -39,11 +40,11 @@ def new_run(options: GenerationOptions) -> Run:
     return Run(time.perf_counter(), seed, TextStream(options.stop))
 
 
-def room_for_answer(segments: Sequence[Segment], limit: int, options: GenerationOptions) -> int:
+def room_for_answer(prompt: Prompt, limit: int, options: GenerationOptions) -> int:
     """Tokens the answer may have. Raises :class:`ContextError` where the prompt leaves none."""
-    total = total_positions(segments)
+    total = len(prompt)
     if total >= limit:
-        text = sum(len(one) for one in segments if isinstance(one, TextSegment))
+        text = sum(len(segment) for segment in prompt.segments if isinstance(segment, TextSegment))
         raise ContextError(
             expected=f"a prompt of fewer than {limit} positions (the context)",
             got=f"{total} ({total - text} of pictures, {text} of text)",
@@ -55,30 +56,28 @@ def room_for_answer(segments: Sequence[Segment], limit: int, options: Generation
 def generate(
     llm: LanguageModel,
     cache: KvCache,
-    segments: Sequence[Segment],
-    embeddings: Mapping[str, Rows],
+    prompt: Prompt,
     *,
     options: GenerationOptions,
-    limit: int,
+    room: int,
     run: Run,
     on_progress: Progress | None = None,
-    cancelled: Callable[[], bool] | None = None,
+    cancelled: Cancel | None = None,
 ) -> Iterator[str]:
-    """Prefill ``segments`` and yield the answer's text piece by piece, recording it in ``run``.
+    """Prefill ``prompt`` and yield the answer's text piece by piece, recording it in ``run``.
 
-    ``limit`` is the context's size in positions. Ends early, with ``finish_reason`` "cancel",
-    where ``cancelled`` says so between prefill chunks or tokens.
+    ``room`` is how many tokens the answer may have (:func:`room_for_answer`). Ends early, with
+    ``finish_reason`` "cancel", where ``cancelled`` says so between prefill chunks or tokens.
     """
-    room = room_for_answer(segments, limit, options)
-    llm.ensure_context(min(limit, total_positions(segments) + room))
+    llm.ensure_context(len(prompt) + room)
     began = time.perf_counter()
     try:
-        run.cached_tokens = cache.prefill(segments, embeddings, on_progress=on_progress, cancelled=cancelled)
+        run.cached_tokens = cache.prefill(prompt.segments, prompt.rows, on_progress=on_progress, cancelled=cancelled)
     except Cancelled:
         return
     finally:
         run.prefill = time.perf_counter() - began
-    sampler = llm.sampler(options, seed=run.seed, recent=_recent_tokens(segments))
+    sampler = llm.sampler(options, seed=run.seed, recent=_recent_tokens(prompt.segments))
     try:
         yield from _decode(llm, cache, sampler, room, run, cancelled)
     finally:
@@ -86,7 +85,7 @@ def generate(
 
 
 def _decode(
-    llm: LanguageModel, cache: KvCache, sampler: TokenSampler, room: int, run: Run, cancelled: Callable[[], bool] | None
+    llm: LanguageModel, cache: KvCache, sampler: TokenSampler, room: int, run: Run, cancelled: Cancel | None
 ) -> Iterator[str]:
     token = sampler.sample()
     began = time.perf_counter()
@@ -115,7 +114,7 @@ def _decode(
 
 
 def _recent_tokens(segments: Sequence[Segment]) -> list[int]:
-    return [token for one in segments if isinstance(one, TextSegment) for token in one.tokens]
+    return [token for segment in segments if isinstance(segment, TextSegment) for token in segment.tokens]
 
 
 FinishReason = Literal["stop", "length", "cancel"]

@@ -15,7 +15,7 @@ from .tiles import Layout
 class EncodedImage:
     """A picture as the LLM takes it: ``embeddings`` float32 (image_tokens, dim), ready to ask about.
 
-    ``key`` identifies content and tiling; ``seconds`` is what encoding cost (0 for a remembered one).
+    ``key`` identifies content and tiling; ``seconds`` is what encoding cost when it was done.
     """
 
     embeddings: npt.NDArray[np.float32] = field(repr=False, compare=False)

@@ -88,10 +88,12 @@ def test_prompt_ids_are_the_reference_processors(family: str, conversation: str,
     expected = [-1 if token == model.config.image_token_id else token for token in expected]
     with load(bundle) as ours:
         encoded = [ours.encode_image(one) for one in pictures]
+        assert ours.engine.prompt(turns, encoded).ids(-1) == expected
         chat = ours.chat()
         chat.restore(turns[:-1], encoded[: len(encoded) - turns[-1].images])
-        segments = chat.plan(turns[-1], encoded[len(encoded) - turns[-1].images :])
-    assert flat(segments) == expected
+        answer = chat.generate(turns[-1].text, images=encoded[len(encoded) - turns[-1].images :], max_tokens=1)
+        assert answer.prompt_tokens == len(expected)
+        assert flat(ours.engine.cache.segments())[: len(expected)] == expected
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -129,11 +131,11 @@ def test_embeddings_logits_and_greedy_tokens(family: str, exported: Any) -> None
 
 
 def first_logits(ours: Any, turn: TemplateMessage, encoded: Any) -> np.ndarray:
-    segments = ours.chat().plan(turn, [encoded])
-    ours.cache.clear()
-    ours.llm.ensure_context(sum(len(one) for one in segments) + 1)
-    ours.cache.prefill(segments, {encoded.key: encoded.embeddings})
-    return ours.llm.logits()
+    prompt = ours.engine.prompt([turn], [encoded])
+    ours.engine.cache.clear()
+    ours.engine.llm.ensure_context(len(prompt) + 1)
+    ours.engine.cache.prefill(prompt.segments, {encoded.key: encoded.embeddings})
+    return ours.engine.llm.logits()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -147,7 +149,7 @@ def test_original_layout_gives_the_same_greedy_tokens(family: str, exported: Any
     with load(bundle) as ours:
         encoded = ours.encode_image(seen)
         answer = ours.ask("What is this?", [encoded], max_tokens=8)
-        segments = ours.chat().plan(TemplateMessage("user", "What is this?", 1), [encoded])
+        segments = ours.engine.prompt([TemplateMessage("user", "What is this?", 1)], [encoded]).segments
     ids = torch.tensor([flat(segments)])
     inputs = model.get_input_embeddings()(ids.clamp(min=0))
     inputs[ids == -1] = torch.tensor(encoded.embeddings)

@@ -15,9 +15,10 @@ from llava_edge.runtime.engine import Engine
 from llava_edge.runtime.errors import Cancelled, NativeError
 from llava_edge.runtime.pictures import tower as vision
 from llava_edge.runtime.pictures.encoded import EncodedImage
+from llava_edge.runtime.pictures.encoder import LaidOutPicture
 from llava_edge.runtime.pictures.geometry import Geometry
 from llava_edge.runtime.pictures.pack import pack, positions_ready
-from llava_edge.runtime.pictures.picture import Picture, load_picture
+from llava_edge.runtime.pictures.picture import load_picture
 from llava_edge.runtime.pictures.tiles import lay_out
 from PIL import Image
 
@@ -38,9 +39,11 @@ def model() -> Iterator[Model]:
 
 def answer(model: Model, monkeypatch: pytest.MonkeyPatch, *, overlapped: bool, **options: Any) -> Any:
     """One answer with the vision tower taken for one that runs on a GPU, or rather what it would say there."""
-    monkeypatch.setattr(model.vision, "choice", replace(model.vision.choice, on_cpu=False))
+    monkeypatch.setattr(
+        model.engine.pictures.tower, "choice", replace(model.engine.pictures.tower.choice, on_cpu=False)
+    )
     monkeypatch.setattr(Engine, "overlaps", overlapped)
-    model.cache.clear()
+    model.engine.cache.clear()
     chat = model.chat()
     return chat.generate("What is this?", images=[picture(), picture(2)], max_tokens=6, **options), chat
 
@@ -49,10 +52,12 @@ def answer(model: Model, monkeypatch: pytest.MonkeyPatch, *, overlapped: bool, *
 def test_both_work_at_once_only_where_they_do_not_share_the_cores(
     model: Model, monkeypatch: pytest.MonkeyPatch, vision_on_cpu: bool, llm_on_cpu: bool
 ) -> None:
-    assert not model.overlaps
-    monkeypatch.setattr(model.vision, "choice", replace(model.vision.choice, on_cpu=vision_on_cpu))
-    monkeypatch.setattr(type(model.llm), "on_cpu", llm_on_cpu)
-    assert model.overlaps == (not (vision_on_cpu and llm_on_cpu))
+    assert not model.engine.overlaps
+    monkeypatch.setattr(
+        model.engine.pictures.tower, "choice", replace(model.engine.pictures.tower.choice, on_cpu=vision_on_cpu)
+    )
+    monkeypatch.setattr(type(model.engine.llm), "on_cpu", llm_on_cpu)
+    assert model.engine.overlaps == (not (vision_on_cpu and llm_on_cpu))
 
 
 def test_a_cpu_encodes_everything_before_it_reads(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +80,7 @@ def test_a_cpu_encodes_everything_before_it_reads(model: Model, monkeypatch: pyt
 def test_the_overview_is_read_while_the_grid_is_encoded(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """The grid's tiles wait until the overview is being read: one after the other this would never end."""
     reading = threading.Event()
-    run, decode = vision._run, model.llm.decode_embeddings
+    run, decode = vision._run, model.engine.llm.decode_embeddings
 
     def encode(session: Any, pixels: np.ndarray) -> np.ndarray:
         if len(pixels) > 1:
@@ -87,7 +92,7 @@ def test_the_overview_is_read_while_the_grid_is_encoded(model: Model, monkeypatc
         decode(*arguments, **options)
 
     monkeypatch.setattr(vision, "_run", encode)
-    monkeypatch.setattr(model.llm, "decode_embeddings", read)
+    monkeypatch.setattr(model.engine.llm, "decode_embeddings", read)
     said, _ = answer(model, monkeypatch, overlapped=True)
     assert said.tokens
 
@@ -131,7 +136,7 @@ def test_cancelling_while_the_reader_waits(model: Model, monkeypatch: pytest.Mon
     asked_at: list[int] = []
 
     def cancelled() -> bool:
-        asked_at.append(model.cache.positions)
+        asked_at.append(model.engine.cache.positions)
         if asked_at[-1] <= 32 or asked_at[-2:] != [asked_at[-1]] * 2:
             return False
         waiting.set()  # asked again at the same position, behind the overview: the grid is waited for
@@ -140,7 +145,7 @@ def test_cancelling_while_the_reader_waits(model: Model, monkeypatch: pytest.Mon
     monkeypatch.setattr(vision, "_run", slow)
     said, chat = answer(model, monkeypatch, overlapped=True, cancelled=cancelled)
     assert (said.finish_reason, said.tokens, chat.turns) == ("cancel", (), ())
-    assert model.cache.positions == sum(len(one) for one in model.cache.segments())
+    assert model.engine.cache.positions == sum(len(one) for one in model.engine.cache.segments())
     again, _ = answer(model, monkeypatch, overlapped=True)
     assert again.tokens == answer(model, monkeypatch, overlapped=False)[0].tokens
 
@@ -157,12 +162,14 @@ def test_a_tower_that_fails_is_the_readers_error(model: Model, monkeypatch: pyte
         patch.setattr(vision, "_run", broken)
         with pytest.raises(NativeError, match="device lost"):
             answer(model, monkeypatch, overlapped=True)
-    assert model.cache.positions == sum(len(one) for one in model.cache.segments())
+    assert model.engine.cache.positions == sum(len(one) for one in model.engine.cache.segments())
     assert answer(model, monkeypatch, overlapped=True)[0].tokens
 
 
 def test_an_answer_closed_early_keeps_its_pictures(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model.vision, "choice", replace(model.vision.choice, on_cpu=False))
+    monkeypatch.setattr(
+        model.engine.pictures.tower, "choice", replace(model.engine.pictures.tower.choice, on_cpu=False)
+    )
     monkeypatch.setattr(Engine, "overlaps", True)
     chat = model.chat()
     pieces = chat.stream("What is this?", images=[picture()])
@@ -175,16 +182,18 @@ def test_closing_before_the_end_stops_at_the_next_tile() -> None:
     """Not ``finish``: the thread is asked to stop, and nothing counts as encoded."""
     begun = threading.Event()
 
-    def encode(_: Picture, __: Any, ___: Any, cancelled: Any) -> EncodedImage:
-        begun.set()
-        for _ in range(int(PATIENCE * 100)):
-            if cancelled():
-                raise Cancelled
-            threading.Event().wait(0.01)
-        raise AssertionError("nobody asked to stop")
+    class Waiting:
+        def encode(self, _: Any, *, cancelled: Any, **__: Any) -> EncodedImage:
+            begun.set()
+            for _ in range(int(PATIENCE * 100)):
+                if cancelled():
+                    raise Cancelled
+                threading.Event().wait(0.01)
+            raise AssertionError("nobody asked to stop")
 
-    one = load_picture(picture())
-    encoding = Encoding([one], encode, on_progress=None, cancelled=None, overlapped=True)
+    seen = load_picture(picture())
+    opened = LaidOutPicture(seen, lay_out(seen.size, Geometry(48, 8, ((96, 96),), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))))
+    encoding = Encoding([opened], Waiting(), on_progress=None, cancelled=None, overlapped=True)
     assert begun.wait(PATIENCE)
     encoding.close(finish=False)
     assert encoding.images == ()

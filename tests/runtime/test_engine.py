@@ -107,7 +107,7 @@ def test_two_chats_take_turns_on_one_model(fresh: Model) -> None:
 
 def test_encoded_image_can_be_asked_about_many_times(model: Model) -> None:
     encoded = model.encode_image(picture(3))
-    assert encoded.embeddings.shape == (encoded.layout.image_tokens, model.llm.dim)
+    assert encoded.embeddings.shape == (encoded.layout.image_tokens, model.engine.llm.dim)
     answers = {model.ask("What is this?", [encoded], max_tokens=6).tokens for _ in range(2)}
     assert answers == {model.ask("What is this?", [picture(3)], max_tokens=6).tokens}
     assert model.encode_image(encoded) is encoded
@@ -147,7 +147,7 @@ def test_ends_are_told_apart(model: Model) -> None:
 
 def test_end_token_stops_and_is_not_part_of_the_answer(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = model.ask("What is this?", [picture(1)], max_tokens=5).tokens
-    monkeypatch.setattr(model.llm, "is_end", lambda token: token == tokens[3])
+    monkeypatch.setattr(model.engine.llm, "is_end", lambda token: token == tokens[3])
     answer = model.ask("What is this?", [picture(1)], max_tokens=5)
     assert answer.finish_reason == "stop"
     assert answer.tokens == tokens[: tokens.index(tokens[3])]
@@ -157,7 +157,7 @@ def test_stop_tokens_of_the_manifest_end_an_answer(model: Model, tiny_bundle: Pa
     tokens = model.ask("What is this?", [picture(1)], max_tokens=5).tokens
     llm = Llm(tiny_bundle / "llm.gguf", options=LoadOptions(), stop_tokens=[tokens[3]])
     assert llm.is_end(tokens[3])
-    assert not model.llm.is_end(tokens[3])
+    assert not model.engine.llm.is_end(tokens[3])
     llm.close()
 
 
@@ -187,7 +187,7 @@ def test_cancel_between_prefill_chunks_keeps_the_cache_true(tiny_bundle: Path) -
         encoded = model.encode_image(picture(1))
         expected = model.ask("What is this?", [encoded], max_tokens=8)
         for after in range(1, 8):
-            model.cache.clear()
+            model.engine.cache.clear()
             progress: list[int] = []
             cut = model.chat().generate(
                 "What is this?",
@@ -240,8 +240,8 @@ def test_prompt_that_cannot_fit_is_refused_before_any_work(fresh: Model, monkeyp
     def never(*_: object, **__: object) -> None:
         raise AssertionError("work was done")
 
-    monkeypatch.setattr(fresh.vision, "encode", never)
-    monkeypatch.setattr(fresh.llm, "decode_tokens", never)
+    monkeypatch.setattr(fresh.engine.pictures.tower, "encode", never)
+    monkeypatch.setattr(fresh.engine.llm, "decode_tokens", never)
     chat = fresh.chat()
     with pytest.raises(ContextError, match=r"fewer than 1024 positions .* of pictures, .* of text"):
         chat.generate("word " * 1200, images=[picture(1)])
@@ -260,13 +260,13 @@ def test_answer_is_cut_where_the_context_ends(tiny_bundle: Path) -> None:
 def test_context_grows_and_keeps_its_cache(fresh: Model) -> None:
     chat = fresh.chat()
     chat.generate("What is this?", images=[picture(1)], max_tokens=4)
-    small = fresh.llm.context_size
+    small = fresh.engine.llm.context_size
     answer = chat.generate("word " * 150, max_tokens=4)
-    assert fresh.llm.context_size > small
+    assert fresh.engine.llm.context_size > small
     assert answer.cached_tokens > answer.image_tokens[0]
     expected = fresh.chat()
     expected.restore([turn.message for turn in chat.turns[:2]], chat.turns[0].images)
-    fresh.cache.clear()
+    fresh.engine.cache.clear()
     assert expected.generate("word " * 150, max_tokens=4).tokens == answer.tokens
 
 
@@ -304,11 +304,11 @@ def test_errors_leave_the_conversation_as_it_was(fresh: Model, monkeypatch: pyte
         raise NativeError(expected="positions", got="llama.cpp: broken", fix="load again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(fresh.llm, "decode_tokens", fail)
+        patch.setattr(fresh.engine.llm, "decode_tokens", fail)
         with pytest.raises(NativeError):
             chat.generate("Again?")
     assert chat.turns == before
-    assert fresh.cache.positions == 0
+    assert fresh.engine.cache.positions == 0
     assert chat.generate("Again?", max_tokens=2).cached_tokens == 0
     with pytest.raises(OptionError, match="0 pictures"):
         chat.restore([TemplateMessage("user", "hi")], [fresh.encode_image(picture(1))])
@@ -402,14 +402,14 @@ def test_prefill_ending_in_a_picture(model: Model) -> None:
     """No template does it, but the cache must not leave the last position without logits."""
     encoded = model.encode_image(picture(1))
     segments = [TextSegment((1, 2, 3)), encoded.segment]
-    model.cache.clear()
-    model.llm.ensure_context(512)
-    assert model.cache.prefill(segments, {encoded.key: encoded.embeddings}) == 0
-    first = model.llm.logits()
-    assert model.cache.prefill(segments, {encoded.key: encoded.embeddings}) == 3
-    assert np.allclose(first, model.llm.logits(), atol=1e-3)
-    assert model.cache.segments() == segments
-    assert isinstance(model.cache.segments()[-1], ImageSegment)
+    model.engine.cache.clear()
+    model.engine.llm.ensure_context(512)
+    assert model.engine.cache.prefill(segments, {encoded.key: encoded.embeddings}) == 0
+    first = model.engine.llm.logits()
+    assert model.engine.cache.prefill(segments, {encoded.key: encoded.embeddings}) == 3
+    assert np.allclose(first, model.engine.llm.logits(), atol=1e-3)
+    assert model.engine.cache.segments() == segments
+    assert isinstance(model.engine.cache.segments()[-1], ImageSegment)
 
 
 def test_loaded_picture_can_be_given(model: Model) -> None:

@@ -88,7 +88,7 @@ def test_encoding_beside_reading_gives_the_same_answer(tiny_bundle: Path, monkey
     answers = []
     for overlapped in (True, False):
         with load(tiny_bundle, providers=("cuda",)) as model:
-            assert model.overlaps
+            assert model.engine.overlaps
             with monkeypatch.context() as patch:
                 patch.setattr(Engine, "overlaps", overlapped)
                 answers.append(model.ask("What is this?", [picture], max_tokens=16).tokens)
@@ -101,6 +101,6 @@ def test_llama_cpp_on_the_gpu_gives_the_cpus_answer(tiny_bundle: Path) -> None:
     answers = []
     for layers in (-1, 0):
         with load(tiny_bundle, gpu_layers=layers) as model:
-            assert model.llm.on_cpu == (layers == 0)
+            assert model.engine.llm.on_cpu == (layers == 0)
             answers.append(model.ask("What is this?", [picture], max_tokens=8).tokens)
     assert answers[0] == answers[1]

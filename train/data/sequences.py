@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ...runtime.prompts.conversations import Conversation, SampleError
+from ...runtime.prompts.prompt import Prompt
 from ...runtime.prompts.segments import ImageSegment, Tokenize, build_segments
 from ...runtime.prompts.template import Control, ImageSlot, Piece, Plain, TemplateMessage, render
 from ...runtime.prompts.template_spec import TemplateSpec
@@ -95,10 +96,7 @@ def prompt_ids(
 def _flat(encoder: Encoder, pieces: Sequence[Piece], image_tokens: Sequence[int]) -> list[int]:
     images = [ImageSegment(str(index), positions) for index, positions in enumerate(image_tokens)]
     segments = build_segments(pieces, images, spec=encoder.spec, tokenize=encoder.tokenize)
-    ids: list[int] = []
-    for segment in segments:
-        ids += [encoder.image_token] * len(segment) if isinstance(segment, ImageSegment) else segment.tokens
-    return ids
+    return Prompt(tuple(segments)).ids(encoder.image_token)
 
 
 def cut(sequence: TokenSequence, length: int, *, image_token: int, sample: str) -> TokenSequence:

@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 import pytest
-from llava_edge.benchmark.accuracy.distribution import divergence, error_bound, keep, log_probabilities
+from llava_edge.benchmark.accuracy.distribution import divergence, error_bound, keep
+from llava_edge.runtime.distances import log_softmax
 
 VOCABULARY = 5000
 
@@ -32,7 +33,7 @@ def _softmax(values: np.ndarray) -> list[float]:
 def test_divergence_is_the_plain_sum_within_its_bound(spread: float, noise: float) -> None:
     reference = logits(1, spread=spread)
     ours = reference + logits(2, spread=noise)
-    kept, logprobs = keep(log_probabilities(reference)), log_probabilities(ours)
+    kept, logprobs = keep(log_softmax(reference)), log_softmax(ours)
     expected, bound = plain_kl(reference, ours), error_bound(kept, logprobs)
     assert abs(divergence(kept, logprobs) - expected) <= bound
     assert bound <= 0.02 * expected + 5e-4  # worth stating, for flat distributions too
@@ -40,14 +41,14 @@ def test_divergence_is_the_plain_sum_within_its_bound(spread: float, noise: floa
 
 def test_a_distribution_diverges_from_itself_by_nothing() -> None:
     for spread in (0.0, 1.0, 30.0):
-        logprobs = log_probabilities(logits(3, spread=spread))
+        logprobs = log_softmax(logits(3, spread=spread))
         assert divergence(keep(logprobs), logprobs) == 0.0
 
 
 def test_direction_is_from_the_reference() -> None:
     wide, narrow = logits(4, spread=0.5), logits(5, spread=4.0)
-    there = divergence(keep(log_probabilities(wide)), log_probabilities(narrow))
-    back = divergence(keep(log_probabilities(narrow)), log_probabilities(wide))
+    there = divergence(keep(log_softmax(wide)), log_softmax(narrow))
+    back = divergence(keep(log_softmax(narrow)), log_softmax(wide))
     assert there == pytest.approx(plain_kl(wide, narrow), rel=1e-3)
     assert back == pytest.approx(plain_kl(narrow, wide), rel=1e-3)
     assert there > 1.5 * back
@@ -55,6 +56,6 @@ def test_direction_is_from_the_reference() -> None:
 
 def test_large_logits_do_not_overflow() -> None:
     huge = np.array([1e4, 0.0, -1e4], np.float32)
-    logprobs = log_probabilities(huge)
+    logprobs = log_softmax(huge)
     assert logprobs[0] == 0.0
     assert divergence(keep(logprobs), logprobs) == 0.0

@@ -84,21 +84,21 @@ def test_the_reference_answers_as_a_chat_does(tiny_bundle: Path, references: lis
         for asked, ours in zip(QUESTIONS, references, strict=True):
             answer = model.ask(asked.prompt, asked.images, max_tokens=TOKENS)
             assert ours.text == answer.text
-            assert tuple(one for one in ours.tokens if not model.llm.is_end(one)) == answer.tokens
+            assert tuple(one for one in ours.tokens if not model.engine.llm.is_end(one)) == answer.tokens
             assert len(ours.rows) == len(ours.tokens)
 
 
 def from_scratch(model: Any, asked: Question, tokens: tuple[int, ...]) -> np.ndarray:
     """Log-probabilities behind the prompt, prefilled whole into an empty cache, and ``tokens``, one at a time."""
     encoded = [model.encode_image(one) for one in asked.images]
-    segments = model.chat().plan(TemplateMessage("user", asked.prompt, len(encoded)), encoded)
-    model.cache.clear()
-    model.llm.ensure_context(sum(map(len, segments)) + len(tokens) + 1)
-    model.cache.prefill(segments, {one.key: one.embeddings for one in encoded})
-    for position, token in enumerate(tokens, start=model.cache.positions):
-        model.llm.decode_tokens([token], position, logits=True)
-    logits = model.llm.logits().astype(np.float64)
-    model.cache.clear()
+    segments = model.engine.prompt([TemplateMessage("user", asked.prompt, len(encoded))], encoded).segments
+    model.engine.cache.clear()
+    model.engine.llm.ensure_context(sum(map(len, segments)) + len(tokens) + 1)
+    model.engine.cache.prefill(segments, {one.key: one.embeddings for one in encoded})
+    for position, token in enumerate(tokens, start=model.engine.cache.positions):
+        model.engine.llm.decode_tokens([token], position, logits=True)
+    logits = model.engine.llm.logits().astype(np.float64)
+    model.engine.cache.clear()
     return np.asarray(logits - np.logaddexp.reduce(logits))
 
 

@@ -184,9 +184,9 @@ def test_a_mixture_sees_with_one_and_writes_with_the_other(bundles: dict[str, Pa
     split = parts(reference, both)
     assert len({one.key for one in split.values()}) == 3
     with split["vision"].load(LoadOptions()) as model:
-        assert isinstance(model.bundle, MixedBundle)
-        assert model.bundle.vision_path == both.vision_path
-        assert model.bundle.llm_path == reference.llm_path
+        assert isinstance(model.engine.bundle, MixedBundle)
+        assert model.engine.bundle.vision_path == both.vision_path
+        assert model.engine.bundle.llm_path == reference.llm_path
         assert (model.manifest.vision.recipe, model.manifest.llm.recipe) == ("int8", "f32")
     moved = Subject(both, reference)
     assert moved.key == split["vision"].key

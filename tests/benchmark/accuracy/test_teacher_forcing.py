@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from llava_edge.benchmark.accuracy.teacher_forcing import Question, divergence, force_answers, read_questions
+from llava_edge.benchmark.accuracy.teacher_forcing import force_answers, spread_questions
 from llava_edge.benchmark.recipes import imatrix_gain, presets
-from llava_edge.runtime.errors import OptionError
+from llava_edge.runtime.distances import kl_divergence
+from llava_edge.runtime.errors import DataError
 from PIL import Image
 from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
@@ -55,30 +56,30 @@ def test_distributions_are_transformers_at_every_answer_token(family: str, expor
     assert whole["input_ids"][0, :begin].tolist() == prompt["input_ids"][0].tolist()
     with torch.no_grad():
         expected = model(**whole).logits[0, begin - 1 : end - 1].log_softmax(-1).numpy()
-    (found,) = force_answers(bundle, [Question(data / "a.png", ASKED, ANSWER)], threads=1)
+    (found,) = force_answers(bundle, spread_questions(str(data), 1), threads=1)
     assert found.shape == expected.shape
-    assert divergence(expected, found).max() <= 1e-4  # rung 5 of the fidelity ladder
+    assert kl_divergence(expected, found).max() <= 1e-4  # rung 5 of the fidelity ladder
 
 
 def test_divergence_is_torchs() -> None:
     draw = torch.Generator().manual_seed(0)
     one, other = (torch.randn(7, 50, generator=draw).log_softmax(-1) for _ in range(2))
     expected = torch.nn.functional.kl_div(other.double(), one.double(), log_target=True, reduction="none").sum(-1)
-    np.testing.assert_allclose(divergence(one.numpy(), other.numpy()), expected.numpy(), rtol=1e-5)
+    np.testing.assert_allclose(kl_divergence(one.numpy(), other.numpy()), expected.numpy(), rtol=1e-5)
 
 
 def test_questions_are_read_and_spread(data: Path, tmp_path: Path) -> None:
-    assert [one.text for one in read_questions(data)] == [ASKED, "How many?", ASKED]
-    assert [one.picture.name for one in read_questions(data, 2)] == ["a.png", "a.png"]
-    with pytest.raises(OptionError, match="questions in LLaVA's JSON format"):
-        read_questions(tmp_path)
+    assert [question.prompt for question in spread_questions(str(data))] == [ASKED, "How many?", ASKED]
+    assert [question.images for question in spread_questions(str(data), 2)] == [(data / "a.png",)] * 2
+    with pytest.raises(DataError, match="one JSON file"):
+        spread_questions(str(tmp_path))
 
 
 def test_the_gain_is_relative_to_no_matrix_at_one_size(tiny_bundle: Path, data: Path) -> None:
     calibration = f"{data / 'questions.json'}"
     variants = imatrix_gain.measure(
         tiny_bundle,
-        read_questions(data),
+        spread_questions(str(data)),
         recipe="q4_k_m",
         matrices=("none", f"calibrate-text:{calibration}", f"calibrate:{calibration}"),
         threads=1,
@@ -96,7 +97,7 @@ def test_the_gain_is_relative_to_no_matrix_at_one_size(tiny_bundle: Path, data: 
 
 def test_preset_rows_are_recorded_whole(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
     wanted = [("small", "q4_0", "int8", "none"), ("best", "q8_0", "f16", "none")]
-    small, best = presets.measure(tiny_bundle, read_questions(data), wanted, rounds=1)
+    small, best = presets.measure(tiny_bundle, spread_questions(str(data)), wanted, rounds=1)
     assert small.share < best.share < 1
     assert small.divergence > best.divergence > 0
     assert small.feature_error > best.feature_error > 0

@@ -305,5 +305,5 @@ def test_auto_uses_a_gpu_that_is_there() -> None:
     if not has_gpu():
         pytest.skip("no GPU here, or llama.cpp built without one")
     with load(device="auto") as model:
-        assert model.options.gpu_layers > 0
+        assert model.engine.options.gpu_layers > 0
         assert model.ask("Hello").tokens

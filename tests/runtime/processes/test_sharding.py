@@ -173,15 +173,15 @@ def test_without_shares_the_planner_splits(wires: list[Wire], tiny_bundle: Path)
     endpoints = tuple(one.endpoint for one in wires[:2])
     with load(tiny_bundle, threads=1, workers=endpoints) as model:
         layers = open_model_layers(model)
-        assert model.options.gpu_layers == layers + 1 == sum(model.options.tensor_split)
-        assert all(share > 0 for share in model.options.tensor_split)
+        assert model.engine.options.gpu_layers == layers + 1 == sum(model.engine.options.tensor_split)
+        assert all(share > 0 for share in model.engine.options.tensor_split)
         assert all(one in model.placement for one in endpoints)
-        assert not model.overlaps  # they compute on the vision tower's cores
+        assert not model.engine.overlaps  # they compute on the vision tower's cores
     assert all(one.carried > 256 * 256 * 4 for one in wires[:2])
 
 
 def open_model_layers(model: Model) -> int:
-    reader = gguf.GGUFReader(model.bundle.llm_path)
+    reader = gguf.GGUFReader(model.engine.bundle.llm_path)
     return int(reader.fields["llama.block_count"].contents())
 
 
@@ -314,8 +314,8 @@ def isolated(tiny_bundle: Path) -> Iterator[Model]:
 
 
 def child_of(model: Model) -> subprocess.Popen[bytes]:
-    assert isinstance(model.llm, IsolatedLlm)
-    return model.llm._process._process
+    assert isinstance(model.engine.llm, IsolatedLlm)
+    return model.engine.llm._process._process
 
 
 def test_native_abort_is_an_error(isolated: Model) -> None:
@@ -328,8 +328,8 @@ def test_native_abort_is_an_error(isolated: Model) -> None:
 
 def test_errors_come_through_as_they_are(isolated: Model, tmp_path: Path) -> None:
     with pytest.raises(NativeError, match="ensure_context"):
-        isolated.llm.decode_tokens([1], 0, logits=True)
-    assert isolated.llm.tokenize("still there")
+        isolated.engine.llm.decode_tokens([1], 0, logits=True)
+    assert isolated.engine.llm.tokenize("still there")
     (tmp_path / "llm.gguf").write_bytes(b"GGUF" + bytes(100))
     with pytest.raises(NativeError, match=r"llama\.cpp: "):
         IsolatedLlm(tmp_path / "llm.gguf", options=LoadOptions())
@@ -356,9 +356,9 @@ def test_interrupt_between_question_and_answer_does_not_mix_them_up(
     with monkeypatch.context() as patched:
         patched.setattr("llava_edge.runtime.processes.parent_side.pickle.load", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            isolated.llm.tokenize("a question")
+            isolated.engine.llm.tokenize("a question")
     with pytest.raises(NativeError, match="load the model again"):
-        isolated.llm.tokenize("another")
+        isolated.engine.llm.tokenize("another")
 
 
 def test_closed_is_closed(tiny_bundle: Path) -> None:
@@ -368,14 +368,14 @@ def test_closed_is_closed(tiny_bundle: Path) -> None:
     model.close()
     assert child.returncode == 0
     with pytest.raises(NativeError, match="closed"):
-        model.llm.tokenize("x")
+        model.engine.llm.tokenize("x")
 
 
 def test_child_leaves_with_the_application(tiny_bundle: Path) -> None:
     code = (
         "import sys, time; from llava_edge.runtime import load\n"
         f"model = load({str(tiny_bundle)!r}, threads=1, isolate=True)\n"
-        "print(model.llm._process._process.pid, flush=True); time.sleep(60)"
+        "print(model.engine.llm._process._process.pid, flush=True); time.sleep(60)"
     )
     application = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert application.stdout is not None

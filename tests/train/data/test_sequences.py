@@ -133,11 +133,8 @@ def test_ids_are_the_runtimes(family: str, exported: Any) -> None:
         encoded = [model.encode_image(one) for one in seen]
         tokens = [one.layout.image_tokens for one in encoded]
         for turns in (1, 3):
-            chat = model.chat()
-            pictures = encoded if turns == 1 else []
-            chat.restore(MESSAGES[: turns - 1], encoded[: len(encoded) - len(pictures)])
             served: list[int] = []
-            for segment in chat.plan(MESSAGES[turns - 1], pictures):
+            for segment in model.engine.prompt(MESSAGES[:turns], encoded).segments:
                 text = isinstance(segment, TextSegment)
                 served += segment.tokens if text else [encoder.image_token] * len(segment)
             assert prompt_ids(encoder, MESSAGES[:turns], tokens, answering=True) == served
