@@ -50,7 +50,7 @@ def quantize_bundle(
     """Write a smaller copy of the bundle at ``source`` to ``destination``; return its manifest.
 
     ``llm`` and ``vision`` are recipe names, or "keep"; ``vision`` may be "auto". ``imatrix`` is what
-    :func:`importance_source.importance_matrix` takes; ``save_imatrix`` keeps the matrix as a file.
+    :func:`~.importance.source.importance_matrix` takes; ``save_imatrix`` keeps the matrix as a file.
     A language model of more than ``split_size`` bytes is split into several files. ``on_need`` hears how
     much disk it takes; where there is less, nothing is written. A process that is killed leaves the tensors
     it finished, and the same command continues there (``runtime.work_folder``) unless ``resume`` is

@@ -15,7 +15,7 @@ from typing import Any
 
 
 def ask(task: dict[str, Any]) -> dict[str, Any]:
-    """Load, ask about the picture, ask again in the same chat; figures as ``speed_task.Figures``."""
+    """Load, ask about the picture, ask again in the same chat; figures as ``task.Figures``."""
     import numpy as np
     import openvino
     import openvino_genai

@@ -15,7 +15,7 @@ from ..options import GenerationOptions
 
 
 class TokenSampler(Protocol):
-    """Draws tokens from the latest logits; see :class:`llm.Sampler`."""
+    """Draws tokens from the latest logits; see :class:`~.sampling.Sampler`."""
 
     def sample(self) -> int:
         """Draw the next token."""
@@ -25,7 +25,7 @@ class TokenSampler(Protocol):
 
 
 class LanguageModel(Protocol):
-    """One model and its context; see :class:`llm.Llm`, whose docstrings hold for every one."""
+    """One model and its context; see :class:`~.llm.Llm`, whose docstrings hold for every one."""
 
     vocab_size: int
     dim: int
