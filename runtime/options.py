@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -12,6 +13,8 @@ KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_n
 """Types that llama.cpp's cache may have."""
 SPLIT_MODES = ("none", "layer", "row")
 """How llama.cpp may split a model over GPUs."""
+CONTEXT_STEP = 256
+"""Contexts are sized in steps of this many positions; llama.cpp pads to it anyway (llama-context.cpp)."""
 MAX_DEVICES = 16
 """Devices that llama.cpp splits a model over."""
 PENALTY_WINDOW = 64
@@ -127,6 +130,11 @@ class GenerationOptions:
             _check("seed", self.seed, 0, 2**32 - 1)
         if isinstance(self.stop, str) or not all(self.stop):
             raise OptionError(expected="stop as a tuple of non-empty strings", got=repr(self.stop), fix="give a tuple")
+
+
+def padded_context(positions: int) -> int:
+    """``positions`` in whole steps of a context."""
+    return math.ceil(positions / CONTEXT_STEP) * CONTEXT_STEP
 
 
 def make_options(kind: type[Any], **values: Any) -> Any:

@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...runtime.errors import NativeError
-from ...runtime.ggml.library import start_native
+from ...runtime.ggml.library import keep_log, native_error, start_native
 from ...runtime.pictures.geometry import Geometry
 
 LAYER_NAMES = {
@@ -33,6 +32,7 @@ LAYER_NAMES = {
 }
 """GGUF's name of a layer's module (``v.blk.N.…``), and transformers'."""
 
+_FIX = "check llama-cpp-python's version"
 TINY_HEAD = 64
 """Width of the one attention head of the text model, which mtmd wants to see but never runs here."""
 
@@ -152,10 +152,9 @@ class Mtmd:
         from llama_cpp import mtmd_cpp
 
         self._mtmd = mtmd_cpp
-        self._quiet = llama_cpp.llama_log_callback(lambda *_: None)
-        llama_cpp.llama_log_set(self._quiet, None)
-        mtmd_cpp.mtmd_log_set(self._quiet, None)
-        mtmd_cpp.mtmd_helper_log_set(self._quiet, None)
+        start_native()
+        keep_log(mtmd_cpp.mtmd_log_set)
+        keep_log(mtmd_cpp.mtmd_helper_log_set)
         options = mtmd_cpp.mtmd_context_params_default()
         options.n_threads = threads
         options.use_gpu = False
@@ -164,7 +163,7 @@ class Mtmd:
         options.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self._context = mtmd_cpp.mtmd_init_from_file(str(projector).encode(), model, options)
         if not self._context:
-            _refuse(f"a projector that mtmd can load at {projector}", "none")
+            raise native_error(f"a projector that mtmd can load at {projector}", _FIX)
         self._dim = llama_cpp.llama_model_n_embd(model)
 
     def encode(self, picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -187,7 +186,7 @@ class Mtmd:
         """Encode one piece of the picture to features (positions, dim)."""
         status = self._mtmd.mtmd_encode_chunk(self._context, part.chunk)
         if status:
-            _refuse("mtmd to encode the picture", f"status {status}")
+            raise native_error("mtmd to encode the picture", _FIX, code=status)
         positions = self._mtmd.mtmd_input_chunk_get_n_tokens(part.chunk)
         features = self._mtmd.mtmd_get_output_embd(self._context)
         return np.ctypeslib.as_array(features, (positions, self._dim)).copy()
@@ -214,7 +213,7 @@ class Mtmd:
         status = self._mtmd.mtmd_tokenize(self._context, chunks, ctypes.byref(text), bitmaps, 1)
         self._mtmd.mtmd_bitmap_free(bitmap)
         if status:
-            _refuse("mtmd to cut the picture", f"status {status}")
+            raise native_error("mtmd to cut the picture", _FIX, code=status)
         return chunks
 
 
@@ -234,12 +233,8 @@ def text_model(path: Path) -> Iterator[Any]:
     start_native()
     model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
     if not model:
-        _refuse(f"a text model that llama.cpp can load at {path}", "none")
+        raise native_error(f"a text model that llama.cpp can load at {path}", _FIX)
     try:
         yield model
     finally:
         llama_cpp.llama_model_free(model)
-
-
-def _refuse(expected: str, got: str) -> None:
-    raise NativeError(expected=expected, got=got, fix="check llama-cpp-python's version")

@@ -26,13 +26,15 @@ from typing import Any
 
 import numpy as np
 
+from ...runtime.ggml.library import ggml_function
+from ...runtime.ggml.tensor import InitParameters
+from ...runtime.ggml.types import BF16, F32
 from ...runtime.system.machine import physical_cores
 
 ROWS, INNER, COLUMNS = 576, 4096, 4096
 """A tile's patches, or a prefill chunk, times one layer's matrix."""
 BUFFER = 1 << 30
 TRIES = 5
-GGML_TYPE_F32, GGML_TYPE_BF16 = 0, 30
 
 
 @dataclass(frozen=True)
@@ -114,49 +116,26 @@ def _product(rows: int, inner: int, *, integer: bool) -> bytes:
     return bytes(model.SerializeToString())
 
 
-class _InitParameters(ctypes.Structure):
-    """``struct ggml_init_params``."""
-
-    _fields_ = (("size", ctypes.c_size_t), ("buffer", ctypes.c_void_p), ("no_alloc", ctypes.c_bool))
-
-
 def _ggml(threads: int, rows: int, inner: int) -> float:
     """Operations a second of ggml's product of a bfloat16 matrix with float32 activations."""
-    ggml = _ggml_library()
-    bytes_needed = 2 * inner * COLUMNS + 4 * rows * (inner + COLUMNS) + (64 << 20)
-    context = ggml.ggml_init(_InitParameters(bytes_needed, None, False))
-    matrix = ggml.ggml_new_tensor_2d(context, GGML_TYPE_BF16, inner, COLUMNS)
-    left = ggml.ggml_new_tensor_2d(context, GGML_TYPE_F32, inner, rows)
-    # any bytes that are numbers of ordinary size will do: 0x3c3c is 0.011 in bfloat16
-    ctypes.memset(ggml.ggml_get_data(matrix), 0x3C, 2 * inner * COLUMNS)
-    ctypes.memset(ggml.ggml_get_data(left), 0x3C, 4 * rows * inner)
-    graph = ggml.ggml_new_graph(context)
-    ggml.ggml_build_forward_expand(graph, ggml.ggml_mul_mat(context, matrix, left))
-    try:
-        seconds = _best(lambda: ggml.ggml_graph_compute_with_ctx(context, graph, threads))
-    finally:
-        ggml.ggml_free(context)
-    return 2.0 * rows * inner * COLUMNS / seconds
-
-
-def _ggml_library() -> Any:
-    """llama-cpp-python's ggml with the signatures of what is called here."""
-    from llama_cpp._ggml import libggml as ggml
-
     pointer, count = ctypes.c_void_p, ctypes.c_int64
-    for name, result, arguments in (
-        ("ggml_init", pointer, [_InitParameters]),
-        ("ggml_free", None, [pointer]),
-        ("ggml_new_tensor_2d", pointer, [pointer, ctypes.c_int, count, count]),
-        ("ggml_get_data", pointer, [pointer]),
-        ("ggml_mul_mat", pointer, [pointer, pointer, pointer]),
-        ("ggml_new_graph", pointer, [pointer]),
-        ("ggml_build_forward_expand", None, [pointer, pointer]),
-        ("ggml_graph_compute_with_ctx", ctypes.c_int, [pointer, pointer, ctypes.c_int]),
-    ):
-        function = getattr(ggml, name)
-        function.restype, function.argtypes = result, arguments
-    return ggml
+    make = ggml_function("ggml_new_tensor_2d", pointer, pointer, ctypes.c_int, count, count)
+    data = ggml_function("ggml_get_data", pointer, pointer)
+    compute = ggml_function("ggml_graph_compute_with_ctx", ctypes.c_int, pointer, pointer, ctypes.c_int)
+    bytes_needed = 2 * inner * COLUMNS + 4 * rows * (inner + COLUMNS) + (64 << 20)
+    context = ggml_function("ggml_init", pointer, InitParameters)(InitParameters(bytes_needed, None, False))
+    matrix, left = make(context, BF16, inner, COLUMNS), make(context, F32, inner, rows)
+    # any bytes that are numbers of ordinary size will do: 0x3c3c is 0.011 in bfloat16
+    ctypes.memset(data(matrix), 0x3C, 2 * inner * COLUMNS)
+    ctypes.memset(data(left), 0x3C, 4 * rows * inner)
+    product = ggml_function("ggml_mul_mat", pointer, pointer, pointer, pointer)(context, matrix, left)
+    graph = ggml_function("ggml_new_graph", pointer, pointer)(context)
+    ggml_function("ggml_build_forward_expand", None, pointer, pointer)(graph, product)
+    try:
+        seconds = _best(lambda: compute(context, graph, threads))
+    finally:
+        ggml_function("ggml_free", None, pointer)(context)
+    return 2.0 * rows * inner * COLUMNS / seconds
 
 
 def main() -> None:

@@ -110,7 +110,7 @@ def _key_values(name: str, settings: LlmSettings, vocabulary: Vocabulary, llm_ty
             writer.write_kv_data_to_file()
         finally:
             writer.close()
-        return read_model(path)[0]
+        return read_model(path).pairs
 
 
 def _order(checkpoint: Checkpoint) -> list[str]:

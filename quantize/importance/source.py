@@ -54,7 +54,7 @@ def importance_matrix(
 
 def check_fits(matrix: ImportanceMatrix, gguf_path: Path) -> Mapping[str, npt.NDArray[np.float32]]:
     """The importance by weight name, for the model at ``gguf_path`` (its first file). Raises :class:`OptionError`."""
-    shapes = {tensor.name: tensor.shape for tensor in read_model(gguf_path)[1]}
+    shapes = {tensor.name: tensor.shape for tensor in read_model(gguf_path).tensors}
     for name, entry in matrix.entries.items():
         experts, columns = entry.sums.shape
         shape = shapes.get(name)

@@ -7,24 +7,21 @@ skeleton of the model: everything as it is, only two rows of zeros a matrix (one
 
 from __future__ import annotations
 
-import ctypes
 import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from llama_cpp._ggml import libggml
-
-from ...runtime.bundle.gguf_layout import SPLIT_SIZE, GgufFile, KeyValues, TensorSpec, lay_out_files
-from ...runtime.bundle.gguf_reading import StoredTensor, read_model
+from ...runtime.bundle.gguf_layout import ALIGNMENT_KEY, SPLIT_SIZE, GgufFile, KeyValues, TensorSpec, lay_out_files
+from ...runtime.bundle.gguf_reading import GgufModel, StoredTensor, read_model
 from ...runtime.errors import BundleError
-from ...runtime.ggml.types import BF16, F16, F32
+from ...runtime.ggml.types import BF16, F16, F32, row_bytes
 
 Quantizer = Callable[[Path, Path], None]
 """llama.cpp's quantizer with its recipe chosen: one GGUF file in, another out."""
-WIDTH = {F32: 4, F16: 2, BF16: 2}
-"""Bytes of a number, by the types that can be quantized."""
+PLAIN = (F32, F16, BF16)
+"""Types that can be quantized."""
 _SKELETON_ROWS = 2
 
 
@@ -42,16 +39,18 @@ def lay_out_quantized(source: Path, quantize: Quantizer, *, name: str, split_siz
 
     Pairs, order and types are those of llama.cpp's quantizer. Raises NativeError and BundleError.
     """
-    pairs, tensors = read_model(source)
-    shapes = {tensor.name: tensor.shape for tensor in tensors}
+    model = read_model(source)
+    shapes = {tensor.name: tensor.shape for tensor in model.tensors}
     with tempfile.TemporaryDirectory() as scratch:
-        written, chosen = _quantized_skeleton(pairs, tensors, quantize, Path(scratch))
+        skeleton = _quantized_skeleton(model, quantize, Path(scratch))
     specs = [
         TensorSpec(one.name, shapes[one.name], one.type, rows(shapes[one.name]) * row_bytes(one.type, one.shape[0]))
-        for one in chosen
+        for one in skeleton.tensors
     ]
-    files = lay_out_files(written, specs, name=name, split_size=split_size)
-    return LlmLayout(files, {one.name: one.type for one in chosen}, {file.name: file.size for file in files})
+    pairs = KeyValues({**skeleton.pairs.raw, **model.pairs.only(_is_alignment).raw})
+    files = lay_out_files(pairs, specs, name=name, split_size=split_size)
+    types = {tensor.name: tensor.type for tensor in skeleton.tensors}
+    return LlmLayout(files, types, {file.name: file.size for file in files})
 
 
 def rows(shape: tuple[int, ...]) -> int:
@@ -59,19 +58,15 @@ def rows(shape: tuple[int, ...]) -> int:
     return shape[1] if len(shape) == 2 else 1
 
 
-def row_bytes(kind: int, columns: int) -> int:
-    """Bytes that a row of ``columns`` numbers takes in the ggml type ``kind``."""
-    measure = libggml.ggml_row_size
-    measure.restype, measure.argtypes = ctypes.c_size_t, [ctypes.c_int, ctypes.c_int64]
-    return int(measure(kind, columns))
+def _is_alignment(key: str) -> bool:
+    return key == ALIGNMENT_KEY
 
 
-def _quantized_skeleton(
-    pairs: KeyValues, tensors: tuple[StoredTensor, ...], quantize: Quantizer, folder: Path
-) -> tuple[KeyValues, tuple[StoredTensor, ...]]:
-    (skeleton,) = lay_out_files(
-        pairs, [_shortened(one) for one in tensors], name="skeleton.gguf", split_size=sys.maxsize
-    )
+def _quantized_skeleton(model: GgufModel, quantize: Quantizer, folder: Path) -> GgufModel:
+    """The model with two rows a matrix, quantized; without its alignment: llama.cpp's quantizer pads by 32."""
+    pairs = model.pairs.only(lambda key: not _is_alignment(key))
+    short = [_shortened(tensor) for tensor in model.tensors]
+    (skeleton,) = lay_out_files(pairs, short, name="skeleton.gguf", split_size=sys.maxsize)
     path = folder / skeleton.name
     with path.open("wb") as file:
         file.write(skeleton.head)
@@ -81,11 +76,11 @@ def _quantized_skeleton(
 
 
 def _shortened(tensor: StoredTensor) -> TensorSpec:
-    if tensor.type not in WIDTH or len(tensor.shape) > 2:
+    if tensor.type not in PLAIN or len(tensor.shape) > 2:
         raise BundleError(
             expected=f"vectors and matrices in f32, f16 or bf16 in {tensor.path.name}",
             got=f"{tensor.name} of {len(tensor.shape)} axes, type {tensor.type}",
             fix="quantize the bundle that 'llava-edge export' wrote",
         )
     shape = tensor.shape if len(tensor.shape) < 2 else (tensor.shape[0], _SKELETON_ROWS)
-    return TensorSpec(tensor.name, shape, tensor.type, shape[0] * rows(shape) * WIDTH[tensor.type])
+    return TensorSpec(tensor.name, shape, tensor.type, rows(shape) * row_bytes(tensor.type, shape[0]))

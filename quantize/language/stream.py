@@ -1,7 +1,7 @@
 """The LLM quantized piece by piece, so that a killed process continues and memory stays bounded.
 
 llama.cpp's ``llama_model_quantize`` writes its file in one go. Here its own choice of types
-(:mod:`llm_types`) and its own rounding (``ggml_quantize_chunk``) are used, and the files come out
+(:mod:`layout`) and its own rounding (``ggml_quantize_chunk``) are used, and the files come out
 byte for byte as it writes them; a test compares.
 """
 
@@ -12,18 +12,18 @@ import math
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
-from llama_cpp._ggml import libggml
 
 from ...runtime.bundle.gguf_reading import StoredTensor, read_model
 from ...runtime.bundle.work_folder import Progress, Work, write_tensors
 from ...runtime.errors import NativeError
-from ...runtime.ggml.types import BF16, F16
+from ...runtime.ggml.library import ggml_function
+from ...runtime.ggml.types import BF16, F16, row_bytes
 from ...runtime.system.machine import physical_cores
-from .layout import WIDTH, LlmLayout, row_bytes, rows
+from .layout import LlmLayout, rows
 
 SLAB_NUMBERS = 2**24
 """Numbers read at a time: 64 MB in float32."""
@@ -46,7 +46,7 @@ def write_quantized(
     ``importance`` holds mean squared inputs (columns,) by weight; one without an entry is rounded as
     without a matrix. Raises :class:`NativeError` for numbers that can't be quantized.
     """
-    stored = {tensor.name: tensor for tensor in read_model(source)[1]}
+    stored = {tensor.name: tensor for tensor in read_model(source).tensors}
     with ThreadPoolExecutor(threads or physical_cores()) as pool:
 
         def chunks(name: str) -> Iterator[memoryview]:
@@ -69,7 +69,7 @@ def _quantized(
                 yield memoryview(slab)
                 continue
             per_piece = max(1, PIECE_NUMBERS // columns)
-            width = columns * WIDTH[tensor.type] * per_piece
+            width = row_bytes(tensor.type, columns) * per_piece
             pieces = [slab[begin : begin + width] for begin in range(0, len(slab), width)]
             yield from pool.map(
                 lambda piece: _round(_widened(piece, tensor), kind, columns, importance, tensor), pieces
@@ -77,8 +77,9 @@ def _quantized(
 
 
 def _read_rows(file: IO[bytes], tensor: StoredTensor, count: int) -> memoryview:
-    raw = file.read(count * tensor.shape[0] * WIDTH[tensor.type])
-    if len(raw) < count * tensor.shape[0] * WIDTH[tensor.type]:
+    size = count * row_bytes(tensor.type, tensor.shape[0])
+    raw = file.read(size)
+    if len(raw) < size:
         raise _broken(tensor, "a file that ends before it")
     return memoryview(raw)
 
@@ -103,7 +104,12 @@ def _round(
     size = len(values) * row_bytes(kind, columns)
     result = np.empty(size, np.uint8)
     weights = None if importance is None else np.ascontiguousarray(importance, np.float32)
-    quantize, valid = _functions()
+    quantize = ggml_function(
+        "ggml_quantize_chunk",
+        ctypes.c_size_t,
+        *(ctypes.c_int, _FLOATS, ctypes.c_void_p, *[ctypes.c_int64] * 3, _FLOATS),
+    )
+    valid = ggml_function("ggml_validate_row_data", ctypes.c_bool, ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
     written = quantize(
         kind,
         values.ctypes.data_as(_FLOATS),
@@ -116,14 +122,6 @@ def _round(
     if written != size or not valid(kind, result.ctypes.data_as(ctypes.c_void_p), size):
         raise _broken(tensor, "numbers that ggml can't quantize")
     return result.data
-
-
-def _functions() -> tuple[Any, Any]:
-    quantize, valid = libggml.ggml_quantize_chunk, libggml.ggml_validate_row_data
-    quantize.restype = ctypes.c_size_t
-    quantize.argtypes = [ctypes.c_int, _FLOATS, ctypes.c_void_p, *[ctypes.c_int64] * 3, _FLOATS]
-    valid.restype, valid.argtypes = ctypes.c_bool, [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t]
-    return quantize, valid
 
 
 def _broken(tensor: StoredTensor, got: str) -> NativeError:

@@ -7,32 +7,39 @@ the first carries the model's key-value pairs, every one its number, the count a
 
 from __future__ import annotations
 
-import math
 import re
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 SPLIT_SIZE = 48_000_000_000
 """Bytes of tensors from which a model is split: a file that a disk formatted for any system takes."""
-ALIGNMENT = 32
-"""Tensors begin at multiples of this (``general.alignment``, which we never set)."""
+ALIGNMENT, ALIGNMENT_KEY = 32, "general.alignment"
+"""Tensors begin at multiples of this many bytes, where a model's own key does not say otherwise."""
 Chunks = Callable[[str], Iterable[memoryview]]
 """Gives a tensor's bytes by its name, in pieces."""
-_MAGIC, _VERSION = b"GGUF", 3
-_UINT16, _INT32, _STRING, _ARRAY = 2, 5, 8, 9
-_SCALARS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
-"""Bytes of a value by its type (``gguf_type``)."""
-_SPLIT_KEYS = "split."
+MAGIC, VERSION = b"GGUF", 3
+UINT16, UINT32, INT32 = 2, 4, 5
+"""``gguf_type`` of whole numbers."""
+SPLIT_KEYS = "split."
 _SPLIT_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 
 @dataclass(frozen=True)
 class KeyValues:
-    """A model's key-value pairs as they lie in a file, and how many they are."""
+    """A model's key-value pairs as they lie in a file: key, type and value, by key."""
 
-    data: bytes
-    count: int
+    raw: Mapping[str, bytes]
+
+    @property
+    def alignment(self) -> int:
+        """Tensors begin at multiples of this many bytes."""
+        raw = self.raw.get(ALIGNMENT_KEY)
+        return int.from_bytes(raw[-4:], "little") if raw else ALIGNMENT
+
+    def only(self, wanted: Callable[[str], bool]) -> KeyValues:
+        """The pairs whose key is ``wanted``."""
+        return KeyValues({key: raw for key, raw in self.raw.items() if wanted(key)})
 
 
 @dataclass(frozen=True)
@@ -47,16 +54,12 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tensor's ``size`` bytes go: ``offset`` from the beginning of its file."""
+    """Where a tensor's ``size`` bytes go: ``offset`` from the beginning of its file; the next begins at ``end``."""
 
     name: str
     offset: int
     size: int
-
-    @property
-    def end(self) -> int:
-        """Where the next tensor begins."""
-        return self.offset + _padded(self.size)
+    end: int
 
 
 @dataclass(frozen=True)
@@ -78,22 +81,24 @@ def lay_out_files(
 ) -> tuple[GgufFile, ...]:
     """Lay tensors out in their order: one file ``name``, or several of at most ``split_size`` bytes of tensors.
 
-    A tensor larger than that gets a file to itself.
+    A tensor larger than that gets a file to itself. All files are aligned as ``pairs`` say.
     """
+    alignment = pairs.alignment
     groups: list[list[TensorSpec]] = [[]]
     room = split_size
     for tensor in tensors:
-        if groups[-1] and _padded(tensor.size) > room:
+        if groups[-1] and padded(tensor.size, alignment) > room:
             groups.append([])
             room = split_size
         groups[-1].append(tensor)
-        room -= _padded(tensor.size)
+        room -= padded(tensor.size, alignment)
     if len(groups) == 1:
         return (_file(name, pairs, groups[0]),)
+    later = pairs.only(lambda key: key == ALIGNMENT_KEY)
     return tuple(
         _file(
             split_name(name, number, len(groups)),
-            _with_split(pairs if number == 1 else KeyValues(b"", 0), number - 1, len(groups), len(tensors)),
+            _with_split(pairs if number == 1 else later, number - 1, len(groups), len(tensors)),
             group,
         )
         for number, group in enumerate(groups, start=1)
@@ -121,24 +126,24 @@ def whole_name(first: str) -> str:
 
 
 def _file(name: str, pairs: KeyValues, tensors: Sequence[TensorSpec]) -> GgufFile:
-    infos, offset = bytearray(), 0
+    infos, offset, alignment = bytearray(), 0, pairs.alignment
     for tensor in tensors:
         infos += _string(tensor.name) + struct.pack("<I", len(tensor.shape))
         infos += struct.pack(f"<{len(tensor.shape)}QIQ", *tensor.shape, tensor.type, offset)
-        offset += _padded(tensor.size)
-    head = _MAGIC + struct.pack("<IQQ", _VERSION, len(tensors), pairs.count) + pairs.data + bytes(infos)
-    head += bytes(_padded(len(head)) - len(head))
+        offset += padded(tensor.size, alignment)
+    head = MAGIC + struct.pack("<IQQ", VERSION, len(tensors), len(pairs.raw)) + b"".join(pairs.raw.values()) + infos
+    head += bytes(padded(len(head), alignment) - len(head))
     places, offset = [], len(head)
     for tensor in tensors:
-        places.append(Place(tensor.name, offset, tensor.size))
+        places.append(Place(tensor.name, offset, tensor.size, offset + padded(tensor.size, alignment)))
         offset = places[-1].end
     return GgufFile(name, head, tuple(places))
 
 
 def _with_split(pairs: KeyValues, index: int, count: int, tensors: int) -> KeyValues:
-    marks = (("no", _UINT16, "H", index), ("count", _UINT16, "H", count), ("tensors.count", _INT32, "i", tensors))
-    data = b"".join(_string(_SPLIT_KEYS + key) + struct.pack(f"<I{code}", kind, n) for key, kind, code, n in marks)
-    return KeyValues(pairs.data + data, pairs.count + len(marks))
+    marks = (("no", UINT16, "H", index), ("count", UINT16, "H", count), ("tensors.count", INT32, "i", tensors))
+    raw = {SPLIT_KEYS + key: struct.pack(f"<I{code}", kind, number) for key, kind, code, number in marks}
+    return KeyValues({**pairs.raw, **{key: _string(key) + value for key, value in raw.items()}})
 
 
 def _string(text: str) -> bytes:
@@ -146,5 +151,6 @@ def _string(text: str) -> bytes:
     return struct.pack("<Q", len(raw)) + raw
 
 
-def _padded(size: int) -> int:
-    return math.ceil(size / ALIGNMENT) * ALIGNMENT
+def padded(size: int, alignment: int) -> int:
+    """``size`` in whole multiples of ``alignment``."""
+    return -(-size // alignment) * alignment

@@ -1,44 +1,97 @@
-"""llama.cpp's library and ggml's as this process has them: started, their log kept, functions with C types."""
+"""llama.cpp's libraries as this process has them: started, their log kept, functions with C types.
+
+``llama_cpp._ggml.libggml`` is not the library that llama.cpp computes with: the wheel holds ``libggml``
+under several names, the loader takes each for a library of its own, and each has its own registry of
+backends and devices. So functions are looked up from ``libllama``, which finds those it is linked with.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import functools
 from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import llama_cpp.llama_cpp as lib
-from llama_cpp._ggml import libggml
+from llama_cpp._ctypes_extensions import load_shared_library
 
 from ..errors import NativeError
 
+_GGML = ("ggml", "ggml-base", "ggml-cpu")
+"""Where Windows has ggml's functions. It looks into no library behind the one asked, and loads no file twice."""
+_LOG_ERROR = 4
+_log_lines: deque[str] = deque(maxlen=8)
+_listeners: list[Callable[[str], None]] = []
 
+
+@functools.cache
 def ggml_function(name: str, result: Any, *arguments: Any) -> Any:
-    """A function of ggml's library with its C types."""
-    function = getattr(native_library(), name)
+    """A function of ggml with its C types. Raises AttributeError where no library has it."""
+    function = _find(name)
     function.restype, function.argtypes = result, list(arguments)
     return function
 
 
-_LOG_ERROR = 4
-_log_lines: deque[str] = deque(maxlen=8)
+def _find(name: str) -> Any:
+    try:
+        return lib._lib[name]  # a function of our own, whose types are nobody else's
+    except AttributeError:
+        for library in _windows_libraries():
+            if hasattr(library, name):
+                return library[name]
+        raise
+
+
+@functools.cache
+def _windows_libraries() -> list[ctypes.CDLL]:
+    folder = library_folder()
+    return [load_shared_library(name, folder) for name in _GGML if (folder / f"{name}.dll").is_file()]
+
+
+def library_folder() -> Path:
+    """Where llama.cpp's libraries lie."""
+    return Path(lib._lib._name).parent
 
 
 @lib.llama_log_callback  # type: ignore[untyped-decorator]
 def _keep_log(level: int, text: bytes, _: Any) -> None:
     """llama.cpp has one log for the process; its last error lines say why a load failed."""
+    line = text.decode("utf-8", "replace")
     if level == _LOG_ERROR:
-        _log_lines.append(text.decode("utf-8", "replace").strip())
+        _log_lines.append(line.strip())
+    for hear in _listeners:
+        hear(line)
+
+
+def keep_log(set_callback: Callable[[Any, Any], None]) -> None:
+    """Keep another log too: ``set_callback`` is a C function such as ``mtmd_log_set``.
+
+    The callback lives as long as the process, as C keeps its address.
+    """
+    set_callback(_keep_log, None)
+
+
+@contextmanager
+def listening() -> Iterator[list[str]]:
+    """Start llama.cpp and collect what it says, in pieces as they come, beside what is kept for errors."""
+    start_native()
+    said: list[str] = []
+    hear = said.append
+    _listeners.append(hear)
+    try:
+        yield said
+    finally:
+        _listeners.remove(hear)
 
 
 def start_native() -> None:
     """Start llama.cpp's backends and keep its log quiet, its last errors ready for messages."""
-    lib.llama_log_set(_keep_log, None)
+    keep_log(lib.llama_log_set)
     lib.llama_backend_init()
     _log_lines.clear()
-
-
-def native_library() -> Any:
-    """ggml's library as ``llama_cpp`` loaded it, for functions that its bindings leave out."""
-    return libggml
 
 
 def native_error(expected: str, fix: str, *, code: int | None = None) -> NativeError:

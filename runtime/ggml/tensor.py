@@ -11,19 +11,20 @@ import ctypes
 import functools
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import NativeError
+from .library import ggml_function
+from .types import BY_NUMBER, F32
 
 MAX_DIMS, MAX_SOURCES, MAX_NAME, MAX_PARAMETERS = 4, 10, 64, 16
 """GGML_MAX_DIMS, GGML_MAX_SRC, GGML_MAX_NAME, and GGML_MAX_OP_PARAMS in 32-bit words, of ``ggml.h``."""
 NAMED_OPERATIONS = 64
 """Operations asked about by number. ggml has more; the two products stand near 30."""
-FLOAT32, INT32 = b"f32", b"i32"
+_NUMBERS: dict[str, type[np.generic]] = {"f32": np.float32, "i32": np.int32}
 _PROBE_BYTES = 2**16
 _PROBE_NAME = b"blk.0.probe.weight"
 _PROBE_SHAPES = ((8, 3, 2, 1), (8, 5, 2, 1))
@@ -49,7 +50,7 @@ class _Tensor(ctypes.Structure):
     )
 
 
-class _InitParameters(ctypes.Structure):
+class InitParameters(ctypes.Structure):
     """``struct ggml_init_params``."""
 
     _fields_ = (("mem_size", ctypes.c_size_t), ("mem_buffer", ctypes.c_void_p), ("no_alloc", ctypes.c_bool))
@@ -61,7 +62,7 @@ class Tensor:
 
     address: int
     name: str
-    kind: bytes
+    kind: str
     op: str
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -73,24 +74,23 @@ class Tensor:
 
     def values(self) -> npt.NDArray[Any]:
         """Its numbers, copied off whatever device: float32 or int32, axes in numpy's order (slowest first)."""
-        library, kind = _library(), np.float32 if self.kind == FLOAT32 else np.int32
-        if self.kind not in (FLOAT32, INT32):
-            raise NativeError(
-                expected=f"activations in f32 at {self.name}", got=self.kind.decode(), fix="report this as a bug"
-            )
-        size = library.ggml_nbytes(self.address) if math.prod(self.shape) else 0
+        if self.kind not in _NUMBERS:
+            raise NativeError(expected=f"activations in f32 at {self.name}", got=self.kind, fix="report this as a bug")
+        size = _function("ggml_nbytes")(self.address) if math.prod(self.shape) else 0
         raw = bytearray(size or 1)
         if size:
-            library.ggml_backend_tensor_get(self.address, (ctypes.c_char * size).from_buffer(raw), 0, size)
-        return np.ndarray(self.shape[::-1], kind, raw, strides=self.strides[::-1])
+            target = (ctypes.c_char * size).from_buffer(raw)
+            _function("ggml_backend_tensor_get")(self.address, ctypes.addressof(target), 0, size)
+        return np.ndarray(self.shape[::-1], _NUMBERS[self.kind], raw, strides=self.strides[::-1])
 
 
 def read_tensor(address: int) -> Tensor:
     """The tensor at ``address``."""
-    raw, library = _Tensor.from_address(address), _library()
+    raw = _Tensor.from_address(address)
     sources = tuple(source for source in raw.src if source)
     name, op = raw.name.decode("utf-8", "replace"), _op_name(raw.op)
-    return Tensor(address, name, library.ggml_type_name(raw.type), op, tuple(raw.ne), tuple(raw.nb), sources)
+    kind = BY_NUMBER[raw.type].name if raw.type in BY_NUMBER else "unknown"
+    return Tensor(address, name, kind, op, tuple(raw.ne), tuple(raw.nb), sources)
 
 
 def operation(address: int) -> str:
@@ -100,12 +100,12 @@ def operation(address: int) -> str:
 
 def check_layout() -> None:
     """Compare this module's reading with a product that ggml makes. Raises :class:`NativeError`."""
-    library = _library()
-    context = library.ggml_init(_InitParameters(_PROBE_BYTES, None, True))
+    context = _function("ggml_init")(InitParameters(_PROBE_BYTES, None, True))
     try:
-        weight, activation = (library.ggml_new_tensor_4d(context, 0, *shape) for shape in _PROBE_SHAPES)
-        library.ggml_set_name(weight, _PROBE_NAME)
-        product = library.ggml_mul_mat(context, weight, activation)
+        make = _function("ggml_new_tensor_4d")
+        weight, activation = (make(context, F32, *shape) for shape in _PROBE_SHAPES)
+        _function("ggml_set_name")(weight, _PROBE_NAME)
+        product = _function("ggml_mul_mat")(context, weight, activation)
         if not _is_read(product, weight, activation):
             raise NativeError(
                 expected="tensors laid out as in llama-cpp-python 0.3.36",
@@ -113,20 +113,20 @@ def check_layout() -> None:
                 fix="install that version, or make the matrix with llama.cpp's llama-imatrix and give its file",
             )
     finally:
-        library.ggml_free(context)
+        _function("ggml_free")(context)
 
 
 def _is_read(product: int, weight: int, activation: int) -> bool:
     """Whether every field that is used comes out as ggml made it."""
-    library, side = _library(), _Tensor.src.offset + ctypes.sizeof(ctypes.c_void_p)
+    side = _Tensor.src.offset + ctypes.sizeof(ctypes.c_void_p)
     if ctypes.c_void_p.from_address(product + side).value != activation:
         return False  # reading further would follow a wrong address
     read, sources = read_tensor(product), [read_tensor(one) for one in (weight, activation)]
-    names = [library.ggml_get_name(one) - one for one in (weight, activation)]
+    names = [_function("ggml_get_name")(address) - address for address in (weight, activation)]
     return (
         (read.op, read.sources) == ("MUL_MAT", (weight, activation))
         and tuple(one.shape for one in sources) == _PROBE_SHAPES
-        and all(one.kind == FLOAT32 and one.strides == _strides(one.shape) for one in sources)
+        and all(one.kind == "f32" and one.strides == _strides(one.shape) for one in sources)
         and read.shape == (_PROBE_SHAPES[0][1], *_PROBE_SHAPES[1][1:])
         and sources[0].name.encode() == _PROBE_NAME
         and names == [_Tensor.name.offset] * 2
@@ -142,30 +142,25 @@ def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
 def _op_name(op: int) -> str:
     if not 0 <= op < NAMED_OPERATIONS:
         return "other"  # ggml would read past its table
-    name: bytes = _library().ggml_op_name(op)
+    name: bytes = _function("ggml_op_name")(op)
     return name.decode()
 
 
-@functools.cache
-def _library() -> Any:
-    """ggml's base library, which llama_cpp has loaded already, with the signatures used here."""
-    import llama_cpp
-    from llama_cpp._ctypes_extensions import load_shared_library
+_POINTER, _SIZE, _TEXT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p
+_SIGNATURES: dict[str, tuple[Any, ...]] = {
+    "ggml_init": (_POINTER, InitParameters),
+    "ggml_free": (None, _POINTER),
+    "ggml_new_tensor_4d": (_POINTER, _POINTER, ctypes.c_int, *[ctypes.c_int64] * MAX_DIMS),
+    "ggml_set_name": (_POINTER, _POINTER, _TEXT),
+    "ggml_get_name": (_POINTER, _POINTER),
+    "ggml_mul_mat": (_POINTER, _POINTER, _POINTER, _POINTER),
+    "ggml_nbytes": (_SIZE, _POINTER),
+    "ggml_backend_tensor_get": (None, _POINTER, _POINTER, _SIZE, _SIZE),
+    "ggml_op_name": (_TEXT, ctypes.c_int),
+}
+"""Result and arguments."""
 
-    library = load_shared_library("ggml-base", Path(llama_cpp.__file__).parent / "lib")
-    pointer, whole, text = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p
-    for name, result, arguments in (
-        ("ggml_init", pointer, [_InitParameters]),
-        ("ggml_free", None, [pointer]),
-        ("ggml_new_tensor_4d", pointer, [pointer, ctypes.c_int, *[ctypes.c_int64] * MAX_DIMS]),
-        ("ggml_set_name", pointer, [pointer, text]),
-        ("ggml_get_name", pointer, [pointer]),
-        ("ggml_mul_mat", pointer, [pointer] * 3),
-        ("ggml_nbytes", whole, [pointer]),
-        ("ggml_backend_tensor_get", None, [pointer, pointer, whole, whole]),
-        ("ggml_op_name", text, [ctypes.c_int]),
-        ("ggml_type_name", text, [ctypes.c_int]),
-    ):
-        function = getattr(library, name)
-        function.restype, function.argtypes = result, arguments
-    return library
+
+@functools.cache
+def _function(name: str) -> Any:
+    return ggml_function(name, *_SIGNATURES[name])

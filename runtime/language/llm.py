@@ -7,7 +7,6 @@ Everything here is about one sequence (id 0) in one context. What its cache hold
 from __future__ import annotations
 
 import ctypes
-import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,12 @@ from ..errors import NativeError
 from ..ggml.devices import has_gpu
 from ..ggml.library import native_error, start_native
 from ..ggml.types import ggml_type
-from ..options import GenerationOptions, LoadOptions
+from ..options import GenerationOptions, LoadOptions, padded_context
 from ..system.machine import has_amx, physical_cores
 from .native_thread import NativeThread
 from .sampling import Sampler
 from .vocabulary import load_model_file, tokenize_text
 
-CONTEXT_STEP = 256
-"""Contexts are sized in steps of this many positions; llama.cpp pads to it anyway."""
 CONTEXT_GROWTH = 1.5
 """A context that must grow gets this much room, so that a long chat copies its cache seldom."""
 
@@ -121,7 +118,7 @@ class Llm:
         if positions <= current:
             return
         wanted = max(positions, min(int(current * CONTEXT_GROWTH), self.context_limit))
-        wanted = math.ceil((self._options.context or wanted) / CONTEXT_STEP) * CONTEXT_STEP
+        wanted = padded_context(self._options.context or wanted)
         state = self._save_state() if current else None
         if self._context is not None:
             lib.llama_free(self._context)

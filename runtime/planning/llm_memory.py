@@ -7,14 +7,11 @@ llama.cpp of llama-cpp-python 0.3.36 reports for 1B to 110B shapes, on the CPU a
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from ..ggml.types import tensor_bytes
+from ..options import padded_context
 from .shapes import LlmShape
-
-CONTEXT_STEP = 256
-"""llama.cpp pads a context to this many positions (llama-context.cpp)."""
 
 PIPELINE_COPIES = 4
 """Copies of a device's inputs where several devices work as a pipeline (GGML_SCHED_MAX_COPIES)."""
@@ -39,11 +36,6 @@ class Buffers:
     def rows(self) -> int:
         """Positions computed at once."""
         return min(self.micro_batch, self.positions)
-
-
-def padded_context(context: int) -> int:
-    """``context`` in whole steps."""
-    return math.ceil(context / CONTEXT_STEP) * CONTEXT_STEP
 
 
 def kv_bytes(shape: LlmShape, context: int, kinds: tuple[str, str]) -> int:

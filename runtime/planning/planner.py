@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..errors import OptionError
-from ..ggml.types import BLOCKS
-from ..options import DEFAULT_MAX_TOKENS, KV_TYPES, SPLIT_MODES
-from .llm_memory import Buffers, padded_context
+from ..ggml.types import BY_NAME
+from ..options import DEFAULT_MAX_TOKENS, KV_TYPES, SPLIT_MODES, padded_context
+from .llm_memory import Buffers
 from .placement import Device, DeviceUse, Load, Placement, SplitMode, balanced_split, place, split_layers
 from .recipe_types import check_recipe
 from .shapes import LlmBytes, ModelShape, llm_bytes
@@ -254,4 +254,4 @@ def _with_vision(model: ModelShape, uses: list[DeviceUse], request: Request) -> 
 
 def _block_types() -> set[str]:
     """Cache types that come in blocks and need flash attention."""
-    return {kind for kind in KV_TYPES if BLOCKS[kind][0] > 1}
+    return {kind for kind in KV_TYPES if BY_NAME[kind].weights > 1}

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..errors import OptionError
-from ..ggml.types import BLOCKS
+from ..ggml.types import BY_NAME
 
 RECIPES: dict[str, str] = {
     "f32": "f32",
@@ -64,7 +64,7 @@ def _chosen(
     name: str, shape: tuple[int, ...], recipe: str, base: str, tied: bool, layers: int, gqa: int, type_70b: bool
 ) -> str:
     if name == "output.weight" or (tied and name == "token_embd.weight"):
-        return "q8_0" if base == "q8_0" or shape[-1] % BLOCKS[base][0] else "q6_k"
+        return "q8_0" if base == "q8_0" or shape[-1] % BY_NAME[base].weights else "q6_k"
     if not name.startswith("blk."):
         return base
     layer, part = int(name.split(".")[1]), name.split(".")[2]
@@ -100,7 +100,7 @@ def _more_bits(layer: int, layers: int) -> bool:
 
 def _fitted(kind: str, columns: int) -> str:
     """``kind``, or what llama.cpp falls back to where rows do not fill its blocks."""
-    if columns % BLOCKS[kind][0] == 0:
+    if columns % BY_NAME[kind].weights == 0:
         return kind
     smaller = _FALLBACK.get(kind, kind)
-    return smaller if columns % BLOCKS[smaller][0] == 0 else "f16"
+    return smaller if columns % BY_NAME[smaller].weights == 0 else "f16"

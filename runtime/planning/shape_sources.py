@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..bundle.bundle import Bundle
-from ..bundle.gguf_reading import read_gguf_header, refuse_file
+from ..bundle.gguf_reading import read_model, refused, shown
 from ..errors import CheckpointError
-from ..ggml.types import tensor_bytes
 from ..pictures.geometry import Geometry
 from .shapes import LlmShape, ModelShape, VisionShape
 
@@ -206,19 +205,19 @@ def _refuse(expected: str, where: str, got: str) -> NoReturn:
 
 
 def llm_shape(path: Path, *, recipe: str) -> LlmShape:
-    """The shape of the model in ``path``, with each tensor's bytes. Raises :class:`BundleError`."""
-    header = read_gguf_header(path)
-    settings, tensors = header.settings, header.tensors
+    """The shape of the model whose first file is ``path``, with each tensor's bytes. Raises :class:`BundleError`."""
+    model = read_model(path)
+    settings, tensors = model.settings, {tensor.name: tensor for tensor in model.tensors}
     architecture = str(settings.get("general.architecture"))
 
     def number(key: str, default: int | None = None) -> int:
         value = settings.get(f"{architecture}.{key}", default)
         if type(value) is not int:
-            refuse_file(path, f"{architecture}.{key} in the header", repr(value))
+            raise refused(path, f"a whole number as {key} of {shown(architecture)} in the header", shown(value))
         return value
 
     if "token_embd.weight" not in tensors:
-        refuse_file(path, "token_embd.weight among the tensors", "none")
+        raise refused(path, "token_embd.weight among the tensors", "none")
     dim, heads = number("embedding_length"), number("attention.head_count")
     return LlmShape(
         architecture=architecture,
@@ -228,10 +227,10 @@ def llm_shape(path: Path, *, recipe: str) -> LlmShape:
         kv_heads=number("attention.head_count_kv", heads),
         head_dim=number("attention.key_length", dim // heads),
         feed_forward=number("feed_forward_length"),
-        vocabulary=tensors["token_embd.weight"][1][0],
+        vocabulary=tensors["token_embd.weight"].shape[-1],
         context_length=number("context_length"),
         biases=tuple(name for name in ("attn_q", "attn_k", "attn_v") if f"blk.0.{name}.bias" in tensors),
         tied="output.weight" not in tensors,
         recipe=recipe,
-        sizes={name: tensor_bytes(kind, shape) for name, (kind, shape) in tensors.items()},
+        sizes={tensor.name: tensor.size for tensor in model.tensors},
     )

@@ -21,7 +21,7 @@ import numpy as np
 
 from ..bundle.bundle import Bundle, demo_bundle
 from ..errors import NativeError
-from ..ggml.library import native_library
+from ..ggml.library import library_folder
 from ..language.llm import Llm
 from ..options import LoadOptions
 from ..system.machine import cache_folder, has_amx, processor_flags, processor_name
@@ -69,7 +69,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _key() -> str:
     """Changes with llama.cpp's libraries and with the CPU's abilities."""
     digest = hashlib.sha256()
-    for path in sorted(Path(native_library()._name).parent.glob("*ggml*")):
+    for path in sorted(library_folder().glob("*ggml*")):
         status = path.stat()
         digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
     digest.update("\n".join([processor_name(), *sorted(processor_flags())]).encode())

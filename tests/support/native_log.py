@@ -3,33 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import llama_cpp.llama_cpp as lib
+from llava_edge.runtime.ggml.library import listening
 
 MIB = 2**20
-
-
-@contextmanager
-def native_log() -> Iterator[list[str]]:
-    """Collect llama.cpp's log; the runtime's own listener is put back afterwards."""
-    from llava_edge.runtime.ggml.library import start_native
-
-    start_native()
-    said: list[str] = []
-
-    @lib.llama_log_callback
-    def hear(_level: int, text: bytes, _data: Any) -> None:
-        said.append(text.decode("utf-8", "replace"))
-
-    lib.llama_log_set(hear, None)
-    try:
-        yield said
-    finally:
-        start_native()
 
 
 def buffer_sizes(said: list[str], kind: str) -> dict[str, float]:
@@ -46,7 +25,7 @@ class Planned:
         parameters.no_alloc, parameters.use_extra_bufts, parameters.n_gpu_layers = simulate, False, 0
         if simulate:
             parameters.load_mode = 0
-        with native_log() as self.said:
+        with listening() as self.said:
             self._model = lib.llama_model_load_from_file(str(path).encode(), parameters)
         assert self._model, self.said[-5:]
         self.size = int(lib.llama_model_size(self._model))
@@ -59,7 +38,7 @@ class Planned:
         parameters.n_threads = parameters.n_threads_batch = 1
         parameters.flash_attn_type = int(flash)
         parameters.type_k, parameters.type_v = (getattr(lib, f"GGML_TYPE_{kind.upper()}") for kind in kinds)
-        with native_log() as said:
+        with listening() as said:
             context = lib.llama_init_from_model(self._model, parameters)
         assert context, said[-5:]
         lib.llama_free(context)
@@ -75,7 +54,7 @@ def quantized_types(path: Path, recipe: str) -> dict[str, str]:
     parameters.dry_run, parameters.nthread = True, 1
     plain = {"f32": "LLAMA_FTYPE_ALL_F32"}
     parameters.ftype = getattr(lib, plain.get(recipe, f"LLAMA_FTYPE_MOSTLY_{recipe.upper()}"))
-    with native_log() as said:
+    with listening() as said:
         assert lib.llama_model_quantize(str(path).encode(), str(path.with_suffix(".out")).encode(), parameters) == 0
     line = r"\] (\S+)\s+- \[[^\]]*\], type =\s+(\w+), (?:warning[^\n]*\n)?size =[^(\n]*(?:\((\w+)\))?"
     return {name: (new or old).lower() for name, old, new in re.findall(line, "".join(said))}

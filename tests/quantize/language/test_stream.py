@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 from llava_edge.quantize.language import stream as llm_stream
@@ -77,6 +78,30 @@ def last_logits(path: Path) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
     return logits
 
 
+def test_a_source_of_another_alignment(source: Path, tmp_path: Path) -> None:
+    """The same numbers as of a source with the usual one, at the places that its own asks for."""
+    plain = gguf.GGUFReader(source / "f16.gguf")
+    writer = gguf.GGUFWriter(tmp_path / "aligned.gguf", "llama")
+    writer.add_custom_alignment(128)
+    for key, field in plain.fields.items():
+        if not key.startswith("GGUF.") and key != "general.architecture":
+            inner = field.types[1] if len(field.types) > 1 else None
+            writer.add_key_value(key, field.contents(), field.types[0], inner)
+    for tensor in plain.tensors:
+        writer.add_tensor(tensor.name, tensor.data)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    usual = gguf.GGUFReader(stream(source / "f16.gguf", tmp_path / "usual", "q4_k_m"))
+    aligned = gguf.GGUFReader(stream(tmp_path / "aligned.gguf", tmp_path / "ours", "q4_k_m"))
+    assert (aligned.alignment, usual.alignment) == (128, 32)
+    assert all(tensor.data_offset % 128 == 0 for tensor in aligned.tensors)
+    assert {tensor.name: tensor.data.tobytes() for tensor in aligned.tensors} == {
+        tensor.name: tensor.data.tobytes() for tensor in usual.tensors
+    }
+
+
 @pytest.mark.parametrize("recipe", TYPES)
 def test_bytes_are_llama_cpps(recipe: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llm_stream, "SLAB_NUMBERS", 20_000)  # many slabs and pieces, none of them even
@@ -91,7 +116,7 @@ def test_bytes_are_llama_cpps(recipe: str, source: Path, tmp_path: Path, monkeyp
 def test_bytes_with_an_importance_matrix_are_llama_cpps(recipe: str, source: Path, tmp_path: Path) -> None:
     """Columns that matter very differently, and one weight that the matrix does not know."""
     path, random = source / "f16.gguf", np.random.default_rng(7)
-    matrices = [one for one in read_model(path)[1] if len(one.shape) == 2 and one.name != "token_embd.weight"]
+    matrices = [one for one in read_model(path).tensors if len(one.shape) == 2 and one.name != "token_embd.weight"]
     importance = {one.name: random.lognormal(0, 3, one.shape[0]).astype(np.float32) for one in matrices[1:]}
     quantize_llm(path, tmp_path / "theirs.gguf", recipe=recipe, importance=importance)
     ours = stream(path, tmp_path / "ours", recipe, importance=importance).read_bytes()
@@ -107,7 +132,7 @@ def test_several_types_in_one_model(source: Path) -> None:
 def test_files_of_a_split_model(source: Path, tmp_path: Path) -> None:
     """From several files into one, and from one into several that llama.cpp reads as the same model."""
     first = next(source.glob("split-00001-of-*.gguf"))
-    assert len(read_model(first)[1]) == len(read_model(source / "f16.gguf")[1])
+    assert len(read_model(first).tensors) == len(read_model(source / "f16.gguf").tensors)
     whole = stream(source / "f16.gguf", tmp_path / "whole", "q4_k_m")
     assert stream(first, tmp_path / "joined", "q4_k_m").read_bytes() == whole.read_bytes()
     split = stream(source / "f16.gguf", tmp_path / "split", "q4_k_m", 500_000)
@@ -117,7 +142,7 @@ def test_files_of_a_split_model(source: Path, tmp_path: Path) -> None:
     for number, name in enumerate(names):
         fields = read_fields(split.parent / name)
         assert (fields["split.no"], fields["split.count"]) == (number, len(names))
-        assert fields["split.tensors.count"] == len(read_model(whole)[1])
+        assert fields["split.tensors.count"] == len(read_model(whole).tensors)
     assert np.array_equal(last_logits(split), last_logits(whole))
 
 
@@ -165,7 +190,7 @@ def test_killed_and_continued(source: Path, tmp_path: Path) -> None:
 
 def test_numbers_that_cannot_be_quantized(source: Path, tmp_path: Path) -> None:
     raw = bytearray((source / "f32.gguf").read_bytes())
-    tensor = next(one for one in read_model(source / "f32.gguf")[1] if one.name == "blk.3.ffn_up.weight")
+    tensor = next(one for one in read_model(source / "f32.gguf").tensors if one.name == "blk.3.ffn_up.weight")
     raw[tensor.offset : tensor.offset + 4] = np.float32(np.inf).tobytes()
     (tmp_path / "broken.gguf").write_bytes(raw)
     with pytest.raises(NativeError, match=r"finite numbers of blk\.3\.ffn_up"):

@@ -39,7 +39,7 @@ def write_with_gguf(path: Path, split_size: int) -> list[Path]:
 
 
 def lay_out_as(first: Path, split_size: int) -> tuple[GgufFile, ...]:
-    pairs, _ = read_model(first)
+    pairs = read_model(first).pairs
     kinds = {np.dtype(np.float16): F16, np.dtype(np.float32): F32}
     specs = [TensorSpec(name, one.shape[::-1], kinds[one.dtype], one.nbytes) for name, one in TENSORS.items()]
     return lay_out_files(pairs, specs, name="model.gguf", split_size=split_size)
@@ -65,8 +65,8 @@ def test_a_split_model_is_read_as_one(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
     (whole,) = write_with_gguf(tmp_path / "whole" / "model.gguf", 0)
     first = write_with_gguf(tmp_path / "split" / "model.gguf", 5700)[0]
-    assert read_model(first)[0] == read_model(whole)[0]
-    tensors = {one.name: one for one in read_model(first)[1]}
+    assert read_model(first).pairs == read_model(whole).pairs
+    tensors = {one.name: one for one in read_model(first).tensors}
     assert set(tensors) == set(TENSORS)
     for name, values in TENSORS.items():
         raw = tensors[name].path.read_bytes()[tensors[name].offset :][: values.nbytes]

@@ -19,7 +19,7 @@ from llava_edge.runtime.ggml.types import F32
 
 ROWS, COLUMNS, COUNT = 6, 16, 7
 FILES = lay_out_files(
-    KeyValues(b"", 0),
+    KeyValues({}),
     [TensorSpec(f"t{index}", (COLUMNS, ROWS), F32, ROWS * COLUMNS * 4) for index in range(COUNT)],
     name="llm.gguf",
     split_size=3 * ROWS * COLUMNS * 4,

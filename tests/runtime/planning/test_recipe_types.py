@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from llava_edge.runtime.bundle.bundle import demo_bundle
-from llava_edge.runtime.bundle.gguf_reading import read_gguf_header
+from llava_edge.runtime.bundle.gguf_reading import read_head
 from llava_edge.runtime.errors import BundleError, OptionError
 from llava_edge.runtime.planning.recipe_types import RECIPES, tensor_types
 from llava_edge.runtime.planning.shape_sources import folder_shape, llm_shape
@@ -58,13 +58,33 @@ def test_the_demo_bundles_header_is_what_the_gguf_package_reads() -> None:
     model = folder_shape(demo_bundle())
     path = demo_bundle() / "llm.gguf"
     reader = gguf.GGUFReader(path)
-    header = read_gguf_header(path)
-    assert {name: kind for name, (kind, _) in header.tensors.items()} == {
-        one.name: one.tensor_type.name.lower() for one in reader.tensors
+    header = read_head(path)
+    assert {tensor.name: tensor.type for tensor in header.tensors} == {
+        tensor.name: tensor.tensor_type for tensor in reader.tensors
     }
     assert model.llm.parameters == sum(int(one.n_elements) for one in reader.tensors)
     assert header.settings["llama.block_count"] == model.llm.layers
-    assert header.settings["tokenizer.ggml.tokens"] == len(reader.fields["tokenizer.ggml.tokens"].data)
+    assert header.settings["tokenizer.ggml.tokens"].count == len(reader.fields["tokenizer.ggml.tokens"].data)
+
+
+def test_a_split_model_counts_whole(tmp_path: Path) -> None:
+    import gguf
+
+    whole = demo_bundle() / "llm.gguf"
+    reader = gguf.GGUFReader(whole)
+    writer = gguf.GGUFWriter(tmp_path / "llm.gguf", "llama", split_max_size=1_000_000)
+    for key in ("block_count", "embedding_length", "attention.head_count", "attention.head_count_kv",
+                "attention.key_length", "feed_forward_length", "context_length"):  # fmt: skip
+        writer.add_uint32(f"llama.{key}", int(reader.fields[f"llama.{key}"].contents()))
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    first, *others = sorted(tmp_path.glob("*.gguf"))
+    assert others
+    assert llm_shape(first, recipe="q4_k_m") == llm_shape(whole, recipe="q4_k_m")
 
 
 def test_a_header_that_is_none(tmp_path: Path) -> None:
@@ -74,7 +94,7 @@ def test_a_header_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "cut.gguf").write_bytes(whole[:900])
     for name in ("empty", "text", "cut"):
         with pytest.raises(BundleError, match="GGUF"):
-            read_gguf_header(tmp_path / f"{name}.gguf")
+            read_head(tmp_path / f"{name}.gguf")
 
 
 def test_an_unknown_recipe() -> None:
