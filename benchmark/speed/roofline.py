@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from ...runtime.system.machine import physical_cores
+from ...runtime.system.storage import write_text
 
 ROWS, INNER, COLUMNS = 576, 4096, 4096
 """A tile's patches, or a prefill chunk, times one layer's matrix."""
@@ -167,7 +168,7 @@ def main() -> None:
     arguments = parser.parse_args()
     text = json.dumps(dataclasses.asdict(measure_roofline(arguments.threads)))
     if arguments.result:
-        arguments.result.write_text(text, encoding="utf-8")
+        write_text(arguments.result, text)
     else:
         print(text, file=sys.stdout)
 

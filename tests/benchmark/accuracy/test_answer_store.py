@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from llava_edge.benchmark.accuracy import answer_store
 from llava_edge.benchmark.accuracy.answer_store import (
     CandidateAnswer,
     CandidateStore,
@@ -63,7 +63,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: p
 
     with pytest.raises(StorageError, match="free some space"):
         write_whole(store.path("q"), fail)
-    monkeypatch.setattr(answer_store.os, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(StorageError):
         store.write("q", dataclasses.replace(CANDIDATE, text="other"))
     assert store.read("q") == CANDIDATE
