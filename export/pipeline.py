@@ -5,29 +5,28 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..runtime.bundle.bundle import write_manifest
+from ..runtime.bundle.bundle import Bundle, write_manifest
 from ..runtime.bundle.disk_space import DiskNeed, disk_need
 from ..runtime.bundle.gguf_layout import SPLIT_SIZE, GgufFile
 from ..runtime.bundle.manifest import SCHEMA, LlmPart, Manifest, Parity, Source, VisionPart
 from ..runtime.bundle.work_folder import Work, continuing_bundle, kept_bytes
-from ..runtime.errors import MissingExtraError, OptionError
+from ..runtime.errors import OptionError, needing_extra
 from ..runtime.prompts.template_spec import TemplateSpec
 from ..runtime.system.storage import check_absent
+from .language.settings import LLM_TYPES, LlmSettings, LlmType
 
 if TYPE_CHECKING:
     from ..runtime.pictures.geometry import Geometry
     from .checkpoint.checkpoint import Checkpoint
-    from .language.gguf_file import LlmType
-    from .language.settings import LlmSettings
     from .tokenizer.vocabulary import Vocabulary
+    from .vision.graph import Precision
 
-LLM_TYPES = ("f16", "bf16", "f32")
-VISION_TYPES = ("f32", "f16")
+VISION_TYPES: tuple[Precision, ...] = ("f32", "f16")
+Kind = TypeVar("Kind", bound=str)
 LLM, VISION, NEWLINE, PARITY = "llm.gguf", "vision.onnx", "newline.npy", "parity.npz"
 Progress = Callable[[str, int, int], None]
 """Hears (what is being done, how much of it is, all of it): bytes of the language model, else steps."""
@@ -71,29 +70,28 @@ def export_checkpoint(
     out where that is missing. Returns the manifest. Raises CheckpointError, OptionError,
     StorageError and MissingExtraError; then nothing is left at ``destination``.
     """
-    _check_option("LLM type", llm_type, LLM_TYPES)
-    _check_option("vision type", vision_type, VISION_TYPES)
+    llm_kind, vision_kind = _known("LLM type", llm_type, LLM_TYPES), _known("vision type", vision_type, VISION_TYPES)
     report = progress or _ignore
     check_absent(destination)
-    with _needing_export_extra():
+    with needing_extra("export,cpu"):
         report("checkpoint", 0, 1)
         plan = make_plan(source, allow_pickle=allow_pickle)
         report("checkpoint", 1, 1)
-        llm_files = _lay_out_llm(plan, llm_type, split_size)
+        llm_files = _lay_out_llm(plan, llm_kind, split_size)
         names = [file.name for file in llm_files]
         key = _work_key(plan, llm_files)
         kept = kept_bytes(destination, key=key, names=names) if resume else 0
         on_need(disk_need(destination, _bytes_needed(plan, llm_files, vision_type), kept=kept))
     with (
-        _needing_export_extra(),
+        needing_extra("export,cpu"),
         continuing_bundle(destination, key=key, kept=names, resume=resume, on_note=on_note) as work,
     ):
-        _write_llm(plan, work, llm_files, llm_type, report)
-        return _write_rest(plan, work.folder, names[0], llm_type, vision_type, verify, report)
+        _write_llm(plan, work, llm_files, llm_kind, report)
+        return _write_rest(plan, work.folder, names[0], llm_type, vision_kind, verify, report)
 
 
 def _write_rest(
-    plan: Plan, folder: Path, llm: str, llm_type: str, vision_type: str, verify: bool, report: Progress
+    plan: Plan, folder: Path, llm: str, llm_type: str, vision_type: Precision, verify: bool, report: Progress
 ) -> Manifest:
     """Write what is not the language model, measure it all, and return the manifest."""
     vision = _write_vision(plan, folder, vision_type, report)
@@ -103,7 +101,7 @@ def _write_rest(
     if verify:
         manifest = _verified(folder, manifest, llm_type, vision_type, report)
         write_manifest(folder, manifest)
-    return Manifest.from_json((folder / "manifest.json").read_text(encoding="utf-8"), where=str(folder))
+    return Bundle.open(folder).manifest
 
 
 def make_plan(source: str, *, allow_pickle: bool = False) -> Plan:
@@ -127,7 +125,7 @@ def make_plan(source: str, *, allow_pickle: bool = False) -> Plan:
     return Plan(checkpoint, geometry, settings, tokenizer, vocabulary, template)
 
 
-def _lay_out_llm(plan: Plan, llm_type: str, split_size: int) -> tuple[GgufFile, ...]:
+def _lay_out_llm(plan: Plan, llm_type: LlmType, split_size: int) -> tuple[GgufFile, ...]:
     from .language.gguf_file import lay_out_llm
 
     return lay_out_llm(
@@ -135,7 +133,7 @@ def _lay_out_llm(plan: Plan, llm_type: str, split_size: int) -> tuple[GgufFile, 
         plan.settings,
         plan.vocabulary,
         name=LLM,
-        llm_type=cast("LlmType", llm_type),
+        llm_type=llm_type,
         split_size=split_size,
     )
 
@@ -162,7 +160,7 @@ def _bytes_needed(plan: Plan, llm_files: Sequence[GgufFile], vision_type: str) -
     )
 
 
-def _write_llm(plan: Plan, work: Work, files: Sequence[GgufFile], llm_type: str, report: Progress) -> None:
+def _write_llm(plan: Plan, work: Work, files: Sequence[GgufFile], llm_type: LlmType, report: Progress) -> None:
     from .language.gguf_file import write_llm
     from .tokenizer.check import check_tokenizer
 
@@ -171,13 +169,13 @@ def _write_llm(plan: Plan, work: Work, files: Sequence[GgufFile], llm_type: str,
         files,
         plan.checkpoint,
         plan.settings,
-        llm_type=cast("LlmType", llm_type),
+        llm_type=llm_type,
         progress=lambda done, total: report("language model", done, total),
     )
     check_tokenizer(work.folder / files[0].name, plan.tokenizer, plan.template)
 
 
-def _write_vision(plan: Plan, folder: Path, vision_type: str, report: Progress) -> VisionPart:
+def _write_vision(plan: Plan, folder: Path, vision_type: Precision, report: Progress) -> VisionPart:
     import numpy as np
 
     from .checkpoint.tower import load_connector, load_newline, load_tower
@@ -191,7 +189,7 @@ def _write_vision(plan: Plan, folder: Path, vision_type: str, report: Progress) 
         load_connector(plan.checkpoint),
         feature_layer=int(plan.checkpoint.config.vision_feature_layer),
         path=folder / VISION,
-        precision=cast(Any, vision_type),
+        precision=vision_type,
     )
     report("vision", 1, 1)
     return VisionPart(VISION, vision_type, dim=len(newline), feature_error=float(error))
@@ -240,24 +238,11 @@ def _verified(folder: Path, manifest: Manifest, llm_type: str, vision_type: str,
     return dataclasses.replace(manifest, parity=dataclasses.replace(manifest.parity, measured=measured))
 
 
-def _check_option(what: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise OptionError(
-            expected=f"{what} {', '.join(known)}", got=repr(value), fix="use 'quantize' for smaller types"
-        )
-
-
-@contextmanager
-def _needing_export_extra() -> Any:
-    """Turn a missing package into the name of the extra that brings it."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            expected=f"the package {error.name}",
-            got="no such package",
-            fix="install the extra: pip install 'llava-edge[export,cpu]'",
-        ) from error
+def _known(what: str, value: str, known: tuple[Kind, ...]) -> Kind:
+    for kind in known:
+        if kind == value:
+            return kind
+    raise OptionError(expected=f"{what} {', '.join(known)}", got=repr(value), fix="use 'quantize' for smaller types")
 
 
 def _own_version() -> str:

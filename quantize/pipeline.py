@@ -14,12 +14,11 @@ from ..runtime.bundle.bundle import MANIFEST, Bundle, write_manifest
 from ..runtime.bundle.disk_space import MANIFEST_BYTES, DiskNeed, disk_need
 from ..runtime.bundle.gguf_layout import SPLIT_SIZE, split_names, whole_name
 from ..runtime.bundle.manifest import Importance, LlmPart, Manifest, VisionPart
-from ..runtime.bundle.work_folder import Progress, Work, continuing_bundle, kept_bytes
+from ..runtime.bundle.work_folder import Progress, Work, continuing_bundle, copy_files, kept_bytes
 from ..runtime.errors import OptionError, StorageError
 from ..runtime.parity import measure
 from ..runtime.pictures.built_in import built_in_picture
-from ..runtime.pictures.picture import load_picture
-from ..runtime.pictures.tiles import cut_tiles, lay_out, normalise
+from ..runtime.pictures.tiles import pixels_of
 from ..runtime.system.storage import check_absent
 from .importance.matrix import ImportanceMatrix, write_imatrix
 from .importance.source import DEFAULT_PROMPTS, NONE, check_fits, importance_matrix
@@ -176,8 +175,7 @@ def _write_llm(
 ) -> LlmPart:
     part = bundle.manifest.llm
     if recipe == KEEP:
-        for path in bundle.llm_paths:
-            shutil.copyfile(path, work.folder / path.name)
+        copy_files(work, bundle.llm_paths, progress=progress)
         return part
     by_weight, record = (None, None) if importance is None else (importance.by_weight, importance.record)
     write_quantized(work, layout, bundle.llm_path, importance=by_weight, progress=progress)
@@ -192,14 +190,11 @@ def _write_vision(bundle: Bundle, folder: Path, recipe: str) -> VisionPart:
     from .vision.quantize import quantize_vision
 
     geometry = bundle.manifest.geometry
-    picture = load_picture(built_in_picture(geometry))
-    layout = lay_out(picture.size, geometry)
-    pixels = normalise(cut_tiles(picture.image, layout, geometry), geometry)
     error = quantize_vision(
         bundle.vision_path,
         folder / part.file,
         recipe=next(one for one in VISION_RECIPES if one == recipe),
-        calibration=pixels,
+        calibration=pixels_of(built_in_picture(geometry), geometry),
     )
     return dataclasses.replace(part, recipe=recipe, feature_error=error)
 

@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+SMALLEST_NORM = 1e-12
+"""Stands in for a reference of zeros."""
+
 
 def relative_error(ours: npt.NDArray[Any], reference: npt.NDArray[Any]) -> float:
-    """Frobenius norm of the difference over that of the reference."""
-    difference = ours.astype(np.float64) - reference
-    return float(np.linalg.norm(difference) / np.linalg.norm(reference))
+    """Frobenius norm of the difference over that of the reference; not a number where either has one."""
+    difference = np.linalg.norm(ours.astype(np.float64) - reference)
+    return float(difference / max(float(np.linalg.norm(reference)), SMALLEST_NORM))
 
 
 def log_softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class LlavaEdgeError(Exception):
     """Base of every error a user can cause or mend.
@@ -71,3 +74,25 @@ class Cancelled(Exception):
 
 class BusyError(LlavaEdgeError, RuntimeError):
     """A second request came while the model was still answering the first."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what another library's ``error`` says, at most 200 characters, or the name of its class."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]
+
+
+@contextmanager
+def needing_extra(*extras: str) -> Iterator[None]:
+    """Say an import that fails in here as :class:`MissingExtraError`; any one of ``extras`` installs the package."""
+    try:
+        yield
+    except LlavaEdgeError:
+        raise
+    except ImportError as error:
+        installs = " or ".join(f'"llava-edge[{extra}]"' for extra in extras)
+        raise MissingExtraError(
+            expected=f"the package {error.name}",
+            got="no such package" if isinstance(error, ModuleNotFoundError) else first_line(error),
+            fix=f"install the extra: pip install {installs}",
+        ) from error

@@ -12,6 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from ..runtime.system.storage import write_text, writing_folder
 from .data.dataset import Collator, ReferenceDataset
 from .data.sample_index import SampleIndex, data_fingerprint, index_samples, open_sources
 from .loop.trainer import COMPLETE, ReferenceTrainer, last_checkpoint, make_trainer, mark_complete, training_arguments
@@ -108,8 +109,7 @@ def _dataset(
         index = SampleIndex.from_json(path.read_text(encoding="utf-8")) if path.is_file() else None
         if index is None or index.fingerprint != fingerprint:
             index = index_samples(sources, base.geometry, fatal=fatal, fingerprint=fingerprint)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(index.to_json(), encoding="utf-8")
+            write_text(path, index.to_json())
             for line in index.broken:
                 print(f"skipped: {line}", file=sys.stderr)
     return ReferenceDataset(
@@ -164,11 +164,9 @@ def ensure_base(recipe: ReferenceRecipe) -> Path:
 
 def _publish(source: Path, output: Path) -> None:
     """Copy the last stage's checkpoint to its place, whole or not at all."""
-    temporary = output.with_name(output.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(source, temporary, ignore=shutil.ignore_patterns(COMPLETE, "training_args.bin"))
-    shutil.rmtree(output, ignore_errors=True)
-    os.replace(temporary, output)
+    left_out = shutil.ignore_patterns(COMPLETE, "training_args.bin")
+    with writing_folder(output, replace=True) as partial:
+        shutil.copytree(source, partial, ignore=left_out, dirs_exist_ok=True)
 
 
 def _is_main() -> bool:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from ...runtime.system.storage import write_whole
+from ...runtime.system.storage import write_text, write_whole
 from ..data.questions import Question
 from .distribution import Kept
 
@@ -138,8 +138,7 @@ class CandidateStore:
 
     def write(self, question: str, answer: CandidateAnswer) -> None:
         """Keep ``answer``. Raises :class:`StorageError`."""
-        text = json.dumps(dataclasses.asdict(answer))
-        write_whole(self.path(question), lambda file: file.write(text.encode()))
+        write_text(self.path(question), json.dumps(dataclasses.asdict(answer)))
 
 
 def _names() -> Sequence[str]:

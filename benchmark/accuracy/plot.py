@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...runtime.errors import MissingExtraError
+from ...runtime.errors import needing_extra
 from ...runtime.system.storage import write_whole
 from .bootstrap import LEVEL, Estimate
 from .comparison import Candidate, Comparison
@@ -21,14 +21,8 @@ def write_plot(path: Path, comparison: Comparison) -> None:
 
 def figure_class() -> Any:
     """matplotlib's Figure; not pyplot, which brings a window system and global state. Raises MissingExtraError."""
-    try:
+    with needing_extra("benchmark"):
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError(
-            expected="matplotlib for the plot",
-            got="no such package",
-            fix="install the extra: pip install 'llava-edge[benchmark]'",
-        ) from error
     return Figure
 
 

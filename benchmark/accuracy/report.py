@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from ...runtime.system.storage import write_whole
 from .bootstrap import LEVEL, Estimate
 from .comparison import Accuracy, Candidate, Comparison, Divergence, Measured
 from .divergence import MEASURED
@@ -192,11 +190,6 @@ def markdown(comparison: Comparison, *, command: str, plot: str | None) -> str:
         f"Made by `{command}`.",
     ]
     return "\n\n".join(page) + "\n"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all. Raises :class:`StorageError`."""
-    write_whole(path, lambda file: file.write(text.encode()))
 
 
 def as_json(comparison: Comparison) -> str:

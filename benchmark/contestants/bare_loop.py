@@ -68,7 +68,7 @@ class BareLoop:
             own = self._fill(len(chunk), position + start, start + len(chunk) == len(embeddings))
             values = chunk.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
             batch = self._lib.llama_batch(len(chunk), None, values, own.pos, own.n_seq_id, own.seq_id, own.logits)
-            assert self._lib.llama_decode(self._context, batch) == 0
+            self._compute(batch)
 
     def read(self, tokens: Sequence[int], position: int) -> None:
         """Compute text tokens from ``position`` on, in chunks of the batch size."""
@@ -78,7 +78,11 @@ class BareLoop:
             batch.n_tokens = len(chunk)
             for index, token in enumerate(chunk):
                 batch.token[index] = token
-            assert self._lib.llama_decode(self._context, batch) == 0
+            self._compute(batch)
+
+    def _compute(self, batch: Any) -> None:
+        if (code := self._lib.llama_decode(self._context, batch)) != 0:
+            raise native_error(f"{batch.n_tokens} positions computed", "give more positions or memory", code=code)
 
     def likeliest(self) -> int:
         """The token with the largest logit at the last position."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
-import tempfile
 from pathlib import Path
 
-from ...runtime.errors import CheckpointError
+from ...runtime.errors import CheckpointError, first_line
 from ...runtime.pictures.geometry import Geometry
+from ...runtime.system.storage import write_whole
 from .mtmd import write_projector
 
 
@@ -29,7 +28,7 @@ def write_checkpoint_projector(checkpoint: Path, path: Path) -> None:
     except (OSError, ValueError) as error:
         raise CheckpointError(
             expected=f"a LLaVA-NeXT checkpoint of transformers' layout at {checkpoint}",
-            got=str(error).splitlines()[0],
+            got=first_line(error),
             fix="name another folder",
         ) from error
     vision = model.config.vision_config
@@ -39,10 +38,7 @@ def write_checkpoint_projector(checkpoint: Path, path: Path) -> None:
     parts = model.model.multi_modal_projector
     connector = nn.Sequential(parts.linear_1, nn.GELU(), parts.linear_2).to(torch.float32)
     tower = model.model.vision_tower.to(torch.float32)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        write_projector(Path(folder) / path.name, tower, connector, geometry)
-        os.replace(Path(folder) / path.name, path)
+    write_whole(path, lambda file: write_projector(Path(file.name), tower, connector, geometry))
 
 
 def main() -> None:

@@ -12,15 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import venv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ...runtime.errors import CheckpointError, LlavaEdgeError, NativeError
+from ...runtime.system.storage import write_text, writing_folder
 
 PACKAGES = (
     "torch==2.13.0",  # what constraints-dev.txt pins; a looser request may bring CUDA's libraries
@@ -55,17 +54,11 @@ def set_up(checkpoint: Path, folder: Path, *, weights: str = "int4", run: Run | 
 
 
 def _convert(checkpoint: Path, folder: Path, weights: str, python: Path, run: Run) -> None:
-    """Write ``model/`` and then the note of what it is, each whole or not at all."""
-    partial = Path(tempfile.mkdtemp(prefix=".model.", dir=folder))
-    try:
+    """Write the note of what ``model/`` is and then the model, each whole or not at all."""
+    with writing_folder(folder / "model") as partial:
         export = [str(python.with_name("optimum-cli")), "export", "openvino", "--model", str(checkpoint)]
         run([*export, "--task", "image-text-to-text", "--weight-format", weights, str(partial)])
-        note = partial / "made.json"
-        note.write_text(json.dumps({"weights": weights, "checkpoint": str(checkpoint)}), encoding="utf-8")
-        os.replace(note, folder / "made.json")
-        os.rename(partial, folder / "model")
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        write_text(folder / "made.json", json.dumps({"weights": weights, "checkpoint": str(checkpoint)}))
 
 
 def _run(command: Sequence[str]) -> None:

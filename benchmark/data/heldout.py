@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ...runtime.errors import MissingExtraError, OptionError
+from ...runtime.errors import OptionError, needing_extra
 
 MAX_TOKENS = 80
 """Answers of the demo set are a word or two, descriptions a few sentences."""
@@ -44,12 +44,8 @@ def easy_vqa_questions(limit: int = 0) -> tuple[Path, list[dict[str, Any]]]:
 
     Raises :class:`MissingExtraError` where the package that carries the set is not installed.
     """
-    try:
+    with needing_extra("benchmark"):
         folder = Path(str(importlib.resources.files("easy_vqa"))) / "data" / "test"
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            expected="the easy-VQA test set", got="no package easy_vqa", fix="pip install 'llava-edge[benchmark]'"
-        ) from error
     questions = json.loads((folder / "questions.json").read_text(encoding="utf-8"))
     records = [
         {

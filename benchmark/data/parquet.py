@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ...runtime.errors import DataError, MissingExtraError
+from ...runtime.errors import DataError, first_line, needing_extra
+from ...store.hub import HUB_ID, fetch_data
 
 Row = dict[str, Any]
 """One row by column name; a picture is ``{"bytes": encoded picture, "path": name}`` or None."""
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def read_rows(source: str, split: str, columns: Sequence[str]) -> Iterator[Row]:
@@ -35,7 +34,9 @@ def read_rows(source: str, split: str, columns: Sequence[str]) -> Iterator[Row]:
         raise
     except Exception as error:  # pyarrow raises its own for a damaged file, datasets wraps some of them
         raise DataError(
-            expected=f"parquet files of {source} that can be read", got=_first_line(error), fix="get the files again"
+            expected=f"parquet files of {source} that can be read",
+            got=first_line(error.__cause__ or error),
+            fix="get the files again",
         ) from error
 
 
@@ -50,27 +51,15 @@ def split_files(source: str, split: str) -> list[Path]:
 
 
 def _download(source: str, split: str) -> list[Path]:
-    """Fetch the split of a hub id. HF_ENDPOINT, HF_HOME and HF_TOKEN are honoured."""
-    if not _HUB_ID.fullmatch(source):
+    if not HUB_ID.fullmatch(source):
         raise DataError(
             expected="a parquet file, a folder of them, or a hub id like owner/name",
             got=repr(source),
             fix="check the path",
         )
     _datasets()
-    from huggingface_hub import HfApi, snapshot_download
-
-    try:
-        listed = HfApi().list_repo_files(source, repo_type="dataset")
-        names = [name for name in listed if re.fullmatch(rf"(.*/)?{split}-[^/]*\.parquet", name)]
-        folder = Path(snapshot_download(source, repo_type="dataset", allow_patterns=names)) if names else None
-    except Exception as error:  # huggingface_hub lets the errors of its HTTP library through, and changes it
-        raise DataError(
-            expected=f"the hub to serve the data set {source}",
-            got=_first_line(error),
-            fix="check the name, the network and HF_TOKEN, or give a local copy",
-        ) from error
-    return _some([folder / name for name in sorted(names)] if folder else [], source, split)
+    name = re.compile(rf"(.*/)?{split}-[^/]*\.parquet")
+    return _some(fetch_data(source, lambda listed: name.fullmatch(listed) is not None), source, split)
 
 
 def _some(files: list[Path], source: str, split: str) -> list[Path]:
@@ -92,14 +81,8 @@ def _check_columns(source: str, got: list[str], expected: Sequence[str]) -> None
 
 def _datasets() -> Any:
     """Import ``datasets`` when data is read: it takes a second, and the rest of the package works without it."""
-    try:
+    with needing_extra("benchmark"):
         import datasets
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            expected=f"the package {error.name}",
-            got="no such package",
-            fix="install the extra: pip install 'llava-edge[benchmark]'",
-        ) from error
     return datasets
 
 
@@ -112,8 +95,3 @@ def _torch_left_alone(datasets: Any) -> Iterator[None]:
         yield
     finally:
         datasets.config.TORCH_AVAILABLE = available
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error.__cause__ or error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

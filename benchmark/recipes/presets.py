@@ -11,7 +11,6 @@ quantize/preset_costs.py of a checkout, which ``llava-edge quantize --help`` sho
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from pathlib import Path
 
 from ...runtime.model import Model, load
 from ...runtime.pictures.built_in import built_in_picture
+from ...runtime.system.storage import write_text
 from ..accuracy.teacher_forcing import compare, force_answers, spread_questions
 from ..data.questions import Question
 
@@ -143,14 +143,8 @@ def record(checkout: Path, presets: Sequence[Row], recipes: Sequence[Row], condi
     after = rest.split(END)[1]
     parts = [conditions, "### Presets", table(presets), *(["### Recipes", table(recipes)] if recipes else [])]
     measured = "\n\n".join(parts)
-    _replace(page, f"{before}{BEGIN}\n\n{measured}\n\n{END}{after}")
-    _replace(checkout / "quantize" / "preset_costs.py", costs_module(presets))
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(page, f"{before}{BEGIN}\n\n{measured}\n\n{END}{after}")
+    write_text(checkout / "quantize" / "preset_costs.py", costs_module(presets))
 
 
 def main(show: Callable[[str], None] = print) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...runtime.onnx_runtime.session import open_session
-from ...runtime.pictures.tiles import cut_tiles, lay_out, normalise
+from ...runtime.pictures.tiles import pixels_of
 from ...runtime.pictures.tower import FEATURES, PIXELS
 from ..seeded.tower import FEATURE_LAYER, GEOMETRY, Shape, seeded_model, seeded_picture
 
@@ -147,7 +147,7 @@ def _onnxruntime_static(source: Path, path: Path, pixels: Pixels) -> None:
 
 def _pixels() -> Pixels:
     picture = seeded_picture()
-    return normalise(cut_tiles(picture, lay_out(picture.size, GEOMETRY), GEOMETRY), GEOMETRY)
+    return pixels_of(picture, GEOMETRY)
 
 
 def _take_turns(sessions: dict[str, Any], tile: Pixels, rounds: int) -> dict[str, list[float]]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...runtime.system.storage import writing_bundle
+from ...runtime.system.storage import writing_folder
 from .llm import SHAPE_1B, LlmShape
 from .tower import CLIP_MEAN, CLIP_STD, Shape
 
@@ -71,7 +71,7 @@ def write_seeded_checkpoint(folder: Path, sizes: Sizes = REAL, *, seed: int = 0)
     from safetensors.torch import save_file
 
     generator = torch.Generator().manual_seed(seed)
-    with writing_bundle(folder) as partial:
+    with writing_folder(folder) as partial:
         tensors = {name: _draw(name, shape, generator) for name, shape in _tensors(sizes)}
         save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
         vocabulary = _write_tokenizer(partial, sizes.llm.vocabulary)

@@ -14,10 +14,10 @@ from ...runtime.bundle.bundle import Bundle, demo_bundle
 from ...runtime.errors import OptionError
 from ...runtime.pictures.picture import load_picture
 from ...runtime.pictures.tiles import lay_out
-from ...runtime.system.storage import storage_error
+from ...runtime.system.storage import storage_error, write_text
 from ..contestants.task import QUESTION, Task
 from .machine import describe_machine
-from .report import as_values, markdown, plot, shares, write_text
+from .report import as_values, markdown, plot, shares
 from .rounds import OURS, OnStep, choose_peers, compete, prepare_projector, roofline_of_machine
 from .work import count_work
 
@@ -109,12 +109,9 @@ def _check_paths(options: SpeedOptions) -> None:
 
 def _write(options: SpeedOptions, values: dict[str, object], report: str) -> None:
     text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-    try:
-        if options.json_file is not None:
-            write_text(options.json_file, text)
-        if options.out is not None:
-            write_text(options.out / "speed.json", text)
-            write_text(options.out / "speed.md", report)
-            plot(values, options.out / "speed.png")
-    except OSError as error:
-        raise storage_error(error, options.out or options.json_file or Path()) from error
+    if options.json_file is not None:
+        write_text(options.json_file, text)
+    if options.out is not None:
+        write_text(options.out / "speed.json", text)
+        write_text(options.out / "speed.md", report)
+        plot(values, options.out / "speed.png")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import statistics
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...runtime.system.storage import write_whole
 from ..contestants.task import Figures, Task
 from .roofline import Roofline
 from .rounds import OURS, Contest
@@ -200,13 +199,4 @@ def plot(values: dict[str, Any], path: Path) -> None:
     rates.barh(names, [one.get("decode", 0.0) for one in median], color="tab:green")
     rates.set_xlabel("decode, tokens a second")
     waits.invert_yaxis()
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        figure.savefig(Path(folder) / path.name, dpi=150)
-        os.replace(Path(folder) / path.name, path)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path``, whole or not at all."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        (Path(folder) / path.name).write_text(text, encoding="utf-8")
-        os.replace(Path(folder) / path.name, path)
+    write_whole(path, lambda file: figure.savefig(file, format="png", dpi=150))

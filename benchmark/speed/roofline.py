@@ -30,6 +30,7 @@ from ...runtime.ggml.library import ggml_function
 from ...runtime.ggml.tensor import InitParameters
 from ...runtime.ggml.types import BF16, F32
 from ...runtime.system.machine import physical_cores
+from ...runtime.system.storage import write_text
 
 ROWS, INNER, COLUMNS = 576, 4096, 4096
 """A tile's patches, or a prefill chunk, times one layer's matrix."""
@@ -146,7 +147,7 @@ def main() -> None:
     arguments = parser.parse_args()
     text = json.dumps(dataclasses.asdict(measure_roofline(arguments.threads)))
     if arguments.result:
-        arguments.result.write_text(text, encoding="utf-8")
+        write_text(arguments.result, text)
     else:
         print(text, file=sys.stdout)
 

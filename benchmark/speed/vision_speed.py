@@ -31,7 +31,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...runtime.pictures.tiles import cut_tiles, lay_out, normalise
+from ...runtime.distances import relative_error
+from ...runtime.pictures.tiles import pixels_of
 from ...runtime.pictures.tower import VisionEncoder
 from ...runtime.system.machine import physical_cores
 from ..contestants.mtmd import Mtmd, text_model, write_projector, write_text_model
@@ -91,7 +92,7 @@ def measure(
     on_step("seeding the model")
     tower, connector = seeded_model(shape)
     picture = seeded_picture()
-    pixels = normalise(cut_tiles(picture, lay_out(picture.size, GEOMETRY), GEOMETRY), GEOMETRY)
+    pixels = pixels_of(picture, GEOMETRY)
     on_step("writing ONNX and GGUF files")
     f32, int8 = folder / "f32.onnx", folder / "int8.onnx"
     export(tower, connector, feature_layer=FEATURE_LAYER, path=f32, precision="f32")
@@ -167,14 +168,10 @@ def _through(layers: list[Any], hidden: Any) -> Any:
 def _compare(features: dict[str, Any], tower: Any, connector: Any, pixels: npt.NDArray[np.float32]) -> dict[str, float]:
     """Relative error of each side's features: ours against torch's, mtmd's overview against its emulation."""
     reference = features["torch f32"]
-    errors = {name: _relative(ours, reference) for name, ours in features.items() if name != PEER}
+    errors = {name: relative_error(ours, reference) for name, ours in features.items() if name != PEER}
     overview = features[PEER][-GEOMETRY.features_per_tile :]
-    errors[PEER] = _relative(overview, _torch_overview_like_mtmd(tower, connector, pixels)[0])
+    errors[PEER] = relative_error(overview, _torch_overview_like_mtmd(tower, connector, pixels)[0])
     return errors
-
-
-def _relative(ours: npt.NDArray[np.float32], reference: npt.NDArray[np.float32]) -> float:
-    return float(np.linalg.norm(ours - reference) / np.linalg.norm(reference))
 
 
 def main() -> None:

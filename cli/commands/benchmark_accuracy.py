@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...runtime.errors import OptionError
+from ...runtime.system.storage import write_text
 from ..terminal import options as arguments
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def _judge(url: str, model: str, per_minute: float, prices: tuple[float, float],
 
 def _show(comparison: Comparison, as_json: bool, json_file: Path | None) -> None:
     from ...benchmark.accuracy.report import as_json as object_of
-    from ...benchmark.accuracy.report import terminal, write_text
+    from ...benchmark.accuracy.report import terminal
 
     if json_file is not None:
         write_text(json_file, object_of(comparison) + "\n")
@@ -141,7 +142,7 @@ def _show(comparison: Comparison, as_json: bool, json_file: Path | None) -> None
 
 def _write(comparison: Comparison, out: Path) -> None:
     from ...benchmark.accuracy.plot import write_plot
-    from ...benchmark.accuracy.report import as_json, markdown, write_text
+    from ...benchmark.accuracy.report import as_json, markdown
 
     write_text(out / "accuracy.json", as_json(comparison) + "\n")
     write_plot(out / "accuracy.png", comparison)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ...runtime.errors import MissingExtraError, OptionError
+from ...runtime.errors import OptionError, needing_extra
 
 
 def train(
@@ -32,14 +32,8 @@ def train(
 
     On several devices start it with 'accelerate launch', see docs/training.md.
     """
-    try:
+    with needing_extra("train"):
         _train(config, output, dry_run or as_json, as_json, resume, world_size, sharding)
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            expected=f"the package {error.name}",
-            got="no such package",
-            fix="install the extra: pip install 'llava-edge[train]'",
-        ) from error
 
 
 def _train(

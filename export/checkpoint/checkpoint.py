@@ -10,15 +10,15 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import torch
 
-from ...runtime.errors import CheckpointError
+from ...runtime.errors import first_line
 from ...store.hub import locate
 from .names import CANONICAL, Needs, match_names
 from .original import TEXT_TYPES, read_tower_config, transformers_settings
-from .weights import Weights, open_weights, read_json
+from .weights import Weights, open_weights, read_json, refuse
 
 TRANSFORMERS_ARCHITECTURE = "LlavaNextForConditionalGeneration"
 CheckpointLayout = Literal["transformers", "original"]
@@ -77,7 +77,7 @@ def open_checkpoint(source: str, *, allow_pickle: bool = False) -> Checkpoint:
     """
     folder = locate(source, allow_pickle=allow_pickle)
     if not (folder / "config.json").is_file():
-        _refuse(f"config.json in {folder}", "none", "give the folder of a trained checkpoint")
+        refuse(f"config.json in {folder}", "none", "give the folder of a trained checkpoint")
     raw = read_json(folder / "config.json")
     architecture = _architecture(raw, folder)
     layout: CheckpointLayout = "transformers" if architecture == TRANSFORMERS_ARCHITECTURE else "original"
@@ -104,7 +104,7 @@ def _architecture(raw: dict[str, Any], folder: Path) -> str:
     known = (TRANSFORMERS_ARCHITECTURE, *TEXT_TYPES)
     if len(names) != 1 or names[0] not in known:
         got = f"{', '.join(map(str, names))} in {folder / 'config.json'}"
-        _refuse(f"one of the architectures {', '.join(known)}", got, "export a LLaVA-NeXT checkpoint")
+        refuse(f"one of the architectures {', '.join(known)}", got, "export a LLaVA-NeXT checkpoint")
     return str(names[0])
 
 
@@ -116,7 +116,7 @@ def _separate_tower(
         return None
     named = raw.get("mm_vision_tower")
     if not isinstance(named, str) or not named:
-        _refuse("mm_vision_tower in config.json, as the weights hold no tower", f"{named!r}", "name the tower")
+        refuse("mm_vision_tower in config.json, as the weights hold no tower", f"{named!r}", "name the tower")
     tower = locate(named, allow_pickle=allow_pickle, beside=folder)
     return tower, open_weights(tower, allow_pickle=allow_pickle)
 
@@ -132,8 +132,7 @@ def _read_config(
     try:
         return LlavaNextConfig.from_dict(json.loads(json.dumps(settings)))
     except Exception as error:  # transformers' strict dataclasses raise their own kinds
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        return _refuse("a config.json that transformers reads", first, "check config.json", error)
+        return refuse("a config.json that transformers reads", first_line(error), "check config.json", error)
 
 
 def _check_supported(config: Any) -> None:
@@ -157,10 +156,10 @@ def _check_supported(config: Any) -> None:
     )
     for expected, got, fits in checks:
         if not fits:
-            _refuse(expected, str(got), "this checkpoint can't be exported yet")
+            refuse(expected, str(got), "this checkpoint can't be exported yet")
     layers = vision_layers_needed(config)
     if not 0 < layers <= vision.num_hidden_layers:
-        _refuse(f"a feature layer of {vision.num_hidden_layers}", str(layers), "check vision_feature_layer")
+        refuse(f"a feature layer of {vision.num_hidden_layers}", str(layers), "check vision_feature_layer")
 
 
 def _places(
@@ -194,7 +193,3 @@ def _fingerprint(raw: dict[str, Any], weights: Weights, tower: tuple[Path, Weigh
     if tower is not None:
         digest.update(tower[1].fingerprint.encode())
     return digest.hexdigest()
-
-
-def _refuse(expected: str, got: str, fix: str, cause: BaseException | None = None) -> NoReturn:
-    raise CheckpointError(expected=expected, got=got, fix=fix) from cause

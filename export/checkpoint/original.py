@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from ...runtime.errors import CheckpointError
-from .weights import Weights, read_json
+from .weights import Weights, read_json, refuse
 
 TEXT_TYPES = {
     "LlavaLlamaForCausalLM": "llama",
@@ -36,10 +35,10 @@ def transformers_settings(raw: dict[str, Any], vision: dict[str, Any]) -> dict[s
         ("image_aspect_ratio", "anyres"),
     ):
         if raw.get(key) != wanted:
-            _refuse(f"{key} {wanted} in config.json", repr(raw.get(key)), "this checkpoint can't be exported")
+            refuse(f"{key} {wanted} in config.json", repr(raw.get(key)), "this checkpoint can't be exported")
     for key in ("mm_use_im_start_end", "mm_resampler_type"):
         if raw.get(key):
-            _refuse(f"no {key} in config.json", repr(raw[key]), "this checkpoint can't be exported")
+            refuse(f"no {key} in config.json", repr(raw[key]), "this checkpoint can't be exported")
     outer = ("mm_", "image_", "tune_", "architectures", "model_type", "tokenizer_")
     text = {key: value for key, value in raw.items() if not key.startswith(outer)}
     text["model_type"] = TEXT_TYPES[raw["architectures"][0]]
@@ -83,7 +82,7 @@ def _listed_pairs(value: Any, side: int) -> tuple[tuple[int, int], ...]:
             return tuple((a * side, b * side) for a, b in grids)
     elif isinstance(value, list) and value and all(_is_pair(pair) for pair in value):
         return tuple((int(first), int(second)) for first, second in value)
-    return _refuse("image_grid_pinpoints as pixel pairs or '(1x1),...,(6x6)'", repr(value)[:60], "correct it")
+    return refuse("image_grid_pinpoints as pixel pairs or '(1x1),...,(6x6)'", repr(value)[:60], "correct it")
 
 
 def read_tower_config(weights: Weights, tower: tuple[Path, Weights] | None) -> dict[str, Any]:
@@ -93,7 +92,7 @@ def read_tower_config(weights: Weights, tower: tuple[Path, Weights] | None) -> d
     config = read_json(tower[0] / "config.json")
     vision = config.get("vision_config") if config.get("model_type") == "clip" else config
     if not isinstance(vision, dict):
-        _refuse(f"a CLIP config in {tower[0]}", str(config.get("model_type")), "name a CLIP vision tower")
+        refuse(f"a CLIP config in {tower[0]}", str(config.get("model_type")), "name a CLIP vision tower")
     return _clip_shape(vision) | {"model_type": "clip_vision_model"}
 
 
@@ -113,7 +112,7 @@ def _vision_config_from_shapes(weights: Weights) -> dict[str, Any]:
         positions = weights.shape(_TOWER + "embeddings.position_embedding.weight")[0]
         intermediate = weights.shape(_TOWER + "encoder.layers.0.mlp.fc1.weight")[0]
     except (KeyError, ValueError) as error:
-        _refuse("a CLIP tower under model.vision_tower.vision_tower", f"{error}", "export a CLIP checkpoint", error)
+        refuse("a CLIP tower under model.vision_tower.vision_tower", f"{error}", "export a CLIP checkpoint", error)
     return {
         "model_type": "clip_vision_model",
         "hidden_size": hidden,
@@ -129,7 +128,3 @@ def _vision_config_from_shapes(weights: Weights) -> dict[str, Any]:
 
 def _is_pair(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(type(one) is int and one > 0 for one in value)
-
-
-def _refuse(expected: str, got: str, fix: str, cause: BaseException | None = None) -> NoReturn:
-    raise CheckpointError(expected=expected, got=got, fix=fix) from cause

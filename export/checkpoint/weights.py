@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from ...runtime.errors import CheckpointError
+from ...runtime.errors import CheckpointError, first_line
 
 SINGLE, SINGLE_BIN = "model.safetensors", "pytorch_model.bin"
 INDEX, INDEX_BIN = "model.safetensors.index.json", "pytorch_model.bin.index.json"
@@ -67,7 +67,7 @@ class Weights:
         else:
             tensor = _read_range(entry)
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            _refuse("finite weights", f"NaN or infinity in {name} ({entry.path.name})", "train or copy again")
+            refuse("finite weights", f"NaN or infinity in {name} ({entry.path.name})", "train or copy again")
         return tensor
 
     def _read_pickled(self, name: str) -> torch.Tensor:
@@ -90,9 +90,9 @@ def open_weights(folder: Path, *, allow_pickle: bool = False) -> Weights:
             continue
         if pickled and not allow_pickle:
             fix = "convert them to safetensors, or pass --allow-pickle if you trust their author"
-            _refuse(f"safetensors weights in {folder}", "only .bin files (pickles)", fix)
+            refuse(f"safetensors weights in {folder}", "only .bin files (pickles)", fix)
         return _open_files(files, pickled=pickled)
-    return _refuse(f"{SINGLE} or {INDEX} in {folder}", "neither", "give the folder of a trained checkpoint")
+    return refuse(f"{SINGLE} or {INDEX} in {folder}", "neither", "give the folder of a trained checkpoint")
 
 
 def _weight_files(folder: Path, single: str, index: str) -> list[Path]:
@@ -100,12 +100,12 @@ def _weight_files(folder: Path, single: str, index: str) -> list[Path]:
         return [folder / single] if (folder / single).is_file() else []
     weight_map = read_json(folder / index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        _refuse(f"a weight_map in {folder / index}", "none", "download the checkpoint again")
+        refuse(f"a weight_map in {folder / index}", "none", "download the checkpoint again")
     names = sorted({str(name) for name in weight_map.values()})
     if unsafe := [name for name in names if Path(name).name != name]:
-        _refuse(f"plain shard names in {folder / index}", repr(unsafe[0]), "download the checkpoint again")
+        refuse(f"plain shard names in {folder / index}", repr(unsafe[0]), "download the checkpoint again")
     if missing := [name for name in names if not (folder / name).is_file()]:
-        _refuse(f"every shard that {index} lists", f"no {', '.join(missing)}", "download the missing shards")
+        refuse(f"every shard that {index} lists", f"no {', '.join(missing)}", "download the missing shards")
     return [folder / name for name in names]
 
 
@@ -115,7 +115,7 @@ def _open_files(files: list[Path], *, pickled: bool) -> Weights:
     for path in files:
         found = _pickle_entries(path) if pickled else _safetensors_entries(path)
         if twice := sorted(set(found) & set(entries)):
-            _refuse("each tensor in one file", f"{twice[0]} also in {path.name}", "remove the stray shard")
+            refuse("each tensor in one file", f"{twice[0]} also in {path.name}", "remove the stray shard")
         entries.update(found)
         listed = {name: [str(one.dtype), one.shape, one.offset] for name, one in sorted(found.items())}
         digest.update(json.dumps([path.name, listed]).encode())
@@ -132,13 +132,13 @@ def _safetensors_entries(path: Path) -> dict[str, Entry]:
             begin, end = map(int, value["data_offsets"])
             dtype, shape = _DTYPES[value["dtype"]], tuple(map(int, value["shape"]))
         except (KeyError, TypeError, ValueError) as error:
-            _refuse(f"a float tensor {name} in {path}", f"{value}"[:80], "export full-precision weights", error)
+            refuse(f"a float tensor {name} in {path}", f"{value}"[:80], "export full-precision weights", error)
         entries[name] = Entry(path, dtype, shape, start + begin, end - begin)
         if begin < 0 or end - begin != torch.Size(shape).numel() * dtype.itemsize:
-            _refuse(f"{name} to fill its bytes in {path}", f"{end - begin}", "download the file again")
+            refuse(f"{name} to fill its bytes in {path}", f"{end - begin}", "download the file again")
     needed = max((entry.offset + entry.size for entry in entries.values()), default=start)
     if (size := path.stat().st_size) < needed:
-        _refuse(f"{needed} bytes in {path}", f"{size} (truncated)", "download the file again")
+        refuse(f"{needed} bytes in {path}", f"{size} (truncated)", "download the file again")
     return entries
 
 
@@ -149,9 +149,9 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     try:
         header = json.loads(raw)
     except ValueError as error:
-        _refuse(f"a safetensors header in {path}", "something else or less", "download the file again", error)
+        refuse(f"a safetensors header in {path}", "something else or less", "download the file again", error)
     if not isinstance(header, dict):
-        _refuse(f"a safetensors header in {path}", "something else", "download the file again")
+        refuse(f"a safetensors header in {path}", "something else", "download the file again")
     return header, 8 + length
 
 
@@ -160,7 +160,7 @@ def _read_range(entry: Entry) -> torch.Tensor:
     with entry.path.open("rb") as file:
         file.seek(entry.offset)
         if file.readinto(buffer) != entry.size:
-            _refuse(f"{entry.size} bytes at {entry.offset} in {entry.path}", "fewer", "download the file again")
+            refuse(f"{entry.size} bytes at {entry.offset} in {entry.path}", "fewer", "download the file again")
     if not buffer:
         return torch.empty(entry.shape, dtype=entry.dtype)
     return torch.frombuffer(buffer, dtype=entry.dtype).reshape(entry.shape)
@@ -184,9 +184,9 @@ def _load_pickle(path: Path) -> dict[str, torch.Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        _refuse(f"plain tensors in {path}", str(error).splitlines()[0][:120], "don't open it elsewhere", error)
+        refuse(f"plain tensors in {path}", first_line(error), "don't open it elsewhere", error)
     if not isinstance(state, dict) or not all(isinstance(one, torch.Tensor) for one in state.values()):
-        _refuse(f"a dictionary of tensors in {path}", type(state).__name__, "save the model's state dict")
+        refuse(f"a dictionary of tensors in {path}", type(state).__name__, "save the model's state dict")
     return {str(name): tensor for name, tensor in state.items()}
 
 
@@ -195,11 +195,12 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        _refuse(f"JSON in {path}", str(error), "download the file again", error)
+        refuse(f"JSON in {path}", str(error), "download the file again", error)
     if not isinstance(value, dict):
-        _refuse(f"a JSON object in {path}", type(value).__name__, "download the file again")
+        refuse(f"a JSON object in {path}", type(value).__name__, "download the file again")
     return value
 
 
-def _refuse(expected: str, got: str, fix: str, cause: BaseException | None = None) -> NoReturn:
+def refuse(expected: str, got: str, fix: str, cause: BaseException | None = None) -> NoReturn:
+    """Raise :class:`CheckpointError` from ``cause``."""
     raise CheckpointError(expected=expected, got=got, fix=fix) from cause

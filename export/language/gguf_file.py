@@ -11,7 +11,7 @@ import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,11 +25,9 @@ from ...runtime.ggml.types import BF16, F16, F32
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.names import CANONICAL, gguf_name
 from ..tokenizer.vocabulary import Vocabulary
-from .settings import LlmSettings
+from .settings import LlmSettings, LlmType
 from .vocabulary_pairs import add_vocabulary
 
-LlmType = Literal["f16", "bf16", "f32"]
-LLM_TYPES: tuple[LlmType, ...] = ("f16", "bf16", "f32")
 SLAB_NUMBERS = 2**26
 """Numbers read, converted and written at a time: 256 MB in float32."""
 _ROPE_FACTORS = "rope_freqs.weight"

@@ -11,6 +11,9 @@ import numpy.typing as npt
 
 from ...runtime.errors import CheckpointError
 
+LlmType = Literal["f16", "bf16", "f32"]
+LLM_TYPES: tuple[LlmType, ...] = ("f16", "bf16", "f32")
+"""How matrices may be stored."""
 ARCHITECTURES: dict[str, Literal["llama", "qwen2"]] = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2"}
 """transformers' model types and llama.cpp's architectures."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from ...runtime.errors import CheckpointError
-from ..checkpoint.weights import read_json
+from ...runtime.errors import CheckpointError, first_line
+from ..checkpoint.weights import read_json, refuse
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -28,9 +28,8 @@ def load_tokenizer(folder: Path) -> Any:
     except CheckpointError:
         raise
     except Exception as error:  # the tokenizers library raises plain Exception
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        _refuse(f"a tokenizer in {folder} that transformers reads", first, "download it again", error)
-    return _refuse(f"tokenizer.json or tokenizer.model in {folder}", "neither", "add the tokenizer's files")
+        refuse(f"a tokenizer in {folder} that transformers reads", first_line(error), "download it again", error)
+    return refuse(f"tokenizer.json or tokenizer.model in {folder}", "neither", "add the tokenizer's files")
 
 
 def _from_sentencepiece(folder: Path) -> Any:
@@ -67,11 +66,11 @@ def _read_model(path: Path) -> tuple[dict[str, int], list[str], str, bool]:
     try:
         processor.load(str(path))
     except (OSError, RuntimeError) as error:
-        _refuse(f"a SentencePiece model in {path}", str(error).splitlines()[0], "download it again", error)
+        refuse(f"a SentencePiece model in {path}", first_line(error), "download it again", error)
     size = processor.get_piece_size()
     vocabulary = {processor.id_to_piece(index): index for index in range(size)}
     if not processor.is_byte(vocabulary.get("<0x00>", 0)):
-        _refuse(f"SentencePiece BPE with byte fallback in {path}", "no byte pieces", "use another checkpoint")
+        refuse(f"SentencePiece BPE with byte fallback in {path}", "no byte pieces", "use another checkpoint")
     controls = [processor.id_to_piece(index) for index in range(size) if processor.is_control(index)]
     unknown = processor.id_to_piece(processor.unk_id())
     dummy_prefix = processor.encode("a", out_type=str)[0].startswith("▁")
@@ -112,7 +111,7 @@ def _add_tokens(backend: Any, decoder: dict[str, Any], folder: Path) -> None:
         backend.add_special_tokens([token]) if special else backend.add_tokens([token])
         if backend.token_to_id(content) != int(identifier):
             found = backend.token_to_id(content)
-            _refuse(f"added token {content!r} at id {identifier}", str(found), "check tokenizer_config.json")
+            refuse(f"added token {content!r} at id {identifier}", str(found), "check tokenizer_config.json")
 
 
 def _add_bos(tokenizer: Any) -> None:
@@ -125,7 +124,3 @@ def _add_bos(tokenizer: Any) -> None:
 
 def _token_text(value: Any) -> str | None:
     return value.get("content") if isinstance(value, dict) else value
-
-
-def _refuse(expected: str, got: str, fix: str, cause: BaseException | None = None) -> NoReturn:
-    raise CheckpointError(expected=expected, got=got, fix=fix) from cause

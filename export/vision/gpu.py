@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,15 +23,14 @@ import onnx
 
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.distances import relative_error
-from ...runtime.errors import MissingExtraError, NativeError, OptionError
+from ...runtime.errors import MissingExtraError, NativeError, OptionError, first_line
 from ...runtime.onnx_runtime.compiled import GRAPH, RECORD, MachineKey, compiled_folder, this_machine
 from ...runtime.onnx_runtime.providers import CUDA, TENSORRT
-from ...runtime.onnx_runtime.session import load_libraries, open_session
+from ...runtime.onnx_runtime.session import import_onnxruntime, load_libraries, open_session
 from ...runtime.pictures.built_in import built_in_picture
-from ...runtime.pictures.picture import load_picture
-from ...runtime.pictures.tiles import cut_tiles, lay_out, normalise
+from ...runtime.pictures.tiles import pixels_of
 from ...runtime.pictures.tower import FEATURES, LARGEST_BATCH, PIXELS
-from ...runtime.system.storage import storage_error
+from ...runtime.system.storage import writing_folder
 from .gpu_graph import fold_weights, standard_attention, to_half, to_quantized
 
 Pixels = npt.NDArray[np.float32]
@@ -75,7 +72,7 @@ def compile_vision(
         return found
     say = tell or (lambda _: None)
     began = time.perf_counter()
-    with _writing(folder) as scratch:
+    with writing_folder(folder, replace=True) as scratch:
         error = _compile(bundle, scratch, target, precision, onnxruntime, say)
         seconds = time.perf_counter() - began
         record = {"machine": dataclasses.asdict(machine), "precision": precision, "error": error, "seconds": seconds}
@@ -118,10 +115,7 @@ def tensorrt_options(scratch: Path, image_size: int, precision: Precision) -> di
 
 def _with_provider(target: Target) -> Any:
     provider, install = (TENSORRT, INSTALL_TENSORRT) if target == "tensorrt" else (CUDA, INSTALL_CUDA)
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingExtraError(expected="onnxruntime-gpu", got="no onnxruntime", fix=install) from error
+    onnxruntime = import_onnxruntime()
     if provider not in onnxruntime.get_available_providers():
         raise MissingExtraError(
             expected=f"an onnxruntime with {provider}",
@@ -206,9 +200,7 @@ def prepare(source: Path, folder: Path, *, target: Target, precision: Precision,
 def calibration_pixels(bundle: Bundle) -> Pixels:
     """Pixels (tiles, 3, S, S) of the built-in picture, at most as many as are compiled for."""
     geometry = bundle.manifest.geometry
-    picture = load_picture(built_in_picture(geometry))
-    layout = lay_out(picture.size, geometry)
-    return normalise(cut_tiles(picture.image, layout, geometry), geometry)[:LARGEST_BATCH]
+    return pixels_of(built_in_picture(geometry), geometry)[:LARGEST_BATCH]
 
 
 def _session(onnxruntime: Any, graph: Path, providers: list[tuple[str, dict[str, Any]]], fix: str) -> Any:
@@ -216,27 +208,10 @@ def _session(onnxruntime: Any, graph: Path, providers: list[tuple[str, dict[str,
     try:
         session = onnxruntime.InferenceSession(str(graph), providers=providers, enable_fallback=False)
     except Exception as error:  # onnxruntime's own classes share no other base
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise NativeError(expected=f"{providers[0][0]} to take the graph", got=said, fix=fix) from error
+        raise NativeError(expected=f"{providers[0][0]} to take the graph", got=first_line(error), fix=fix) from error
     if session.get_providers()[0] != providers[0][0]:
         raise NativeError(expected=f"{providers[0][0]} to start", got="its libraries are missing", fix=fix)
     return session
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[Path]:
-    """A temporary sibling of ``folder``, private to the user, which takes its place at the end."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        scratch = Path(tempfile.mkdtemp(prefix=".compiling-", dir=folder.parent))
-    except OSError as error:
-        raise storage_error(error, folder) from error
-    try:
-        yield scratch
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(scratch, folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _remove_stale(folder: Path, machine: MachineKey) -> None:

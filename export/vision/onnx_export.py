@@ -9,13 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from optimum.exporters.base import ExporterConfig
 from optimum.utils import DummyVisionInputGenerator, NormalizedVisionConfig
 from torch import nn
 
+from ...runtime.distances import relative_error
 from ...runtime.errors import CheckpointError
 from ...runtime.pictures.geometry import Geometry
 from ...runtime.pictures.tower import FEATURES, PIXELS, VisionEncoder
@@ -150,7 +149,7 @@ def _validate(
     geometry = _tile_geometry(described)
     encoder = VisionEncoder(path, dim=expected.shape[-1], geometry=geometry)
     try:
-        return _relative_error(encoder.encode(pixels.numpy()), expected)
+        return relative_error(encoder.encode(pixels.numpy()), expected)
     finally:
         encoder.close()
 
@@ -159,11 +158,6 @@ def _tile_geometry(described: VisionExporterConfig) -> Geometry:
     """The part of the geometry that the tower's configuration knows: tile and patch size."""
     side, patch = described._config.image_size, described._config.patch_size
     return Geometry(side, patch, pinpoints=(), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-
-
-def _relative_error(features: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> float:
-    """Frobenius norm of the difference over that of ``expected``; not a number where either has one."""
-    return float(np.linalg.norm(features - expected) / np.linalg.norm(expected))
 
 
 @contextmanager

@@ -15,12 +15,19 @@ from typing import Any
 import onnx
 from onnx_ir import serde
 
+from ...runtime.errors import CheckpointError
+
+LARGEST_MESSAGE = 2**31 - 1
+"""Bytes of a protobuf message at most (https://protobuf.dev/programming-guides/proto-limits/)."""
 _LENGTH_DELIMITED = 2
 """Wire type of messages and bytes: a length, then as many bytes."""
 
 
 def write_model(model: Any, path: Path) -> None:
-    """Write an ``onnx_ir.Model``, whose weights are numbers in memory, to the file at ``path``."""
+    """Write an ``onnx_ir.Model``, whose weights are numbers in memory, to the file at ``path``.
+
+    Raises :class:`CheckpointError`, before anything is written, for a model of more than 2 GiB.
+    """
     weights = dict(model.graph.initializers)
     head, graph = _without_weights(model)
     tensors = [(_tensor_head(name, value.const_value), value.const_value) for name, value in weights.items()]
@@ -28,8 +35,15 @@ def write_model(model: Any, path: Path) -> None:
     size = len(graph) + sum(
         len(field) + len(start) + data.nbytes for field, (start, data) in zip(starts, tensors, strict=True)
     )
+    head += _field(onnx.ModelProto.GRAPH_FIELD_NUMBER, size) + graph
+    if (whole := len(head) - len(graph) + size) > LARGEST_MESSAGE:
+        raise CheckpointError(
+            expected="a vision tower of at most 2 GiB, which is what one ONNX file can hold",
+            got=f"{whole / 2**30:.2f} GiB",
+            fix="export with --vision f16",
+        )
     with path.open("wb") as file:
-        file.write(head + _field(onnx.ModelProto.GRAPH_FIELD_NUMBER, size) + graph)
+        file.write(head)
         for field, (start, data) in zip(starts, tensors, strict=True):
             file.write(field + start)
             data.tofile(file)

@@ -6,16 +6,15 @@ The format is that of llama.cpp's ``tools/imatrix``: two float32 tensors a weigh
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ...runtime.errors import OptionError
-from ...runtime.system.storage import storage_error
+from ...runtime.errors import OptionError, first_line
+from ...runtime.system.storage import write_whole
 
 TYPE = "imatrix"
 SUMS, COUNTS = ".in_sum2", ".counts"
@@ -53,9 +52,8 @@ def write_imatrix(path: Path, matrix: ImportanceMatrix) -> None:
         def add_architecture(self) -> None:
             """The format names no architecture."""
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        writer = Writer(temporary, "")
+    def write(file: IO[bytes]) -> None:
+        writer = Writer(file.name, "")
         writer.add_type(TYPE)
         writer.add_array(gguf.Keys.IMatrix.DATASETS, list(matrix.datasets))
         writer.add_uint32(gguf.Keys.IMatrix.CHUNK_COUNT, matrix.chunks)
@@ -67,11 +65,8 @@ def write_imatrix(path: Path, matrix: ImportanceMatrix) -> None:
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        os.replace(temporary, path)
-    except OSError as error:
-        raise storage_error(error, path) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    write_whole(path, write, make_folders=False)
 
 
 def read_imatrix(path: Path) -> ImportanceMatrix:
@@ -83,7 +78,7 @@ def read_imatrix(path: Path) -> ImportanceMatrix:
         fields = {name: field.contents() for name, field in reader.fields.items()}
         tensors = {tensor.name: np.array(tensor.data, np.float32) for tensor in reader.tensors}
     except Exception as error:  # gguf raises what it comes across: ValueError, IndexError, struct's own
-        raise _refused(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+        raise _refused(path, first_line(error)) from error
     if fields.get("general.type") != TYPE:
         raise _refused(path, f"a GGUF of type {fields.get('general.type')!r}")
     return ImportanceMatrix(

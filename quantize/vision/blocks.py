@@ -9,7 +9,7 @@ from typing import Literal
 
 import onnx
 
-from ...runtime.errors import MissingExtraError
+from ...runtime.errors import needing_extra
 
 BITS: dict[str, Literal[4, 8]] = {"w8": 8, "w4": 4}
 """Bits a weight, by recipe."""
@@ -17,7 +17,6 @@ BLOCK: dict[int, int] = {8: 128, 4: 32}
 """Numbers that share a scale, along a matrix's inputs, by bits."""
 INTEGER_PRODUCTS = 4
 """onnxruntime's "accuracy level" that lets it round activations to int8 by block and multiply integers."""
-OPERATOR_DOMAIN = "com.microsoft"
 
 
 def to_blocks(model: onnx.ModelProto, *, bits: Literal[4, 8]) -> onnx.ModelProto:
@@ -29,14 +28,8 @@ def to_blocks(model: onnx.ModelProto, *, bits: Literal[4, 8]) -> onnx.ModelProto
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     with _quiet():
-        try:
+        with needing_extra("quantize"):
             from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
-        except ImportError as error:
-            raise MissingExtraError(
-                expected="onnxruntime's weight-only quantizer",
-                got=str(error),
-                fix='run: pip install "llava-edge[quantize]"',
-            ) from error
         quantizer = MatMulNBitsQuantizer(
             copy, bits=bits, block_size=BLOCK[bits], is_symmetric=bits == 8, accuracy_level=INTEGER_PRODUCTS
         )

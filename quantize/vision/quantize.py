@@ -11,7 +11,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ...runtime.errors import BundleError, OptionError
+from ...runtime.distances import relative_error
+from ...runtime.errors import BundleError, OptionError, first_line
 from ...runtime.onnx_runtime.session import open_session
 from ...runtime.pictures.tower import FEATURES, PIXELS
 from .blocks import BITS, to_blocks
@@ -30,7 +31,7 @@ UINT8_LIMIT = 255
 """Activations use all of 0..255 between their least and greatest value, zero included."""
 
 SMALLEST_STEP = 1e-12
-"""Stands in for a range or a norm of zero."""
+"""Stands in for a range of zero."""
 
 FIRST_KEPT = 2
 """Products kept in float32 at the first try, where the bound asks for any; doubled at each try."""
@@ -67,7 +68,7 @@ def quantize_vision(
     if recipe == "int8":
         return _write_int8(model, destination, pixels, expected, tell)
     onnx.save(to_blocks(model, bits=BITS[recipe]) if recipe in BITS else narrow(model), destination)
-    return _error(destination, pixels, expected)
+    return relative_error(_features(destination, pixels), expected)
 
 
 def _write_int8(
@@ -76,7 +77,7 @@ def _write_int8(
     """Write the int8 graph with as many float32 products as the bound asks for; return its error."""
     tell("int8")
     onnx.save(to_int8(model), destination)
-    error = _error(destination, pixels, expected)
+    error = relative_error(_features(destination, pixels), expected)
     if error <= INT8_BOUND:
         return error
     tell("int8 misses its bound: measuring each product")
@@ -86,7 +87,7 @@ def _write_int8(
     while not error <= INT8_BOUND and kept < 2 * len(worst):
         tell(f"int8 with {min(kept, len(worst))} of {len(worst)} products in float32")
         onnx.save(to_int8(model, keep=worst[:kept]), destination)
-        error = _error(destination, pixels, expected)
+        error = relative_error(_features(destination, pixels), expected)
         kept *= 2
     return error
 
@@ -123,7 +124,7 @@ def _product_loss(activation: Matrix, matrix: Matrix) -> float:
     integers, scales = quantize_columns(matrix)
     exact = rows @ matrix
     rounded = (np.rint(rows / step) * step) @ (integers * scales)
-    loss = float(np.linalg.norm(rounded - exact) / max(float(np.linalg.norm(exact)), SMALLEST_STEP))
+    loss = relative_error(rounded, exact)
     return loss if np.isfinite(loss) else np.inf
 
 
@@ -133,7 +134,7 @@ def _load(source: Path) -> onnx.ModelProto:
         model = onnx.load(source)
         got = "an empty file"
     except Exception as error:  # protobuf's class is not part of onnx's interface
-        model, got = onnx.ModelProto(), str(error).splitlines()[0]
+        model, got = onnx.ModelProto(), first_line(error)
     if not model.graph.input:
         raise BundleError(expected=f"a vision graph at {source}", got=got, fix="export the bundle again")
     if quantized := {"MatMulInteger", "MatMulNBits"} & {node.op_type for node in model.graph.node}:
@@ -156,9 +157,3 @@ def _features(path: Path, pixels: Pixels) -> Matrix:
     session = open_session(path)
     tiles = [session.run([FEATURES], {PIXELS: pixels[index : index + 1]})[0] for index in range(len(pixels))]
     return np.concatenate(tiles)
-
-
-def _error(path: Path, pixels: Pixels, expected: Matrix) -> float:
-    """Frobenius norm of the features' difference from ``expected``, over that of ``expected``."""
-    difference = np.linalg.norm(_features(path, pixels) - expected)
-    return float(difference / max(float(np.linalg.norm(expected)), SMALLEST_STEP))

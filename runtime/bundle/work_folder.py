@@ -1,8 +1,10 @@
 """A bundle that takes hours to write: what is finished outlives a killed process, and is continued.
 
 The work lies in a folder beside the destination, ``.NAME.partial``: the unfinished bundle, and a
-journal of what in it is finished. The first line of the journal is the key of everything that
-decides about the bytes (source, options, versions), so only the same work is ever continued.
+journal of what in it is finished. Its names are fixed, unlike those of ``storage.writing_folder``, so
+that the next process finds it; a lock keeps it to one. The first line of the journal is the key of
+everything that decides about the bytes (source, options, versions), so only the same work is ever
+continued.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from .gguf_layout import Chunks, GgufFile
 
 Progress = Callable[[int, int], None]
 """Hears (bytes done, all of them)."""
+PIECE_BYTES = 2**26
+"""Bytes of a file that are copied at a time."""
 _BUNDLE, _JOURNAL, _LOCK = "bundle", "journal", "lock"
 
 
@@ -44,6 +48,7 @@ class Journal:
 
     def start(self) -> None:
         """Write the file anew: the key, and what is finished so far."""
+        # not write_text: the work is locked, and one fixed name lets the next process write over what a killed one left
         temporary = self.path.with_suffix(".new")
         temporary.write_text("".join(f"{line}\n" for line in (self.key, *sorted(self.done))), encoding="utf-8")
         os.replace(temporary, self.path)
@@ -133,7 +138,9 @@ def write_tensors(
     done = sum(place.size for file in files for place in file.places if place.name in work.journal.done)
     progress(done, total)
     for file in files:
-        with _opened(work, file) as output:
+        finished = [place.end for place in file.places if place.name in work.journal.done]
+        with _opened(work.folder / file.name, max(finished, default=0)) as output:
+            output.write(file.head)
             for place in file.places:
                 if place.name in work.journal.done:
                     continue
@@ -148,19 +155,35 @@ def write_tensors(
                 _finish(output, work.journal, place.name)
 
 
-def _opened(work: Work, file: GgufFile) -> IO[bytes]:
-    """Open a file to go on with; write its head where that is not there yet."""
-    path = work.folder / file.name
-    finished = [place.end for place in file.places if place.name in work.journal.done]
-    if (path.is_file() and path.stat().st_size < max(finished, default=0)) or (finished and not path.is_file()):
+def copy_files(work: Work, files: Sequence[Path], *, progress: Progress = lambda done, total: None) -> None:
+    """Copy ``files`` into the work's folder as they are, past the pieces that are finished. Memory: a piece."""
+    sizes = {path: path.stat().st_size for path in files}
+    cuts = [
+        (path, at, min(at + PIECE_BYTES, size)) for path, size in sizes.items() for at in range(0, size, PIECE_BYTES)
+    ]
+    pieces = {f"{path.name} {start}-{end}": (path, start, end) for path, start, end in cuts}
+    done = sum(end - start for name, (_, start, end) in pieces.items() if name in work.journal.done)
+    progress(done, sum(sizes.values()))
+    for name, (path, start, end) in pieces.items():
+        if name in work.journal.done:
+            continue
+        with path.open("rb") as source, _opened(work.folder / path.name, start) as output:
+            source.seek(start)
+            output.seek(start)
+            output.write(source.read(end - start))
+            _finish(output, work.journal, name)
+        done += end - start
+        progress(done, sum(sizes.values()))
+
+
+def _opened(path: Path, finished: int) -> IO[bytes]:
+    """Open a file to go on with behind its ``finished`` bytes."""
+    there = path.stat().st_size if path.is_file() else 0
+    if there < finished:
         raise StorageError(
-            expected=f"{max(finished)} finished bytes in {path}",
-            got=f"{path.stat().st_size if path.is_file() else 0}",
-            fix="run it again: it begins anew",
+            expected=f"{finished} finished bytes in {path}", got=f"{there}", fix="run it again: it begins anew"
         )
-    output = path.open("r+b" if path.is_file() else "w+b")
-    output.write(file.head)
-    return output
+    return path.open("r+b" if path.is_file() else "w+b")
 
 
 def _finish(output: IO[bytes], journal: Journal, name: str) -> None:
@@ -174,7 +197,7 @@ def _open(place: Path, journal: Journal, kept: Collection[str], resume: bool, on
     found = journal.read()
     folder = place / _BUNDLE
     if resume and journal.done:
-        on_note(f"continuing what was interrupted: {len(journal.done)} tensors are written")
+        on_note(f"continuing what was interrupted: {len(journal.done)} parts are written")
         for path in folder.iterdir():
             if path.name not in kept:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -9,7 +9,7 @@ from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
-from ..errors import MissingExtraError, NativeError
+from ..errors import NativeError, first_line, needing_extra
 from ..system.machine import int8_sums_overflow, physical_cores
 from .compiled import find_compiled, this_machine
 from .providers import (
@@ -93,14 +93,8 @@ def load_libraries(onnxruntime: Any, provider: str) -> None:
 
 
 def import_onnxruntime() -> Any:
-    try:
+    with needing_extra("cpu", "cuda"):
         import onnxruntime
-    except ImportError as error:
-        raise MissingExtraError(
-            expected="onnxruntime",
-            got="no such package",
-            fix='run: pip install "llava-edge[cpu]" (or "llava-edge[cuda]" for an NVIDIA device)',
-        ) from error
     return onnxruntime
 
 
@@ -116,5 +110,4 @@ def _session_options(onnxruntime: Any, threads: int | None) -> Any:
 
 def onnxruntime_error(expected: str, error: Exception) -> NativeError:
     """One line of onnxruntime's message, which may have several."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return NativeError(expected=expected, got=lines[0][:200], fix="verify the bundle, or export it again")
+    return NativeError(expected=expected, got=first_line(error), fix="verify the bundle, or export it again")

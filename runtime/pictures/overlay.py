@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ..system.storage import storage_error
+from ..system.storage import write_whole
 from .geometry import Geometry
 from .tiles import Layout, cut_tiles
 
@@ -22,13 +20,7 @@ _CUT = (60, 120, 255)
 def save_overlay(path: Path, image: Image.Image, layout: Layout, geometry: Geometry) -> None:
     """Draw and write the overlay as PNG, whole or not at all. Raises StorageError."""
     drawing = draw_overlay(image, layout, geometry)
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".png", delete=False) as file:
-            drawing.save(file, format="PNG")
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, path)
-    except OSError as error:
-        raise storage_error(error, path) from error
+    write_whole(path, lambda file: drawing.save(file, format="PNG"), make_folders=False)
 
 
 def draw_overlay(image: Image.Image, layout: Layout, geometry: Geometry) -> Image.Image:

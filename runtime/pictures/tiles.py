@@ -125,6 +125,14 @@ def cut_tiles(image: Image.Image, layout: Layout, geometry: Geometry) -> npt.NDA
     return np.ascontiguousarray(np.stack(tiles).transpose(0, 3, 1, 2))  # (tiles, 3, side, side)
 
 
+def pixels_of(image: Image.Image, geometry: Geometry, layout: Layout | None = None) -> npt.NDArray[np.float32]:
+    """What the vision tower sees of an RGB picture: float32 (tiles, 3, image_size, image_size), the overview first.
+
+    ``layout`` is the picture's own from :func:`lay_out`, worked out where it is not given.
+    """
+    return normalise(cut_tiles(image, layout or lay_out(image.size, geometry), geometry), geometry)
+
+
 def normalise(tiles: npt.NDArray[np.uint8], geometry: Geometry) -> npt.NDArray[np.float32]:
     """Scale and normalise tiles (tiles, 3, side, side) the way the reference does, in float32."""
     rescaled = (tiles.astype(np.float64) * geometry.rescale).astype(np.float32)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import sys
 from contextlib import suppress
 from functools import cache
@@ -25,6 +24,7 @@ from ..ggml.library import library_folder
 from ..language.llm import Llm
 from ..options import LoadOptions
 from ..system.machine import cache_folder, has_amx, processor_flags, processor_name
+from ..system.storage import write_text
 from .isolated_llm import IsolatedLlm
 
 TOKENS = 64
@@ -52,10 +52,7 @@ def repacking_works() -> bool:
         return bool(kept[key])
     found = _try()
     with suppress(OSError):  # nowhere to keep it: the next process tries again, for a second
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps({key: found}), encoding="utf-8")
-        os.replace(temporary, path)
+        write_text(path, json.dumps({key: found}))
     return found
 
 

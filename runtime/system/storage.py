@@ -5,44 +5,95 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from ..errors import StorageError
+from ..errors import LlavaEdgeError, StorageError
 
 _BLOCK = 2**20
 
 
-@contextmanager
-def writing_bundle(destination: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary sibling folder of ``destination``; rename it into place at the end.
+def write_whole(path: Path, write: Callable[[IO[bytes]], object], *, make_folders: bool = True) -> None:
+    """Let ``write`` fill a file that appears at ``path`` whole or not at all, in folders that are made where missing.
 
-    On any error the temporary folder is removed and ``destination`` stays as it was, which means
-    absent: an existing path is refused before any work. Raises :class:`StorageError`.
+    What a plain ``open(path, "wb")`` would do is kept: a symbolic link is followed, a file keeps its mode, a new one
+    gets the process's, and a device or a pipe is written to as it is. A writer that wants a name instead of an open
+    file takes ``file.name``. Raises :class:`StorageError`; the file that was there is then as it was.
     """
-    target = Path(destination)
-    check_absent(target)
-    try:
+    with _in_one_line(path):
+        if path.exists() and not path.is_file():
+            with path.open("wb") as file:
+                write(file)
+            return
+        target = Path(os.path.realpath(path))
+        if make_folders:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _beside(target)
+        try:
+            with temporary.open("xb") as file:
+                if target.exists():
+                    shutil.copymode(target, temporary)
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+            sync_folder(target.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8 with :func:`write_whole`."""
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
+@contextmanager
+def writing_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Iterator[Path]:
+    """Give a temporary sibling folder of ``path``; put it into place at the end.
+
+    An existing path is refused before any work, or replaced at the end with ``replace``: then a kill between two
+    renames leaves none, but never half of one. On any error the temporary folder is removed and ``path`` stays as it
+    was. Raises :class:`StorageError`.
+    """
+    if not replace:
+        check_absent(Path(path))
+    target = Path(os.path.realpath(path))
+    with _in_one_line(Path(path)):
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise storage_error(error, target) from error
+        temporary, before = _beside(target), _beside(target)
+        try:
+            temporary.mkdir()
+            yield temporary
+            sync_files(temporary)
+            if replace and target.exists():
+                os.rename(target, before)
+            os.rename(temporary, target)
+            sync_folder(target.parent)
+        finally:
+            if before.exists() and not target.exists():
+                os.rename(before, target)
+            shutil.rmtree(before, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _beside(target: Path) -> Path:
+    """A hidden name beside ``target`` that no other writer has: threads and processes never share a temporary."""
+    return target.with_name(f".{target.name[:40]}.{secrets.token_hex(8)}")
+
+
+@contextmanager
+def _in_one_line(target: Path) -> Iterator[None]:
+    """An OSError met while writing ``target``, as :func:`storage_error` says it."""
     try:
-        os.chmod(temporary, 0o755)
-        yield temporary
-        sync_files(temporary)
-        os.rename(temporary, target)
-        sync_folder(target.parent)
+        yield
+    except LlavaEdgeError:
+        raise
     except OSError as error:
-        if isinstance(error, StorageError):
-            raise
         raise storage_error(error, target) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_absent(target: Path) -> None:
@@ -75,13 +126,12 @@ def storage_error(error: OSError, target: Path) -> StorageError:
 
 
 def sync_files(folder: Path) -> None:
-    """Write the files of ``folder``, and the folder, through to the disk."""
+    """Write everything below ``folder``, and the folder, through to the disk."""
     for path in folder.iterdir():
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        if path.is_dir():
+            sync_files(path)
+        else:
+            _sync(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)  # Windows syncs only what may be written
     sync_folder(folder)
 
 
@@ -89,22 +139,12 @@ def sync_folder(folder: Path) -> None:
     """Write a folder's entries through to the disk."""
     if os.name != "posix":  # Windows can't open a folder to sync it
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    _sync(folder, os.O_RDONLY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file that is there whole or not at all. Raises :class:`StorageError`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            write(file)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise storage_error(error, path) from error
-    finally:
-        temporary.unlink(missing_ok=True)

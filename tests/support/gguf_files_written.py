@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from llava_edge.export.language.gguf_file import LlmType
+    from llava_edge.export.language.settings import LlmType
     from llava_edge.export.pipeline import Plan
 
 

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from ...runtime.errors import LlavaEdgeError
 from ...runtime.pictures.geometry import Geometry
-from ...runtime.pictures.tiles import Layout, cut_tiles, lay_out, normalise
+from ...runtime.pictures.tiles import Layout, lay_out, pixels_of
 from ...runtime.prompts.conversations import Conversation, SampleError, read_conversation
 from .picture_store import open_picture
 from .sample_index import SampleIndex, Source
@@ -96,7 +96,7 @@ class ReferenceDataset(Dataset[Item]):
             raise SampleError(conversation.id, expected=f"at most {length} positions", got=str(whole))
         sequence = cut(sequence, length, image_token=self._encoder.image_token, sample=conversation.id)
         tiles = [
-            torch.from_numpy(normalise(cut_tiles(picture.image, layout, self._geometry), self._geometry))
+            torch.from_numpy(pixels_of(picture.image, self._geometry, layout))
             for picture, layout in zip(pictures, layouts, strict=True)
         ]
         sizes = tuple((picture.size[1], picture.size[0]) for picture in pictures)

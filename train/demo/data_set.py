@@ -9,18 +9,18 @@ from __future__ import annotations
 import importlib.resources
 import io
 import json
-import os
 import sys
 import tarfile
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import numpy as np
 from PIL import Image
 
-from ...runtime.errors import MissingExtraError
+from ...runtime.errors import needing_extra
+from ...runtime.system.storage import write_text, write_whole
 from .pictures import draw, sample_scale, sample_scene
 from .questions import Turn, ask_for_description, converse
 from .recipe import DataRecipe
@@ -36,23 +36,24 @@ def write_data(folder: Path, data: DataRecipe, *, seed: int) -> None:
     """Write the data set to `folder`, whole or not at all; one that is there already is kept."""
     if (folder / CONVERSATIONS).is_file():
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / (PICTURES + ".tmp")
     captions: list[Record] = []
     conversations: list[Record] = []
-    with tarfile.open(temporary, "w") as tar:
-        for number in range(data.pictures):
-            name, records = f"drawn/{number:06d}.png", _drawn(seed, number, tar)
-            conversations.append(_record(f"drawn-{number}", name, records[0]))
-            if number < data.captions:
-                captions.append(_record(f"caption-{number}", name, records[1]))
-            if (number + 1) % 10000 == 0:
-                print(f"pictures {number + 1}/{data.pictures}", file=sys.stderr, flush=True)
-        if data.easy_vqa:
-            conversations += _easy_vqa(seed, tar)
-    os.replace(temporary, folder / PICTURES)
-    _write_json(folder / CAPTIONS, captions)
-    _write_json(folder / CONVERSATIONS, conversations)  # last: its presence says that all is there
+
+    def write(file: IO[bytes]) -> None:
+        with tarfile.open(fileobj=file, mode="w") as tar:
+            for number in range(data.pictures):
+                name, records = f"drawn/{number:06d}.png", _drawn(seed, number, tar)
+                conversations.append(_record(f"drawn-{number}", name, records[0]))
+                if number < data.captions:
+                    captions.append(_record(f"caption-{number}", name, records[1]))
+                if (number + 1) % 10000 == 0:
+                    print(f"pictures {number + 1}/{data.pictures}", file=sys.stderr, flush=True)
+            if data.easy_vqa:
+                conversations.extend(_easy_vqa(seed, tar))
+
+    write_whole(folder / PICTURES, write)
+    write_text(folder / CAPTIONS, json.dumps(captions))
+    write_text(folder / CONVERSATIONS, json.dumps(conversations))  # last: its presence says that all is there
 
 
 def _drawn(seed: int, number: int, tar: tarfile.TarFile) -> tuple[list[Turn], list[Turn]]:
@@ -104,16 +105,5 @@ def easy_vqa_text() -> list[str]:
 
 def easy_vqa_folder() -> Path:
     """Where the installed package keeps its data. Raises :class:`MissingExtraError` without it."""
-    try:
-        folder = Path(str(importlib.resources.files("easy_vqa")))
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            expected="the public easy-VQA set", got="no package easy_vqa", fix="pip install 'llava-edge[train]'"
-        ) from error
-    return folder / "data"
-
-
-def _write_json(path: Path, records: list[Record]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(records), encoding="utf-8")
-    os.replace(temporary, path)
+    with needing_extra("train"):
+        return Path(str(importlib.resources.files("easy_vqa"))) / "data"

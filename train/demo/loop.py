@@ -7,7 +7,6 @@ sees, an LLM that talks) is made here.
 from __future__ import annotations
 
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 from transformers import LlavaNextForConditionalGeneration
 
+from ...runtime.system.storage import write_whole
 from ..data.sequences import IGNORED
 from ..model.parts import freeze
 from ..model.parts import parameter_groups as part_groups
@@ -134,16 +134,14 @@ def _report(name: str, step: int, steps: int, losses: Sequence[float], started: 
 
 
 def _save(path: Path, module: nn.Module, optimizer: Any, scheduler: Any, step: int) -> None:
-    """Write the state beside its place and rename it there, so that an interrupted save leaves the last one whole."""
-    temporary = path.with_suffix(".tmp")
+    """Write the state whole or not at all, so that an interrupted save leaves the last one."""
     state = {
         "step": step,
         "module": module.state_dict(),
         "optimizer": optimizer.state_dict(),
         "scheduler": scheduler.state_dict(),
     }
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    write_whole(path, lambda file: torch.save(state, file))
 
 
 def _resume(path: Path, module: nn.Module, optimizer: Any, scheduler: Any) -> int:

@@ -9,8 +9,6 @@ what is finished is skipped and what was interrupted goes on.
 from __future__ import annotations
 
 import dataclasses
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, cast
@@ -24,6 +22,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from ...runtime.system.storage import writing_folder
 from .. import run as reference
 from ..recipe import DataRecipe, ReferenceRecipe, load_reference_recipe
 from .data_set import CAPTIONS, CONVERSATIONS, PICTURES, easy_vqa_text, write_data
@@ -77,11 +76,9 @@ def pretrain(recipe: Recipe, work: Path) -> None:
         model.model.vision_tower.compile(dynamic=True)
     train_language(recipe, model, prompting, work)
     train_looking(recipe, model, prompting, work)
-    temporary = work / "base.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
-    processor.save_pretrained(temporary)
-    os.replace(temporary, work / "base")
+    with writing_folder(work / "base") as partial:
+        model.save_pretrained(partial)
+        processor.save_pretrained(partial)
 
 
 def _tokenizer(recipe: Recipe, folder: Path) -> PreTrainedTokenizerFast:

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import LlavaNextProcessor
 
 from ...runtime.pictures.geometry import Geometry
-from ...runtime.pictures.tiles import cut_tiles, lay_out, normalise
+from ...runtime.pictures.tiles import lay_out, pixels_of
 from ...runtime.prompts.conversations import Conversation
 from ...runtime.prompts.template import TemplateMessage
 from ..data.sequences import IGNORED, Encoder, TokenSequence, encode_chat
@@ -66,7 +66,7 @@ def encode_turns(prompting: Prompting, turns: Sequence[Turn], image: Image.Image
     if image is None:
         return Sample(encode_chat(prompting.encoder, conversation, []))
     layout = lay_out(image.size, prompting.geometry, overview_only=True)
-    tile = torch.from_numpy(normalise(cut_tiles(image, layout, prompting.geometry), prompting.geometry))
+    tile = torch.from_numpy(pixels_of(image, prompting.geometry, layout))
     return Sample(encode_chat(prompting.encoder, conversation, [layout.image_tokens]), tile)
 
 

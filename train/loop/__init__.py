@@ -1,4 +1,4 @@
 """The Trainer, and what it writes down of the loss.
 
-May import: train/data, train/model.
+May import: runtime/system, train/data, train/model.
 """

@@ -16,6 +16,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 
+from ...runtime.system.storage import sync_files
 from ..data.dataset import Collator, ReferenceDataset
 from ..data.grouping import GroupedSampler
 from ..model.parts import parameter_groups
@@ -76,10 +77,7 @@ class ReferenceTrainer(Trainer):  # type: ignore[misc]
 
 def mark_complete(folder: Path) -> None:
     """Flush every file of the folder to disk, then write the mark."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+    sync_files(folder)
     (folder / COMPLETE).touch()
 
 

@@ -6,13 +6,12 @@ One process on the CPU, files in and files out, so that training of any size sta
 from __future__ import annotations
 
 import math
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
-from ...runtime.errors import OptionError
+from ...runtime.errors import OptionError, first_line
 from ...runtime.prompts.family_templates import IMAGE_TOKEN, TEMPLATES
+from ...runtime.system.storage import writing_folder
 from ..recipe import ReferenceRecipe
 
 ROWS_STEP = 64
@@ -35,11 +34,9 @@ def assemble(recipe: ReferenceRecipe, destination: Path) -> None:
     image_token = _add_image_token(tokenizer, llm)
     torch.manual_seed(recipe.seed)
     model = _join(recipe, llm, tower, image_token)
-    temporary = destination.with_name(destination.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
-    _processor(model.config, tokenizer, template).save_pretrained(temporary)
-    os.replace(temporary, destination)
+    with writing_folder(destination) as partial:
+        model.save_pretrained(partial)
+        _processor(model.config, tokenizer, template).save_pretrained(partial)
 
 
 def _read_template(recipe: ReferenceRecipe) -> str:
@@ -62,9 +59,8 @@ def _pretrained(kind: Any, name: str, **settings: Any) -> Any:
     try:
         return kind.from_pretrained(name, **settings)
     except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
         raise OptionError(
-            expected=f"{name!r}, a folder or a hub id", got=first, fix="check model.llm and model.tower"
+            expected=f"{name!r}, a folder or a hub id", got=first_line(error), fix="check model.llm and model.tower"
         ) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: p
 
     with pytest.raises(StorageError, match="free some space"):
         write_whole(store.path("q"), fail)
-    monkeypatch.setattr("os.replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(StorageError):
         store.write("q", dataclasses.replace(CANDIDATE, text="other"))
     assert store.read("q") == CANDIDATE

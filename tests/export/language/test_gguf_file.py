@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from llava_edge.export.language.gguf_file import LLM_TYPES, LlmType
+from llava_edge.export.language.settings import LLM_TYPES, LlmType
 from llava_edge.export.pipeline import make_plan
 from llava_edge.runtime.errors import CheckpointError
 from safetensors.torch import load_file, save_file

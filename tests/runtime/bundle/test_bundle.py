@@ -18,7 +18,7 @@ from llava_edge.runtime.bundle.manifest import SCHEMA, LlmPart, Manifest, Parity
 from llava_edge.runtime.errors import BundleError, StorageError
 from llava_edge.runtime.pictures.geometry import Geometry
 from llava_edge.runtime.prompts.template_spec import TemplateSpec
-from llava_edge.runtime.system.storage import file_sha256, storage_error, writing_bundle
+from llava_edge.runtime.system.storage import file_sha256, storage_error, writing_folder
 
 Damage = Callable[[Path], None]
 
@@ -45,7 +45,7 @@ def manifest() -> Manifest:
 def folder(tmp_path: Path) -> Path:
     """A bundle whose weights are a few bytes: enough for everything that only looks at files."""
     path = tmp_path / "bundle"
-    with writing_bundle(path) as temporary:
+    with writing_folder(path) as temporary:
         (temporary / "vision.onnx").write_bytes(b"onnx" * 10)
         (temporary / "llm.gguf").write_bytes(b"gguf" * 10)
         np.save(temporary / "newline.npy", np.arange(4, dtype=np.float32))
@@ -163,7 +163,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     target = tmp_path / "bundle"
 
     def fail() -> None:
-        with writing_bundle(target) as temporary:
+        with writing_folder(target) as temporary:
             (temporary / "llm.gguf").write_bytes(b"half")
             raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -174,7 +174,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
 
 def test_an_interrupted_write_leaves_nothing(tmp_path: Path) -> None:
     def fail() -> None:
-        with writing_bundle(tmp_path / "bundle") as temporary:
+        with writing_folder(tmp_path / "bundle") as temporary:
             (temporary / "llm.gguf").write_bytes(b"half")
             raise KeyboardInterrupt
 
@@ -185,18 +185,18 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path) -> None:
 
 def test_an_existing_target_is_not_touched(folder: Path) -> None:
     before = sorted(folder.iterdir())
-    with pytest.raises(StorageError, match="choose another path"), writing_bundle(folder):
+    with pytest.raises(StorageError, match="choose another path"), writing_folder(folder):
         pass
     assert sorted(folder.iterdir()) == before
 
 
 def test_a_target_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match="check the path"), writing_bundle(tmp_path / "file" / "bundle"):
+    with pytest.raises(StorageError, match="check the path"), writing_folder(tmp_path / "file" / "bundle"):
         pass
 
 
 def test_storage_errors_pass_through(tmp_path: Path) -> None:
     inner = storage_error(OSError(errno.EACCES, os.strerror(errno.EACCES)), tmp_path)
-    with pytest.raises(StorageError, match="Permission denied"), writing_bundle(tmp_path / "bundle"):
+    with pytest.raises(StorageError, match="Permission denied"), writing_folder(tmp_path / "bundle"):
         raise inner
