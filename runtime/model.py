@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Unpack
 
 from .answer import Answer
 from .bundle.bundle import Bundle, demo_bundle
 from .chat import Chat
 from .engine import Engine, ImageInput
-from .options import LoadOptions, make_options
+from .options import LoadChoices, LoadOptions, SamplingChoices, make_options
 from .planning.auto_placement import auto_options, describe_placement
 
 
-def load(path: str | os.PathLike[str] | None = None, **options: Any) -> Model:
+def load(path: str | os.PathLike[str] | None = None, **options: Unpack[LoadChoices]) -> Model:
     """Load a bundle; without ``path`` the demo model that ships in the package.
 
     ``options`` are those of :class:`LoadOptions`. Raises BundleError, OptionError, NativeError,
@@ -37,6 +37,6 @@ class Model(Engine):
         """Start a conversation. Its prefilled part is kept as long as no other one is asked."""
         return Chat(self, system=system)
 
-    def ask(self, question: str, images: Sequence[ImageInput] = (), **options: Any) -> Answer:
+    def ask(self, question: str, images: Sequence[ImageInput] = (), **options: Unpack[SamplingChoices]) -> Answer:
         """Answer one question about ``images``, outside any conversation."""
         return self.chat().generate(question, images=images, **options)

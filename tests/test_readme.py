@@ -71,7 +71,3 @@ def test_file_tree_is_true() -> None:
     tree = next(block for block in blocks("text") if "runtime/" in block)
     assert tuple(re.findall(r"^(\w+)/", tree, re.MULTILINE)) == ROOMS
     assert all((ROOT / room).is_dir() for room in ROOMS)
-
-
-def test_nothing_is_left_to_fill_in() -> None:
-    assert "@@" not in README
