@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-ROOMS = ("runtime", "export", "quantize", "train", "benchmark", "cli", "tests", "docs", "examples")
+ROOMS = ("runtime", "store", "export", "quantize", "train", "benchmark", "cli", "tests", "docs", "examples")
 
 
 def blocks(language: str) -> list[str]:

@@ -185,6 +185,7 @@ class Terminal:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:  # pragma: no cover - this is the child
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # a test run in the background has it ignored
+            os.environ.pop("COVERAGE_PROCESS_CONFIG", None)  # Ctrl-C would meet its work at the end of the process
             os.execv(COMMAND, [COMMAND, *arguments])
         self.seen = ""
 
