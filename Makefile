@@ -8,20 +8,26 @@ GCC_FLAGS = $(if $(findstring Free Software,$(shell c++ --version)), -DCMAKE_CXX
 export CMAKE_ARGS ?= -DGGML_RPC=on$(GCC_FLAGS)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: chat test check clean
+.PHONY: chat test quick docs check clean
 
 chat: $(VENV)/runtime-installed
 	$(BIN)/llava-edge ask examples/sign.png "What does the sign say?"
 
 test: $(VENV)/dev-installed
-	$(BIN)/python -m pytest --cov --cov-fail-under=95
+	$(BIN)/python -m pytest --cov --durations=25
 	$(MAKE) check
+
+quick: $(VENV)/dev-installed
+	$(BIN)/python -m pytest -q -m "not slow and not network"
+
+docs: $(VENV)/dev-installed
+	PYTHONPATH=tests $(BIN)/python -m support.generated_pages
 
 check: $(VENV)/dev-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	mkdir -p build/typing && ln -sfn ../.. build/typing/llava_edge
-	MYPYPATH=build/typing $(BIN)/mypy $(foreach room,runtime export quantize train benchmark cli,-p llava_edge.$(room))
+	MYPYPATH=build/typing $(BIN)/mypy $(foreach room,runtime store export quantize train benchmark cli,-p llava_edge.$(room))
 
 $(VENV)/runtime-installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

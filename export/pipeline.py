@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..runtime import __version__
 from ..runtime.bundle.bundle import Bundle, write_manifest
 from ..runtime.bundle.disk_space import DiskNeed, disk_need
 from ..runtime.bundle.gguf_layout import SPLIT_SIZE, GgufFile
@@ -143,7 +143,7 @@ def _work_key(plan: Plan, llm_files: Sequence[GgufFile]) -> str:
 
     The checkpoint's fingerprint knows names and shapes only, so the files' times of change count too.
     """
-    digest = hashlib.sha256(f"{_own_version()} {plan.checkpoint.fingerprint}".encode())
+    digest = hashlib.sha256(f"{__version__} {plan.checkpoint.fingerprint}".encode())
     for file in llm_files:
         digest.update(file.name.encode() + file.head)
     for path in plan.checkpoint.tensors.files():
@@ -214,7 +214,7 @@ def _manifest(plan: Plan, llm: str, llm_type: str, vision: VisionPart) -> Manife
     return Manifest(
         schema=SCHEMA,
         name=checkpoint.name,
-        created_by=f"llava-edge {_own_version()}",
+        created_by=f"llava-edge {__version__}",
         source=source,
         geometry=plan.geometry,
         merge_type="spatial_unpad",
@@ -243,13 +243,6 @@ def _known(what: str, value: str, known: tuple[Kind, ...]) -> Kind:
         if kind == value:
             return kind
     raise OptionError(expected=f"{what} {', '.join(known)}", got=repr(value), fix="use 'quantize' for smaller types")
-
-
-def _own_version() -> str:
-    try:
-        return version("llava-edge")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _ignore(stage: str, done: int, total: int) -> None:

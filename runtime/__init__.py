@@ -16,9 +16,13 @@ from .options import GenerationOptions, LoadOptions
 
 if TYPE_CHECKING:
     from .answer import Answer, Timings
+    from .callbacks import Progress
     from .chat import Chat
     from .model import Model, load
     from .pictures.encoded import EncodedImage
+    from .pictures.encoder import ImageInput
+
+    __version__: str
 
 __all__ = [
     "Answer",
@@ -26,9 +30,12 @@ __all__ = [
     "Chat",
     "EncodedImage",
     "GenerationOptions",
+    "ImageInput",
     "LoadOptions",
     "Model",
+    "Progress",
     "Timings",
+    "__version__",
     "demo_bundle",
     "errors",
     "load",
@@ -38,7 +45,9 @@ _LAZY = {
     "Answer": "answer",
     "Chat": "chat",
     "EncodedImage": "pictures.encoded",
+    "ImageInput": "pictures.encoder",
     "Model": "model",
+    "Progress": "callbacks",
     "Timings": "answer",
     "load": "model",
 }
@@ -46,8 +55,20 @@ _LAZY = {
 
 def __getattr__(name: str) -> Any:
     """Import the engine when it is first asked for: llama.cpp's library takes a while to load."""
+    if name == "__version__":
+        return _version()
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
     return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+
+
+def _version() -> str:
+    """The installed package's; "unknown" where these files were never installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("llava-edge")
+    except PackageNotFoundError:
+        return "unknown"

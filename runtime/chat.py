@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Unpack
 
 from .answer import Answer, Timings
 from .callbacks import Cancel, Progress
 from .engine import Engine
 from .errors import OptionError
 from .language.generation import Run, generate, new_run, room_for_answer
-from .options import GenerationOptions, make_options
+from .options import GenerationOptions, SamplingChoices, make_options
 from .pictures.encoded import EncodedImage
 from .pictures.encoder import ImageInput
 from .prompts.prompt import Prompt
@@ -75,7 +75,7 @@ class Chat:
         on_encode: Progress | None = None,
         on_prefill: Progress | None = None,
         cancelled: Cancel | None = None,
-        **options: Any,
+        **options: Unpack[SamplingChoices],
     ) -> Iterator[str]:
         """Ask ``question`` about new ``images`` (and all earlier ones); yield the answer's text.
 
@@ -117,9 +117,20 @@ class Chat:
                 if not broken:
                     self._record(Turn(asked, encoding.images), prompt, run)
 
-    def generate(self, question: str, **arguments: Any) -> Answer:
+    def generate(
+        self,
+        question: str,
+        *,
+        images: Sequence[ImageInput] = (),
+        on_encode: Progress | None = None,
+        on_prefill: Progress | None = None,
+        cancelled: Cancel | None = None,
+        **options: Unpack[SamplingChoices],
+    ) -> Answer:
         """Ask and wait: ``stream`` collected. Takes the same arguments."""
-        for _ in self.stream(question, **arguments):
+        for _ in self.stream(
+            question, images=images, on_encode=on_encode, on_prefill=on_prefill, cancelled=cancelled, **options
+        ):
             pass
         assert self._answer is not None
         return self._answer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self, Unpack
 
 from .answer import Answer
 from .bundle.bundle import Bundle, demo_bundle
@@ -12,13 +12,13 @@ from .bundle.manifest import Manifest
 from .callbacks import Cancel, Progress
 from .chat import Chat
 from .engine import Engine
-from .options import LoadOptions, make_options
+from .options import LoadChoices, LoadOptions, SamplingChoices, make_options
 from .pictures.encoded import EncodedImage
 from .pictures.encoder import ImageInput
 from .planning.auto_placement import auto_options, describe_placement
 
 
-def load(path: str | os.PathLike[str] | None = None, **options: Any) -> Model:
+def load(path: str | os.PathLike[str] | None = None, **options: Unpack[LoadChoices]) -> Model:
     """Load a bundle; without ``path`` the demo model that ships in the package.
 
     ``options`` are those of :class:`LoadOptions`. Raises BundleError, OptionError, NativeError,
@@ -87,6 +87,6 @@ class Model:
         """Start a conversation. Its prefilled part is kept as long as no other one is asked."""
         return Chat(self.engine, system=system)
 
-    def ask(self, question: str, images: Sequence[ImageInput] = (), **options: Any) -> Answer:
+    def ask(self, question: str, images: Sequence[ImageInput] = (), **options: Unpack[SamplingChoices]) -> Answer:
         """Answer one question about ``images``, outside any conversation."""
         return self.chat().generate(question, images=images, **options)

@@ -1,17 +1,24 @@
-"""What a caller may choose: how a bundle is loaded, and how an answer is sampled."""
+"""What a caller may choose: how a bundle is loaded, and how an answer is sampled.
+
+An option is declared once, as a field of :class:`LoadOptions` or :class:`GenerationOptions` with its type, default,
+range and help text. The command line takes all of it from there (``cli/terminal/options.py``). The ``TypedDict``
+beside each class gives type checkers the keywords of ``load``, ``ask`` and ``stream``; a test holds the two equal.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypedDict, get_args, get_type_hints
 
 from .errors import OptionError
 
 DEFAULT_MAX_TOKENS = 512
+Device = Literal["", "auto", "cpu"]
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 """Types that llama.cpp's cache may have."""
-SPLIT_MODES = ("none", "layer", "row")
+SplitMode = Literal["none", "layer", "row"]
+SPLIT_MODES: tuple[SplitMode, ...] = get_args(SplitMode)
 """How llama.cpp may split a model over GPUs."""
 CONTEXT_STEP = 256
 """Contexts are sized in steps of this many positions; llama.cpp pads to it anyway (llama-context.cpp)."""
@@ -22,69 +29,112 @@ PENALTY_WINDOW = 64
 
 
 @dataclass(frozen=True)
+class Option:
+    """What is declared about an option beside its type and default.
+
+    ``bounds`` are the least and the largest number, ``words`` the values that a word may have; a default of None is
+    in range. Errors call it ``name``, or by the field's name. On the command line it is ``flag``, or the field's name
+    again, and fields with the same flag are set together; ``metavar`` stands for its value in the help,
+    ``show_default`` is False where the help says what the default means, and ``in_python_only`` keeps it off there.
+    """
+
+    help: str
+    bounds: tuple[float, float] | None = None
+    words: tuple[str, ...] = ()
+    name: str = ""
+    flag: str = ""
+    metavar: str | None = None
+    show_default: bool = True
+    in_python_only: bool = False
+
+
+_KV_TYPE = Option(
+    "Type of the KV cache: f16, q8_0, …; q8_0 halves it.",
+    words=("", *KV_TYPES),
+    name="a KV type",
+    flag="--kv-type",
+    metavar="TYPE",
+)
+
+
+@dataclass(frozen=True)
 class LoadOptions:
     """How a bundle is loaded. The defaults are what measured best; see ``docs/performance.md``.
 
-    ``threads`` drives decoding, prefill and the vision tower; 0 means one per physical core.
-    ``batch`` is positions a prefill call, ``micro_batch`` positions llama.cpp computes at once.
-    ``flash_attention`` None means llama.cpp's choice on a GPU and off on a CPU, where its kernel
-    moves a long prompt's logits (KL 2e-3) and so breaks parity with the reference. ``context`` in positions; 0 sizes it
-    from each prompt, up to the model's limit. ``gpu_layers`` -1 puts all layers on a GPU if the
-    build has one. ``providers`` run the vision tower, the first that starts: names as "cuda", "openvino"
-    or "cuda:1"; empty means the best one installed.
-    ``repack`` lets llama.cpp rearrange weights at load for faster products; None means yes, on CPUs
-    with AMX only after a trial, because a llama.cpp compiled by GCC 12 dies there (``repacking``;
-    an ``Llm`` on its own makes no trial and leaves it off there).
-    ``images_kept`` encoded pictures stay in memory, the latest used.
+    ``threads`` drives decoding, prefill and the vision tower. ``context`` is in positions; 0 sizes it
+    from each prompt, up to the model's limit. ``providers`` run the vision tower, the first that
+    starts: names as "cuda", "openvino" or "cuda:1"; empty means the best one installed.
 
-    ``device`` "auto" lets the planner choose what the following and ``gpu_layers`` leave open, "cpu"
-    uses no GPU of this machine, empty leaves the choices to llama.cpp. ``workers`` are HOST:PORT of
-    ``llava-edge worker`` on other machines; with them the planner chooses too. ``tensor_split`` are
-    the shares of the layers that each device gets, workers first, then this machine's GPUs.
-    ``split_mode`` puts the model on one GPU, or splits it by layers or rows; ``main_gpu`` is the one
-    for "none" and for what "row" can't split. ``kv_type_k`` and ``kv_type_v`` are llama.cpp's types
-    of the KV cache, f16 where empty.
+    ``device`` "auto" lets the planner choose what the following leave open, "cpu" uses no GPU of
+    this machine, empty leaves the choices to llama.cpp. ``gpu_layers`` -1 puts all layers on a GPU
+    if the build has one. ``split_mode`` puts the model on one GPU, or splits it by layers or rows;
+    ``main_gpu`` is the one for "none" and for what "row" can't split. ``kv_type_k`` and
+    ``kv_type_v`` are llama.cpp's types of the KV cache, f16 where empty. ``flash_attention`` None
+    means llama.cpp's choice on a GPU and off on a CPU, where its kernel moves a long prompt's logits
+    (KL 2e-3) and so breaks parity with the reference.
 
-    ``isolate`` keeps llama.cpp in a process of its own, so that its crash is an error; workers
-    imply it. ``worker_timeout`` in seconds ends a step of computing that takes longer; 0 never.
+    ``workers`` are HOST:PORT of ``llava-edge worker`` on other machines; with them the planner
+    chooses too. ``tensor_split`` are the shares of the layers that each device gets, workers first,
+    then this machine's GPUs. ``isolate`` keeps llama.cpp in a process of its own, so that its crash
+    is an error; workers imply it. ``worker_timeout`` ends a step of computing that takes longer.
+
+    ``repack`` None means yes, on CPUs with AMX only after a trial, because a llama.cpp compiled by
+    GCC 12 dies there (``repacking``; an ``Llm`` on its own makes no trial and leaves it off there).
     """
 
-    threads: int = 0
-    batch: int = 512
-    micro_batch: int = 512
-    flash_attention: bool | None = None
-    context: int = 0
-    gpu_layers: int = -1
-    providers: tuple[str, ...] = ()
-    repack: bool | None = None
-    images_kept: int = 8
-    device: Literal["", "auto", "cpu"] = ""
-    tensor_split: tuple[float, ...] = ()
-    split_mode: Literal["none", "layer", "row"] | None = None
-    main_gpu: int | None = None
-    kv_type_k: str = ""
-    kv_type_v: str = ""
-    workers: tuple[str, ...] = ()
-    isolate: bool = False
-    worker_timeout: float = 600.0
+    threads: Annotated[int, Option("CPU threads; 0 means one per physical core.", (0, 1024), show_default=False)] = 0
+    context: Annotated[
+        int, Option("Positions of the context; 0 sizes it by the prompt.", (0, 2**24), show_default=False)
+    ] = 0
+    providers: Annotated[
+        tuple[str, ...],
+        Option(
+            "What runs the vision tower: tensorrt cuda coreml directml openvino cpu; may repeat. The best without it.",
+            flag="--provider",
+            metavar="NAME[:DEVICE]",
+        ),
+    ] = ()
+    device: Annotated[
+        Device, Option("auto plans layers, KV cache and vision; cpu uses no GPU.", words=get_args(Device))
+    ] = ""
+    gpu_layers: Annotated[
+        int, Option("Layers on GPUs and workers; -1 is as many as fit.", (-1, 10_000), show_default=False)
+    ] = -1
+    split_mode: Annotated[SplitMode | None, Option("One GPU, or how several share the model.", words=SPLIT_MODES)] = (
+        None
+    )
+    main_gpu: Annotated[int | None, Option("The GPU of split mode none.", (0, 1024))] = None
+    kv_type_k: Annotated[str, _KV_TYPE] = ""
+    kv_type_v: Annotated[str, _KV_TYPE] = ""
+    flash_attention: Annotated[bool | None, Option("On where layers are on a GPU, else off.")] = None
+    workers: Annotated[
+        tuple[str, ...],
+        Option("Put layers on this 'llava-edge worker'; may repeat.", flag="--worker", metavar="HOST:PORT"),
+    ] = ()
+    tensor_split: Annotated[
+        tuple[float, ...],
+        Option(
+            "Shares of the layers, like 2,1,1: workers first, then GPUs here; by the plan without it.", metavar="SHARES"
+        ),
+    ] = ()
+    isolate: Annotated[bool, Option("Keep llama.cpp in a process of its own; workers imply it.")] = False
+    worker_timeout: Annotated[
+        float, Option("Seconds that a step may take on workers; 0 is no limit.", (0, 86_400), in_python_only=True)
+    ] = 600.0
+    batch: Annotated[int, Option("Positions a prefill call.", (1, 65536), in_python_only=True)] = 512
+    micro_batch: Annotated[
+        int, Option("Positions computed at once, at most a batch.", (1, 65536), in_python_only=True)
+    ] = 512
+    repack: Annotated[
+        bool | None, Option("Rearrange weights at load for faster products; None tries it.", in_python_only=True)
+    ] = None
+    images_kept: Annotated[
+        int, Option("Encoded pictures kept in memory, the latest used.", (0, 10_000), in_python_only=True)
+    ] = 8
 
     def __post_init__(self) -> None:
-        _check("threads", self.threads, 0, 1024)
-        _check("batch", self.batch, 1, 65536)
+        _check_declared(self)
         _check("micro_batch", self.micro_batch, 1, self.batch)
-        _check("context", self.context, 0, 2**24)
-        _check("gpu_layers", self.gpu_layers, -1, 10_000)
-        _check("images_kept", self.images_kept, 0, 10_000)
-        _check_word("device", self.device, ("", "auto", "cpu"))
-        _check_word("split_mode", self.split_mode, (None, *SPLIT_MODES))
-        for kind in (self.kv_type_k, self.kv_type_v):
-            _check_word("a KV type", kind, ("", *KV_TYPES))
-        if self.main_gpu is not None:
-            _check("main_gpu", self.main_gpu, 0, 1024)
-        _check("worker_timeout", self.worker_timeout, 0, 86_400)
-        self._check_sharding()
-
-    def _check_sharding(self) -> None:
         if isinstance(self.workers, str) or len(set(self.workers)) < len(self.workers):
             raise OptionError(
                 expected="workers as a tuple of different HOST:PORT", got=repr(self.workers), fix="name each one once"
@@ -101,6 +151,29 @@ class LoadOptions:
             )
 
 
+class LoadChoices(TypedDict, total=False):
+    """The keywords of ``load``: the fields of :class:`LoadOptions`."""
+
+    threads: int
+    context: int
+    providers: tuple[str, ...]
+    device: Device
+    gpu_layers: int
+    split_mode: SplitMode | None
+    main_gpu: int | None
+    kv_type_k: str
+    kv_type_v: str
+    flash_attention: bool | None
+    workers: tuple[str, ...]
+    tensor_split: tuple[float, ...]
+    isolate: bool
+    worker_timeout: float
+    batch: int
+    micro_batch: int
+    repack: bool | None
+    images_kept: int
+
+
 @dataclass(frozen=True)
 class GenerationOptions:
     """How an answer is sampled. ``temperature`` 0 is greedy and deterministic.
@@ -110,26 +183,38 @@ class GenerationOptions:
     part of it.
     """
 
-    max_tokens: int = DEFAULT_MAX_TOKENS
-    temperature: float = 0.0
-    top_k: int = 40
-    top_p: float = 0.95
-    min_p: float = 0.05
-    repeat_penalty: float = 1.0
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
+    max_tokens: Annotated[int, Option("Tokens an answer may have.", (1, 2**24))] = DEFAULT_MAX_TOKENS
+    temperature: Annotated[float, Option("0 is greedy and deterministic.", (0, 100))] = 0.0
+    seed: Annotated[int | None, Option("Seed of the draw; a new one without it.", (0, 2**32 - 1))] = None
+    top_k: Annotated[int, Option("Draw from the K likeliest; 0 switches it off.", (0, 2**31 - 1))] = 40
+    top_p: Annotated[float, Option("Draw from this share of probability.", (0, 1))] = 0.95
+    min_p: Annotated[float, Option("Drop what is this much less likely than the best.", (0, 1))] = 0.05
+    repeat_penalty: Annotated[float, Option("Above 1 discourages repeats.", (0.01, 100))] = 1.0
+    stop: Annotated[tuple[str, ...], Option("End the answer here; may repeat.")] = ()
 
     def __post_init__(self) -> None:
-        _check("max_tokens", self.max_tokens, 1, 2**24)
-        _check("temperature", self.temperature, 0.0, 100.0)
-        _check("top_k", self.top_k, 0, 2**31 - 1)
-        _check("top_p", self.top_p, 0.0, 1.0)
-        _check("min_p", self.min_p, 0.0, 1.0)
-        _check("repeat_penalty", self.repeat_penalty, 0.01, 100.0)
-        if self.seed is not None:
-            _check("seed", self.seed, 0, 2**32 - 1)
+        _check_declared(self)
         if isinstance(self.stop, str) or not all(self.stop):
             raise OptionError(expected="stop as a tuple of non-empty strings", got=repr(self.stop), fix="give a tuple")
+
+
+class SamplingChoices(TypedDict, total=False):
+    """The sampling keywords of ``ask``, ``stream`` and ``generate``: the fields of :class:`GenerationOptions`."""
+
+    max_tokens: int
+    temperature: float
+    seed: int | None
+    top_k: int
+    top_p: float
+    min_p: float
+    repeat_penalty: float
+    stop: tuple[str, ...]
+
+
+def declared(kind: type[Any]) -> dict[str, Option]:
+    """What is declared about each field of an options class, in the order of the fields."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {field.name: hints[field.name].__metadata__[0] for field in fields(kind)}
 
 
 def padded_context(positions: int) -> int:
@@ -139,7 +224,7 @@ def padded_context(positions: int) -> int:
 
 def make_options(kind: type[Any], **values: Any) -> Any:
     """Build an options value, naming a keyword that it does not have."""
-    known = [one.name for one in fields(kind)]
+    known = list(declared(kind))
     if unknown := sorted(set(values) - set(known)):
         raise OptionError(
             expected=f"options among {', '.join(known)}", got=", ".join(unknown), fix="check the spelling"
@@ -147,16 +232,23 @@ def make_options(kind: type[Any], **values: Any) -> Any:
     return kind(**values)
 
 
+def _check_declared(options: Any) -> None:
+    """Hold every field to its range or words. Raises :class:`OptionError`."""
+    for field, option in declared(type(options)).items():
+        name, value = option.name or field, getattr(options, field)
+        if value is None and getattr(type(options), field) is None:
+            continue
+        if option.bounds is not None:
+            _check(name, value, *option.bounds)
+        if option.words and value not in option.words:
+            words = ", ".join(filter(None, option.words))
+            raise OptionError(expected=f"{name} among {words}", got=repr(value), fix="choose one of those")
+
+
 def _check(name: str, value: float, low: float, high: float) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not low <= value <= high:
         raise OptionError(expected=f"{name} from {low:g} to {high:g}", got=repr(value), fix=f"choose another {name}")
-
-
-def _check_word(name: str, value: str | None, known: tuple[str | None, ...]) -> None:
-    if value not in known:
-        words = ", ".join(one for one in known if one)
-        raise OptionError(expected=f"{name} among {words}", got=repr(value), fix="choose one of those")
 
 
 DEFAULT_PORT = 50052

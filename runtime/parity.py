@@ -13,6 +13,7 @@ from .bundle.bundle import Bundle
 from .distances import kl_divergence, log_softmax, relative_error
 from .language.scoring import logits_along
 from .model import Model, load
+from .options import LoadChoices
 from .pictures.built_in import built_in_picture
 from .pictures.encoded import EncodedImage
 from .pictures.pack import pack
@@ -38,7 +39,7 @@ def measure(bundle_path: Path) -> dict[str, float]:
     """
     values = Bundle.open(bundle_path).parity_values()
     # a language model that was too large to run for reference values is only mapped, not copied
-    options = {} if "logprobs" in values else {"repack": False, "gpu_layers": 0}
+    options: LoadChoices = {} if "logprobs" in values else {"repack": False, "gpu_layers": 0}
     with load(bundle_path, **options) as model:
         measured, encoded = _measure_vision(model, values)
         if "prompt_ids" in values:

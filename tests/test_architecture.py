@@ -255,11 +255,33 @@ def test_imports_stay_light(statement: str) -> None:
 
 
 def test_public_names_are_what_all_says() -> None:
+    """Sorted, and neither more nor less than what type checkers see imported there."""
     import llava_edge.runtime as runtime
 
-    assert all(getattr(runtime, name) is not None for name in runtime.__all__)
+    tree = ast.parse((ROOT / FACE).read_text(encoding="utf-8"))
+    ours = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
+    assert runtime.__all__ == sorted([*(name.name for node in ours for name in node.names), "__version__"])
+    for name in runtime.__all__:
+        value = getattr(runtime, name)
+        assert getattr(value, "__name__", name).rpartition(".")[2] in (name, "Callable"), "a name of another thing"
     with pytest.raises(AttributeError, match="no attribute 'torch'"):
         _ = runtime.torch
+
+
+def test_the_version_is_the_installed_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.metadata
+
+    import llava_edge.runtime as runtime
+
+    asked = ["9.9"]
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: asked.pop() if name == "llava-edge" else "")
+    assert runtime.__version__ == "9.9"
+
+    def nowhere(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", nowhere)
+    assert runtime.__version__ == "unknown"
 
 
 def test_modules_stay_small() -> None:

@@ -10,35 +10,20 @@ from typing import Annotated
 import typer
 
 from ...runtime.errors import OptionError
+from ...runtime.options import GenerationOptions, LoadOptions
 from ..terminal import options as arguments
 
 
+@arguments.with_options
 def ask(
     words: Annotated[list[str], typer.Argument(metavar="IMAGE... QUESTION", help="Pictures, then the question.")],
     model: arguments.ModelOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the text.")] = False,
-    max_tokens: arguments.MaxTokensOption = 512,
-    temperature: arguments.TemperatureOption = 0.0,
-    seed: arguments.SeedOption = None,
-    top_k: arguments.TopKOption = 40,
-    top_p: arguments.TopPOption = 0.95,
-    min_p: arguments.MinPOption = 0.05,
-    repeat_penalty: arguments.PenaltyOption = 1.0,
-    stop: arguments.StopOption = None,
+    *,
+    sampling: GenerationOptions,
     system: arguments.SystemOption = None,
-    threads: arguments.ThreadsOption = 0,
-    context: arguments.ContextOption = 0,
-    provider: arguments.ProviderOption = None,
-    device: arguments.DeviceOption = "",
-    gpu_layers: arguments.GpuLayersOption = -1,
-    split_mode: arguments.SplitModeOption = None,
-    main_gpu: arguments.MainGpuOption = None,
-    kv_type: arguments.KvTypeOption = "",
-    flash_attention: arguments.FlashOption = None,
+    loading: LoadOptions,
     stats: arguments.StatsOption = False,
-    worker: arguments.WorkerOption = None,
-    tensor_split: arguments.TensorSplitOption = None,
-    isolate: arguments.IsolateOption = False,
 ) -> None:
     """Answer one question about pictures; the text goes to stdout, statistics to stderr."""
     from ...runtime.model import load
@@ -46,10 +31,7 @@ def ask(
 
     *images, question = words
     _check(images, question)
-    placed = arguments.placement(
-        device, gpu_layers, split_mode, main_gpu, kv_type, flash_attention, worker, tensor_split, isolate
-    )
-    with load(model, threads=threads, context=context, providers=tuple(provider or ()), **placed) as loaded:
+    with load(model, **vars(loading)) as loaded:
         if stats:
             note(loaded.placement)
             note(loaded.provider)
@@ -57,16 +39,9 @@ def ask(
         for piece in chat.stream(
             question,
             images=images,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            seed=seed,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            repeat_penalty=repeat_penalty,
-            stop=tuple(stop or ()),
             on_encode=Bar("encoding tiles"),
             on_prefill=Bar("reading the prompt"),
+            **vars(sampling),
         ):
             if not as_json:
                 sys.stdout.write(piece)

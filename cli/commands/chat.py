@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...runtime.errors import LlavaEdgeError
+from ...runtime.options import GenerationOptions, LoadOptions
 from ..terminal import options as arguments
 
 if TYPE_CHECKING:
@@ -27,56 +28,25 @@ HELP = """\
 /quit         leave (so does Ctrl-D)"""
 
 
+@arguments.with_options
 def chat(
     images: Annotated[list[str] | None, typer.Argument(metavar="[IMAGE]...", help="Pictures to begin with.")] = None,
     model: arguments.ModelOption = None,
-    max_tokens: arguments.MaxTokensOption = 512,
-    temperature: arguments.TemperatureOption = 0.0,
-    seed: arguments.SeedOption = None,
-    top_k: arguments.TopKOption = 40,
-    top_p: arguments.TopPOption = 0.95,
-    min_p: arguments.MinPOption = 0.05,
-    repeat_penalty: arguments.PenaltyOption = 1.0,
-    stop: arguments.StopOption = None,
+    *,
+    sampling: GenerationOptions,
     system: arguments.SystemOption = None,
-    threads: arguments.ThreadsOption = 0,
-    context: arguments.ContextOption = 0,
-    provider: arguments.ProviderOption = None,
-    device: arguments.DeviceOption = "",
-    gpu_layers: arguments.GpuLayersOption = -1,
-    split_mode: arguments.SplitModeOption = None,
-    main_gpu: arguments.MainGpuOption = None,
-    kv_type: arguments.KvTypeOption = "",
-    flash_attention: arguments.FlashOption = None,
+    loading: LoadOptions,
     stats: arguments.StatsOption = False,
-    worker: arguments.WorkerOption = None,
-    tensor_split: arguments.TensorSplitOption = None,
-    isolate: arguments.IsolateOption = False,
 ) -> None:
     """Talk about pictures. Ctrl-C ends an answer and keeps the conversation; twice leaves."""
     from ...runtime.model import load
-    from ...runtime.options import GenerationOptions
     from ..terminal.progress import note
 
-    settings = {
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-        "seed": seed,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "repeat_penalty": repeat_penalty,
-        "stop": tuple(stop or ()),
-    }
-    GenerationOptions(**settings)  # type: ignore[arg-type]  # refuse bad options before loading
-    placed = arguments.placement(
-        device, gpu_layers, split_mode, main_gpu, kv_type, flash_attention, worker, tensor_split, isolate
-    )
-    with load(model, threads=threads, context=context, providers=tuple(provider or ()), **placed) as loaded:
+    with load(model, **vars(loading)) as loaded:
         if stats:
             note(loaded.placement)
             note(loaded.provider)
-        session = Session(loaded, system, settings)
+        session = Session(loaded, system, sampling)
         for path in images or []:
             session.add_image(path)
         session.run()
@@ -85,10 +55,10 @@ def chat(
 class Session:
     """One run of the command: a chat, and the pictures waiting for the next question."""
 
-    def __init__(self, model: Model, system: str | None, settings: dict[str, Any]) -> None:
+    def __init__(self, model: Model, system: str | None, sampling: GenerationOptions) -> None:
         self._model = model
         self._chat: Chat = model.chat(system=system)
-        self._settings = settings
+        self._sampling = sampling
         self._waiting: list[EncodedImage] = []
 
     def run(self) -> None:
@@ -167,7 +137,7 @@ class Session:
                     cancelled=interrupted,
                     on_encode=Bar("encoding tiles"),
                     on_prefill=Bar("reading the prompt"),
-                    **self._settings,
+                    **vars(self._sampling),
                 ):
                     sys.stdout.write(piece)
                     sys.stdout.flush()

@@ -1,14 +1,18 @@
-"""Options that several commands share, declared once."""
+"""Options that several commands share, declared once; those of the runtime are taken from where it declares them."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
 from ...runtime.errors import OptionError
+from ...runtime.options import GenerationOptions, LoadOptions, declared
 
 _UNITS = {"K": 10**3, "M": 10**6, "G": 10**9}
 
@@ -22,6 +26,98 @@ def parse_size(text: str) -> int:
     return size
 
 
+def _flag(kind: type[Any], name: str) -> str:
+    return declared(kind)[name].flag or "--" + name.replace("_", "-")
+
+
+def _typed(kind: type[Any], name: str) -> Any:
+    """The type that typer parses for a field: lists and comma-separated shares for tuples, a word for words."""
+    hint = get_type_hints(kind)[name]
+    if get_origin(hint) is tuple:
+        return (list[str] if get_args(hint)[0] is str else str) | None
+    if any(get_origin(part) is Literal for part in (hint, *get_args(hint))):
+        return str | None if type(None) in get_args(hint) else str
+    return hint
+
+
+def option(kind: type[Any], name: str) -> Any:
+    """typer's description of one field of :class:`LoadOptions` or :class:`GenerationOptions`."""
+    declaration, flag = declared(kind)[name], _flag(kind, name)
+    if _typed(kind, name) == bool | None:
+        flag = f"{flag}/--no-{flag[2:]}"
+    words = "|".join(filter(None, declaration.words)) or None
+    metavar = declaration.metavar or words
+    return typer.Option(flag, metavar=metavar, help=declaration.help, show_default=declaration.show_default)
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of the runtime.
+
+    Each keyword-only parameter of ``command`` that is a :class:`LoadOptions` or :class:`GenerationOptions` is
+    replaced, in its place, by the options that the class declares; ``command`` then gets the one value.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    kinds = {name: hint for name, hint in hints.items() if hint in (LoadOptions, GenerationOptions)}
+    parameters: dict[str, inspect.Parameter] = {}
+    for name, parameter in inspect.signature(command).parameters.items():
+        if name in kinds:
+            parameters |= _parameters(kinds[name])
+        else:
+            parameters[name] = parameter.replace(annotation=hints[name])
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        values = {name: _value(kind, given) for name, kind in kinds.items()}
+        own = {name: value for name, value in given.items() if name in hints}
+        command(**own, **values)
+
+    run.__dict__["__signature__"] = inspect.Signature(list(parameters.values()))
+    run.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
+    return run
+
+
+def _parameters(kind: type[Any]) -> dict[str, inspect.Parameter]:
+    """The parameters of a command for an options class; fields with the same flag are one."""
+    parameters: dict[str, inspect.Parameter] = {}
+    for name, declaration in declared(kind).items():
+        if not declaration.in_python_only:
+            parameter, default = _parameter(kind, name), getattr(kind, name)
+            parameters.setdefault(
+                parameter,
+                inspect.Parameter(
+                    parameter,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=None if default == () else default,
+                    annotation=Annotated[_typed(kind, name), option(kind, name)],
+                ),
+            )
+    return parameters
+
+
+def _parameter(kind: type[Any], name: str) -> str:
+    return _flag(kind, name)[2:].replace("-", "_")
+
+
+def _value(kind: type[Any], given: Mapping[str, Any]) -> Any:
+    """The options value of a command's parameters. Raises :class:`OptionError`."""
+    values = {}
+    for name, declaration in declared(kind).items():
+        if not declaration.in_python_only:
+            value = given[_parameter(kind, name)]
+            if get_type_hints(kind)[name] == tuple[float, ...]:
+                value = shares(value)
+            values[name] = tuple(value or ()) if getattr(kind, name) == () else value
+    return kind(**values)
+
+
+def shares(text: str | None) -> tuple[float, ...]:
+    """``--tensor-split`` as numbers. Raises :class:`OptionError`."""
+    try:
+        return tuple(float(share) for share in text.split(",")) if text else ()
+    except ValueError:
+        raise OptionError(expected="shares such as 2,1,1", got=repr(text), fix="write numbers and commas") from None
+
+
 SplitSizeOption = Annotated[
     str, typer.Option("--split-size", metavar="SIZE", help="Split the LLM into GGUF files of at most this size.")
 ]
@@ -32,97 +128,11 @@ ModelOption = Annotated[
     Path | None,
     typer.Option("--model", "-m", metavar="BUNDLE", help="Bundle folder; the demo model without it."),
 ]
-ThreadsOption = Annotated[
-    int, typer.Option("--threads", help="CPU threads; 0 means one per physical core.", show_default=False)
-]
-ContextOption = Annotated[
-    int,
-    typer.Option("--context", help="Positions of the context; 0 sizes it by the prompt.", show_default=False),
-]
-MaxTokensOption = Annotated[int, typer.Option("--max-tokens", help="Tokens an answer may have.")]
-TemperatureOption = Annotated[float, typer.Option("--temperature", help="0 is greedy and deterministic.")]
-SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of the draw; a new one without it.")]
-TopKOption = Annotated[int, typer.Option("--top-k", help="Draw from the K likeliest; 0 switches it off.")]
-TopPOption = Annotated[float, typer.Option("--top-p", help="Draw from this share of probability.")]
-MinPOption = Annotated[float, typer.Option("--min-p", help="Drop what is this much less likely than the best.")]
-PenaltyOption = Annotated[float, typer.Option("--repeat-penalty", help="Above 1 discourages repeats.")]
-StopOption = Annotated[list[str] | None, typer.Option("--stop", help="End the answer here; may repeat.")]
 SystemOption = Annotated[str | None, typer.Option("--system", help="System message of the conversation.")]
-ProviderOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--provider",
-        metavar="NAME[:DEVICE]",
-        help="What runs the vision tower: tensorrt cuda coreml directml openvino cpu; may repeat. The best without it.",
-    ),
-]
-DeviceOption = Annotated[
-    str,
-    typer.Option("--device", metavar="auto|cpu", help="auto plans layers, KV cache and vision; cpu uses no GPU."),
-]
-GpuLayersOption = Annotated[
-    int, typer.Option("--gpu-layers", help="Layers on GPUs and workers; -1 is as many as fit.", show_default=False)
-]
-SplitModeOption = Annotated[
-    str | None, typer.Option("--split-mode", metavar="none|layer|row", help="One GPU, or how several share the model.")
-]
-MainGpuOption = Annotated[int | None, typer.Option("--main-gpu", help="The GPU of split mode none.")]
-KvTypeOption = Annotated[
-    str, typer.Option("--kv-type", metavar="TYPE", help="Type of the KV cache: f16, q8_0, …; q8_0 halves it.")
-]
-FlashOption = Annotated[
-    bool | None,
-    typer.Option("--flash-attention/--no-flash-attention", help="On where layers are on a GPU, else off."),
-]
 StatsOption = Annotated[bool, typer.Option("--stats", help="Say on stderr where the model was placed.")]
 
-
-WorkerOption = Annotated[
-    list[str] | None,
-    typer.Option("--worker", metavar="HOST:PORT", help="Put layers on this 'llava-edge worker'; may repeat."),
-]
-TensorSplitOption = Annotated[
-    str | None,
-    typer.Option(
-        "--tensor-split",
-        metavar="SHARES",
-        help="Shares of the layers, like 2,1,1: workers first, then GPUs here; by the plan without it.",
-    ),
-]
-IsolateOption = Annotated[
-    bool, typer.Option("--isolate", help="Keep llama.cpp in a process of its own; workers imply it.")
-]
-
-
-def placement(
-    device: str,
-    gpu_layers: int,
-    split_mode: str | None,
-    main_gpu: int | None,
-    kv_type: str,
-    flash: bool | None,
-    worker: list[str] | None,
-    tensor_split: str | None,
-    isolate: bool,
-) -> dict[str, Any]:
-    """Keywords of ``load`` for the options above. Raises :class:`OptionError`."""
-    return {
-        "device": device,
-        "gpu_layers": gpu_layers,
-        "split_mode": split_mode,
-        "main_gpu": main_gpu,
-        "kv_type_k": kv_type,
-        "kv_type_v": kv_type,
-        "flash_attention": flash,
-        "workers": tuple(worker or ()),
-        "tensor_split": shares(tensor_split),
-        "isolate": isolate,
-    }
-
-
-def shares(text: str | None) -> tuple[float, ...]:
-    """``--tensor-split`` as numbers. Raises :class:`OptionError`."""
-    try:
-        return tuple(float(one) for one in text.split(",")) if text else ()
-    except ValueError:
-        raise OptionError(expected="shares such as 2,1,1", got=repr(text), fix="write numbers and commas") from None
+ThreadsOption = Annotated[int, option(LoadOptions, "threads")]
+ContextOption = Annotated[int, option(LoadOptions, "context")]
+GpuLayersOption = Annotated[int, option(LoadOptions, "gpu_layers")]
+SplitModeOption = Annotated[str | None, option(LoadOptions, "split_mode")]
+KvTypeOption = Annotated[str, option(LoadOptions, "kv_type_k")]

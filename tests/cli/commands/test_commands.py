@@ -12,12 +12,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
+from llava_edge.cli.main import app
 from PIL import Image
 
 COMMAND = str(Path(sys.executable).parent / "llava-edge")
-SIGN = str(Path(__file__).parents[3] / "examples" / "sign.png")
+ROOT = Path(__file__).parents[3]
+SIGN = str(ROOT / "examples" / "sign.png")
+COMMANDS = ROOT / "cli" / "commands"
 
 
 def run(*arguments: str | Path, stdin: str = "", folder: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -67,8 +72,9 @@ def test_ask_json_is_the_contract() -> None:
 
 def test_ask_takes_seed_and_temperature() -> None:
     options = ("--temperature", "2", "--top-k", "0", "--top-p", "1", "--min-p", "0", "--max-tokens", "8", "--json")
-    texts = {json.loads(run("ask", SIGN, "Describe it.", *options, "--seed", seed).stdout)["text"] for seed in "11"}
-    assert len(texts) == 1
+    texts = [json.loads(run("ask", SIGN, "Describe it.", *options, "--seed", seed).stdout)["text"] for seed in "112"]
+    assert texts[0] == texts[1]
+    assert texts[0] != texts[2]
 
 
 def test_tiles_json_is_the_contract(tmp_path: Path) -> None:
@@ -179,6 +185,7 @@ class Terminal:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:  # pragma: no cover - this is the child
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # a test run in the background has it ignored
+            os.environ.pop("COVERAGE_PROCESS_CONFIG", None)  # Ctrl-C would meet its work at the end of the process
             os.execv(COMMAND, [COMMAND, *arguments])
         self.seen = ""
 
@@ -246,13 +253,23 @@ def test_progress_bars_on_a_terminal() -> None:
     assert terminal.finish() == 0
 
 
-@pytest.mark.parametrize(
-    "command", ["", "chat", "ask", "tiles", "show", "verify", "export", "quantize", "train", "worker"]
-)
+def commands() -> list[str]:
+    """Every command by its words, those of ``benchmark`` included."""
+    group: Any = typer.main.get_command(app)
+    inner = {f"benchmark {name}" for name in group.commands["benchmark"].commands}
+    return sorted({"", *group.commands} | inner)
+
+
+@pytest.mark.parametrize("command", commands())
 def test_help(command: str) -> None:
     done = run(*command.split(), "--help")
     assert done.returncode == 0
-    assert "Usage: llava-edge" in done.stdout
+    assert f"Usage: llava-edge {command}".rstrip() in done.stdout
+
+
+def test_help_is_asked_of_all() -> None:
+    files = {path.stem.replace("benchmark_", "benchmark ") for path in COMMANDS.glob("[!_]*.py")}
+    assert files | {"", "benchmark demo"} == set(commands())
 
 
 def test_no_arguments_show_the_help() -> None:
