@@ -206,10 +206,11 @@ class Terminal:
 
     def finish(self, seconds: float = 60, *, interrupting: bool = False) -> int:
         """Read to the end and return the exit status; kill what does not end. ``interrupting`` presses Ctrl-C."""
-        end = time.monotonic() + seconds
+        end, again = time.monotonic() + seconds, 0.0
         while True:
-            if interrupting:
+            if interrupting and time.monotonic() > again:  # not while it is leaving: Python's handler has gone then
                 os.kill(self.pid, signal.SIGINT)
+                again = time.monotonic() + 5
             if time.monotonic() > end:
                 os.kill(self.pid, signal.SIGKILL)
             try:
