@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # torch, llama.cpp and onnxruntime each keep a pool of threads that spins while it waits for work, and on two
 # cores they wait for each other. libgomp reads these when it is loaded, so they are set before torch is imported.
@@ -16,6 +17,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 from support.checkpoints import make_checkpoint
+
+# the same examples at every run; how long one takes is the machine's business
+settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+settings.load_profile("repeatable")
 
 MakeBundle = Callable[..., tuple[Path, Path]]
 

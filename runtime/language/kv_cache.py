@@ -71,8 +71,6 @@ class KvCache:
         on_progress: Progress | None,
         cancelled: Callable[[], bool] | None,
     ) -> None:
-        if isinstance(segment, ImageSegment):
-            self._close_tail()
         begin = self._positions
         try:
             for offset in range(skip, len(segment), self._batch):
@@ -87,7 +85,8 @@ class KvCache:
                 self._rewind(begin)  # half a picture can't be matched later
             raise
         if isinstance(segment, ImageSegment):
-            self._segments.append(segment)
+            self._segments = [*self.segments(), segment]
+            self._tail = []
 
     def _compute_chunk(
         self, segment: Segment, offset: int, stop: int, embeddings: Mapping[str, Rows], last: bool
@@ -108,11 +107,6 @@ class KvCache:
             self.clear()  # after a failed decode nobody knows what the cache holds
             raise
         self._positions += positions
-
-    def _close_tail(self) -> None:
-        if self._tail:
-            self._segments.append(TextSegment(tuple(self._tail)))
-            self._tail = []
 
     def _rewind(self, positions: int) -> int:
         """Forget everything from ``positions`` on, which must not be inside a picture."""

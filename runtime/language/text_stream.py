@@ -29,11 +29,11 @@ class TextStream:
         return self._release(self._held + self._decoder.decode(b"", final=True), final=True)
 
     def _release(self, text: str, *, final: bool) -> str:
-        cut = min((at for at in (text.find(one) for one in self._stop) if at >= 0), default=-1)
-        if cut >= 0:
+        # the one complete first, as if every character came by itself; of two, the longer one
+        found = [(begin + len(stop), begin) for stop in self._stop if (begin := text.find(stop)) >= 0]
+        if found:
             self.stopped = True
-            self._held = ""
-            return self._give(text[:cut])
+            return self._give(text[: min(found)[1]])
         hold = 0 if final else self._possible_start(text)
         self._held = text[len(text) - hold :]
         return self._give(text[: len(text) - hold])

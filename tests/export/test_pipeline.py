@@ -188,26 +188,31 @@ def test_the_disk_needed(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+import transformers.models.llava_next.modeling_llava_next  # once for all that are killed
 from llava_edge.export import pipeline
-from llava_edge.export.language import gguf_file as llm
-llm.SLAB_NUMBERS = 30_000
-encoded, count = llm._encoded, 0
+from llava_edge.export.language import gguf_file
+gguf_file.SLAB_NUMBERS = 30_000
+encoded = gguf_file._encoded
 def counted(*arguments):
-    global count
-    if count == int(sys.argv[3]):
+    global left
+    if not left:
         os.kill(os.getpid(), signal.SIGKILL)
-    count += 1
+    left -= 1
     return encoded(*arguments)
-llm._encoded = counted
-pipeline.export_checkpoint(sys.argv[1], Path(sys.argv[2]), verify=False, split_size=10**6)
+gguf_file._encoded = counted
+for left in map(int, sys.argv[3:]):
+    if not os.fork():
+        pipeline.export_checkpoint(sys.argv[1], Path(sys.argv[2]), verify=False, split_size=10**6)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.wait()[1]))
 """
 
 
 def test_killed_and_continued(tmp_path: Path, shared_checkpoint: Callable[..., Path]) -> None:
     folder, destination = str(shared_checkpoint()), tmp_path / "bundle"
-    for fatal in ("7", "30"):
-        done = subprocess.run([sys.executable, "-c", KILLED, folder, str(destination), fatal], capture_output=True)
-        assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    command = [sys.executable, "-c", KILLED, folder, str(destination), "7", "30"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.split() == [str(-signal.SIGKILL)] * 2, done.stderr
     left_alone(tmp_path, {tmp_path / ".bundle.partial"})
     heard: list[int] = []
     notes: list[str] = []

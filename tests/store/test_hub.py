@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,75 +20,106 @@ OPEN = """
 import sys
 from llava_edge.export.checkpoint.checkpoint import open_checkpoint
 from llava_edge.runtime.errors import LlavaEdgeError
-try:
-    checkpoint = open_checkpoint(sys.argv[1], allow_pickle=len(sys.argv) > 2)
-    print(checkpoint.name, checkpoint.fingerprint)
-except LlavaEdgeError as error:
-    print(type(error).__name__, error)
+for line in sys.stdin:
+    source, *pickles = line.split()
+    try:
+        checkpoint = open_checkpoint(source, allow_pickle=bool(pickles))
+        print(checkpoint.name, checkpoint.fingerprint, flush=True)
+    except LlavaEdgeError as error:
+        print(type(error).__name__, str(error).replace("\\n", "\\\\n"), flush=True)
+"""
+LOCATE_WITHOUT_WAITING = """
+import sys, time
+from llava_edge.store.hub import locate
+time.sleep = lambda seconds: None
+locate(sys.argv[1])
 """
 
 
-def open_from(endpoint: str, home: Path, *arguments: str) -> str:
-    """Open a hub id in a process of its own: huggingface_hub reads its environment once."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-    environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
-    environment |= {"HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1"}
-    command = [sys.executable, "-c", OPEN, *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+def environment(endpoint: str, home: Path) -> dict[str, str]:
+    """For a process of its own: huggingface_hub reads its environment once."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    switched_off = {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1"}
+    return kept | switched_off | {"HF_ENDPOINT": endpoint, "HF_HOME": str(home)}
 
 
-def test_a_hub_id(tmp_path: Path) -> None:
+@dataclass
+class Hub:
+    """Repositories by hub id, the files asked for, and a process that opens checkpoints from them."""
+
+    repositories: dict[str, Path]
+    asked: list[str]
+    process: subprocess.Popen[str]
+
+    def open(self, source: str, *, allow_pickle: bool = False) -> str:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.asked.clear()
+        self.process.stdin.write(f"{source} {'pickles' * allow_pickle}\n")
+        self.process.stdin.flush()
+        return self.process.stdout.readline().strip()
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    repositories: dict[str, Path] = {}
+    with hub_server(repositories) as (endpoint, asked):
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        own = environment(endpoint, tmp_path_factory.mktemp("home"))
+        with subprocess.Popen([sys.executable, "-c", OPEN], env=own, **pipes) as process:
+            yield Hub(repositories, asked, process)
+            process.kill()
+
+
+def test_a_hub_id(hub: Hub, tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "repository", shards=2)
     (folder / "README.md").write_text("not needed")
     (folder / "pytorch_model.bin").write_bytes(b"a pickle nobody asked for")
-    with hub_server({"someone/tiny-llava": folder}) as (endpoint, asked):
-        said = open_from(endpoint, tmp_path / "home", "someone/tiny-llava")
-        assert said == f"tiny-llava {open_checkpoint(str(folder)).fingerprint}"
-        assert {"config.json", "tokenizer.json", "model-00001-of-00002.safetensors"} <= set(asked)
-        assert not {"README.md", "pytorch_model.bin"} & set(asked)
-        before = len(asked)
-        open_from(endpoint, tmp_path / "home", "someone/tiny-llava")
-        assert len(asked) == before  # cached
+    hub.repositories["someone/tiny-llava"] = folder
+    expected = f"tiny-llava {open_checkpoint(str(folder)).fingerprint}"
+    assert hub.open("someone/tiny-llava") == expected
+    assert {"config.json", "tokenizer.json", "model-00001-of-00002.safetensors"} <= set(hub.asked)
+    assert not {"README.md", "pytorch_model.bin"} & set(hub.asked)
+    assert hub.open("someone/tiny-llava") == expected
+    assert hub.asked == []  # cached
 
 
-def test_a_tower_named_by_hub_id(tmp_path: Path) -> None:
+def test_a_tower_named_by_hub_id(hub: Hub, tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "original", "vicuna", "original", tower=False)
     tower = folder / "clip"
     config = folder / "config.json"
     config.write_text(config.read_text().replace(str(tower), "someone/clip"))
-    with hub_server({"someone/llava": folder, "someone/clip": tower}) as (endpoint, asked):
-        assert open_from(endpoint, tmp_path / "home", "someone/llava").startswith("llava ")
-        assert asked.count("model.safetensors") == 2
+    hub.repositories |= {"someone/llava": folder, "someone/clip": tower}
+    assert hub.open("someone/llava").startswith("llava ")
+    assert hub.asked.count("model.safetensors") == 2
 
 
-def test_pickles_on_the_hub(tmp_path: Path) -> None:
+def test_pickles_on_the_hub(hub: Hub, tmp_path: Path) -> None:
     import torch
     from safetensors.torch import load_file
 
     folder = make_checkpoint(tmp_path / "repository")
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    with hub_server({"someone/old": folder}) as (endpoint, asked):
-        refused = open_from(endpoint, tmp_path / "home", "someone/old")
-        assert refused.startswith("CheckpointError")
-        assert "--allow-pickle" in refused
-        assert "pytorch_model.bin" not in asked
-        assert open_from(endpoint, tmp_path / "home", "someone/old", "pickles").startswith("old ")
+    hub.repositories["someone/old"] = folder
+    refused = hub.open("someone/old")
+    assert refused.startswith("CheckpointError")
+    assert "--allow-pickle" in refused
+    assert "pytorch_model.bin" not in hub.asked
+    assert hub.open("someone/old", allow_pickle=True).startswith("old ")
 
 
-def test_errors_are_one_line(tmp_path: Path) -> None:
-    with hub_server({}) as (endpoint, _):
-        said = open_from(endpoint, tmp_path / "home", "someone/nothing")
+def test_errors_are_one_line(hub: Hub) -> None:
+    said = hub.open("someone/nothing")
     assert said.startswith("CheckpointError expected the hub to serve someone/nothing")
-    assert "\n" not in said
+    assert "\\n" not in said
 
 
-@pytest.mark.slow
 def test_no_network(tmp_path: Path) -> None:
-    said = open_from("http://127.0.0.1:9", tmp_path / "home", "someone/nothing")
-    assert said.startswith("CheckpointError")
+    command = [sys.executable, "-c", LOCATE_WITHOUT_WAITING, "someone/nothing"]
+    done = subprocess.run(command, env=environment("http://127.0.0.1:9", tmp_path), capture_output=True, text=True)
+    said = done.stderr.strip().splitlines()[-1]
+    assert said.startswith("llava_edge.runtime.errors.CheckpointError: expected the hub to serve someone/nothing")
     assert "give a local folder" in said
 
 

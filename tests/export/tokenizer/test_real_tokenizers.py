@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -59,18 +60,26 @@ def real_tokenizer(package: str, folder: Path) -> Any:
     return load_tokenizer(folder)
 
 
-def vector_file(name: str) -> bytes:
+@functools.cache
+def vector_files() -> dict[str, bytes]:
+    """llama.cpp's vectors and Llama-2's vocabulary by name, in one pass: the archive is 70 MB."""
     options = ["--no-deps", "--no-binary", "llama-cpp-python", "llama-cpp-python==0.3.36", "--dest", "."]
     path = fetched(f"{LLAMA_CPP}.tar.gz", [sys.executable, "-m", "pip", "download", "--quiet", *options])
-    with tarfile.open(path) as tar:
-        member = tar.extractfile(f"{LLAMA_CPP}/vendor/llama.cpp/models/ggml-vocab-{name}")
-        assert member is not None
-        return member.read()
+    start = f"{LLAMA_CPP}/vendor/llama.cpp/models/ggml-vocab-"
+    files: dict[str, bytes] = {}
+    with tarfile.open(path, "r|gz") as tar:
+        for member in tar:
+            name = member.name.removeprefix(start)
+            if name != member.name and name.endswith((".inp", ".out", "llama-spm.gguf")):
+                content = tar.extractfile(member)
+                assert content is not None
+                files[name] = content.read()
+    return files
 
 
 def vectors(name: str) -> list[tuple[str, list[int]]]:
-    texts = vector_file(f"{name}.gguf.inp").decode().split(SEPARATOR)
-    ids = [list(map(int, line.split())) for line in vector_file(f"{name}.gguf.out").decode().split("\n")]
+    texts = vector_files()[f"{name}.gguf.inp"].decode().split(SEPARATOR)
+    ids = [list(map(int, line.split())) for line in vector_files()[f"{name}.gguf.out"].decode().split("\n")]
     assert len(texts) == len(ids) == 47
     return list(zip(texts, ids, strict=True))
 
@@ -119,7 +128,7 @@ def test_real_tokenizer(package: str, tmp_path: Path) -> None:
 def test_llama2_scores_from_merge_ranks(tmp_path: Path) -> None:
     """Llama-2's vocabulary, its scores thrown away and won back from merges, gives llama.cpp's ids."""
     source = tmp_path / "source.gguf"
-    source.write_bytes(vector_file("llama-spm.gguf"))
+    source.write_bytes(vector_files()["llama-spm.gguf"])
     folder = tmp_path / "tokenizer"
     folder.mkdir()
     (folder / "tokenizer.json").write_text(json.dumps(llama2_tokenizer(source)))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings, strategies
 from llava_edge.runtime.errors import ImageError
 from llava_edge.runtime.pictures.geometry import Geometry
 from llava_edge.runtime.pictures.tiles import cut_tiles, lay_out, normalise
@@ -34,25 +36,34 @@ GEOMETRIES = {
 }
 
 
-def reference(size: tuple[int, int], geometry: Geometry) -> dict[str, object] | None:
-    """What transformers makes of a (width, height); None where it fails."""
-    width, height = size
-    best = select_best_resolution((height, width), [list(one) for one in geometry.pinpoints])
-    if best is None:
-        return None
-    rows, columns = best[0] // geometry.image_size, best[1] // geometry.image_size
-    side = geometry.patches_per_side
-    # an index map instead of features: unpad_image then shows which rows and columns it keeps
-    feature_map = torch.arange(rows * side * columns * side).reshape(1, rows * side, columns * side)
-    kept = unpad_image(feature_map, (height, width))[0]
-    stand_in = SimpleNamespace(shape=(3, height, width))
-    resized = get_patch_output_size(np.broadcast_to(np.uint8(0), stand_in.shape), best, "channels_first")
-    processor = SimpleNamespace(
+@functools.cache
+def index_map(rows: int, columns: int) -> torch.Tensor:
+    """In the place of features: what unpad_image keeps of it shows which rows and columns are kept."""
+    return torch.arange(rows * columns).reshape(1, rows, columns)
+
+
+@functools.cache
+def reference_processor(geometry: Geometry) -> SimpleNamespace:
+    """As much of transformers' processor as counting positions takes."""
+    return SimpleNamespace(
         image_processor=SimpleNamespace(image_grid_pinpoints=[list(one) for one in geometry.pinpoints]),
         patch_size=geometry.patch_size,
         num_additional_image_tokens=0,
         _get_unpadded_features=lambda *arguments: LlavaNextProcessor._get_unpadded_features(None, *arguments),
     )
+
+
+def reference(size: tuple[int, int], geometry: Geometry) -> dict[str, object] | None:
+    """What transformers makes of a (width, height); None where it fails."""
+    width, height = size
+    processor = reference_processor(geometry)
+    best = select_best_resolution((height, width), processor.image_processor.image_grid_pinpoints)
+    if best is None:
+        return None
+    rows, columns = best[0] // geometry.image_size, best[1] // geometry.image_size
+    side = geometry.patches_per_side
+    kept = unpad_image(index_map(rows * side, columns * side), (height, width))[0]
+    resized = get_patch_output_size(SimpleNamespace(shape=(3, height, width)), best, "channels_first")
     count = LlavaNextProcessor._get_number_of_features(
         processor, height, width, geometry.image_size, geometry.image_size
     )
@@ -83,11 +94,12 @@ def check(size: tuple[int, int], geometry: Geometry) -> None:
     assert got == expected, size
 
 
-@pytest.mark.parametrize("name", GEOMETRIES)
-def test_every_size_to_400(name: str) -> None:
+def test_every_size_to_400() -> None:
+    """Each in one of the geometries, drawn, so that none gets a pattern of sizes."""
+    draw, geometries = random.Random(20261126), list(GEOMETRIES.values())
     for width in range(1, 401):
         for height in range(1, 401):
-            check((width, height), GEOMETRIES[name])
+            check((width, height), draw.choice(geometries))
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)
@@ -95,6 +107,18 @@ def test_random_sizes_to_8000(name: str) -> None:
     draw = random.Random(20261122)
     for _ in range(20_000):
         check((draw.randint(1, 8000), draw.randint(1, 8000)), GEOMETRIES[name])
+
+
+GRIDS = strategies.lists(strategies.tuples(*[strategies.integers(1, 6)] * 2), min_size=1, max_size=9, unique=True)
+SIDES = strategies.integers(1, 8000)
+
+
+@settings(max_examples=500)
+@given(width=SIDES, height=SIDES, patch=strategies.integers(1, 32), patches=strategies.integers(1, 40), grids=GRIDS)
+def test_any_geometry(width: int, height: int, patch: int, patches: int, grids: list[tuple[int, int]]) -> None:
+    side = patch * patches
+    pinpoints = tuple((side * rows, side * columns) for rows, columns in grids)
+    check((width, height), geometry_of(side, patch, pinpoints))
 
 
 @pytest.mark.parametrize(
