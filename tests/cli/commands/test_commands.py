@@ -185,7 +185,6 @@ class Terminal:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:  # pragma: no cover - this is the child
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # a test run in the background has it ignored
-            os.environ.pop("COVERAGE_PROCESS_CONFIG", None)  # Ctrl-C would meet its work at the end of the process
             os.execv(COMMAND, [COMMAND, *arguments])
         self.seen = ""
 
@@ -205,11 +204,17 @@ class Terminal:
         os.write(self.fd, text.encode())
 
     def finish(self, seconds: float = 60, *, interrupting: bool = False) -> int:
-        """Read to the end and return the exit status; kill what does not end. ``interrupting`` presses Ctrl-C."""
+        """Read to the end and return the exit status; kill what does not end.
+
+        ``interrupting`` presses Ctrl-C, and again where nothing has come of it: a second one while the
+        interpreter goes would end it by the signal.
+        """
         end = time.monotonic() + seconds
+        press = time.monotonic()
         while True:
-            if interrupting:
+            if interrupting and time.monotonic() >= press:
                 os.kill(self.pid, signal.SIGINT)
+                press += 15
             if time.monotonic() > end:
                 os.kill(self.pid, signal.SIGKILL)
             try:
