@@ -19,6 +19,8 @@ import typer.main
 from llava_edge.cli.main import app
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 COMMAND = str(Path(sys.executable).parent / "llava-edge")
 ROOT = Path(__file__).parents[3]
 SIGN = str(ROOT / "examples" / "sign.png")

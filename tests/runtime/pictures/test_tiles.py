@@ -83,6 +83,7 @@ def check(size: tuple[int, int], geometry: Geometry) -> None:
     assert got == expected, size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_every_size_to_400(name: str) -> None:
     for width in range(1, 401):
