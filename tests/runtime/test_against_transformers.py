@@ -17,6 +17,8 @@ from PIL import Image
 from support.checkpoints import make_checkpoint
 from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
+pytestmark = pytest.mark.slow
+
 FAMILIES = ("llama3", "vicuna", "mistral", "qwen", "yi")
 GREEDY = 32
 NOISE = 0.05

@@ -382,6 +382,7 @@ def test_broken_gguf_is_one_line(tmp_path: Path) -> None:
     assert "llama.cpp:" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_bundle_whose_parts_do_not_fit_is_refused(exported: Any, tmp_path: Path) -> None:
     """A GGUF of another width than the vision part's, with hashes that are right."""
     import shutil

@@ -48,6 +48,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.slow
 def test_a_type_checker_sees_wrong_keywords(tmp_path: Path) -> None:
     """In a user's own strictly checked program; the lines of the right one are fine."""
     program = tmp_path / "program.py"

@@ -55,6 +55,7 @@ def references(tiny_bundle: Path) -> list[ReferenceAnswer]:
         return [answer_as_reference(model, one) for one in QUESTIONS]
 
 
+@pytest.mark.slow
 def test_rows_are_those_of_transformers(exported: Any, references: list[ReferenceAnswer]) -> None:
     """Generation in PyTorch, f32, on the reference processor's own inputs."""
     import torch

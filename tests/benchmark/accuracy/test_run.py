@@ -85,6 +85,7 @@ def test_each_part_alone(bundles: dict[str, Path], tmp_path: Path) -> None:
     assert alone.candidates[0].overall == both.overall
 
 
+@pytest.mark.slow
 def test_interrupted_anywhere_it_goes_on_to_the_same_result(bundles: dict[str, Path], tmp_path: Path) -> None:
     arguments = (bundles["reference"], [bundles["both"]], QUESTIONS)
     expected = measure(*arguments, folder=tmp_path / "whole").as_dict()
@@ -168,6 +169,7 @@ def test_free_form_answers_are_scored_by_the_judge_alone(bundles: dict[str, Path
     assert count.accuracy.candidate.value == pytest.approx((0.25 + (score(own, text.text) or 0.0)) / 2)
 
 
+@pytest.mark.slow
 def test_other_models_are_refused(bundles: dict[str, Path], exported: object, tmp_path: Path) -> None:
     _, other = exported("qwen")  # type: ignore[operator]
     with pytest.raises(OptionError, match="bundles of the same model"):

@@ -33,6 +33,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama3", "vicuna"])
 def test_distributions_are_transformers_at_every_answer_token(family: str, exported: Any, data: Path) -> None:
     checkpoint, bundle = exported(family, "transformers")

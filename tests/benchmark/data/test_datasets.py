@@ -259,6 +259,7 @@ def load_from(endpoint: str, home: Path, *data: str) -> list[str]:
     return done.stdout.strip().split("\n")
 
 
+@pytest.mark.slow
 def test_a_hub_id(tmp_path: Path) -> None:
     folder = tmp_path / "repository"
     write_published(folder, "mmmu")

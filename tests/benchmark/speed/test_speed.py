@@ -54,6 +54,7 @@ def picture(tmp_path: Path) -> Path:
     return tmp_path / "picture.png"
 
 
+@pytest.mark.slow
 def test_contest_of_three_on_the_same_weights(seeded: tuple[Path, Path], picture: Path, tmp_path: Path) -> None:
     checkpoint, bundle = seeded
     out = tmp_path / "out"

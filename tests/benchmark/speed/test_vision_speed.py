@@ -13,6 +13,7 @@ from llava_edge.quantize.vision.quantize import INT8_BOUND, quantize_vision
 SMALL = Shape(hidden=128, intermediate=256, layers=3, heads=2, dim=64)
 
 
+@pytest.mark.slow
 def test_all_sides_encode_the_same_picture(tmp_path: Path) -> None:
     lines: list[str] = []
     result = measure(

@@ -16,6 +16,8 @@ from llava_edge.runtime.options import LoadOptions
 from support.tiny_vision import TinyShape, make_model, make_pixels, write_graph
 from torch.utils.flop_counter import FlopCounterMode
 
+pytestmark = pytest.mark.slow
+
 SHAPE = TinyShape()
 
 

@@ -17,6 +17,8 @@ from llava_edge.quantize.pipeline import quantize_bundle
 from PIL import Image
 from support.judge_server import Answer, judge_server
 
+pytestmark = pytest.mark.slow
+
 COMMAND = str(Path(sys.executable).parent / "llava-edge")
 PICTURES = 12
 

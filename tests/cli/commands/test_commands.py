@@ -19,6 +19,8 @@ import typer.main
 from llava_edge.cli.main import app
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 COMMAND = str(Path(sys.executable).parent / "llava-edge")
 ROOT = Path(__file__).parents[3]
 SIGN = str(ROOT / "examples" / "sign.png")
@@ -185,7 +187,6 @@ class Terminal:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:  # pragma: no cover - this is the child
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # a test run in the background has it ignored
-            os.environ.pop("COVERAGE_PROCESS_CONFIG", None)  # Ctrl-C would meet its work at the end of the process
             os.execv(COMMAND, [COMMAND, *arguments])
         self.seen = ""
 
@@ -205,12 +206,17 @@ class Terminal:
         os.write(self.fd, text.encode())
 
     def finish(self, seconds: float = 60, *, interrupting: bool = False) -> int:
-        """Read to the end and return the exit status; kill what does not end. ``interrupting`` presses Ctrl-C."""
-        end, again = time.monotonic() + seconds, 0.0
+        """Read to the end and return the exit status; kill what does not end.
+
+        ``interrupting`` presses Ctrl-C, and again where nothing has come of it: a second one while the
+        interpreter goes would end it by the signal.
+        """
+        end = time.monotonic() + seconds
+        press = time.monotonic()
         while True:
-            if interrupting and time.monotonic() > again:  # not while it is leaving: Python's handler has gone then
+            if interrupting and time.monotonic() >= press:
                 os.kill(self.pid, signal.SIGINT)
-                again = time.monotonic() + 5
+                press += 15
             if time.monotonic() > end:
                 os.kill(self.pid, signal.SIGKILL)
             try:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 COMMAND = str(Path(sys.executable).parent / "llava-edge")
 SIGN = str(Path(__file__).parents[3] / "examples" / "sign.png")
 

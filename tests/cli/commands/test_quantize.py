@@ -7,8 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from llava_edge.quantize.presets import PRESETS
 from llava_edge.runtime import Bundle
+
+pytestmark = pytest.mark.slow
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -30,6 +30,7 @@ def test_sizes_that_are_none(text: str) -> None:
         parse_size(text)
 
 
+@pytest.mark.slow
 def test_quantize_says_the_disk_it_needs(tiny_bundle: Path, tmp_path: Path) -> None:
     options = ["--llm", "q8_0", "--vision", "keep", "--split-size", "400K", "--json"]
     done = subprocess.run(

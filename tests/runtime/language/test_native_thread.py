@@ -48,6 +48,7 @@ def logits(path: Path) -> np.ndarray:
         llm.close()
 
 
+@pytest.mark.slow
 def test_int8_products_of_onnx_runtime_change_no_logit(tiny_bundle: Path, tmp_path: Path) -> None:
     """On a CPU with AMX and without the thread, logits were off by up to 126 % of the largest."""
     quantize_bundle(tiny_bundle, tmp_path / "q", llm="q4_0", vision="int8")

@@ -77,6 +77,7 @@ def transformers_config(text: dict[str, Any], **values: Any) -> dict[str, Any]:
     return {"architectures": ["LlavaNextForConditionalGeneration"], "text_config": text, **values}
 
 
+@pytest.mark.slow
 def test_a_checkpoint_folder_is_read_as_its_export_reads_it(exported: Any) -> None:
     """The config alone gives the numbers that the exported GGUF has."""
     checkpoint, bundle = exported("llama3", "transformers")

@@ -25,6 +25,8 @@ from llava_edge.runtime.processes import worker as worker_module
 from llava_edge.runtime.processes.isolated_llm import IsolatedLlm
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 QUESTIONS = ("What is this?", "And its colour?")
 COMMAND = [sys.executable, "-m", "llava_edge.cli.main"]
 
