@@ -21,7 +21,7 @@ from .pictures.pack import pack, positions_ready
 from .pictures.picture import ImageSource, Picture, load_picture
 from .pictures.tiles import Layout, cut_tiles, lay_out, normalise
 from .pictures.tower import VisionEncoder
-from .processes.isolated_llm import open_llm
+from .processes.isolated_llm import LlmProcess, open_llm
 from .processes.repacking import settle_repacking
 from .prompts.segments import ImageSegment
 
@@ -32,7 +32,7 @@ ImageInput = ImageSource | Picture | EncodedImage
 class Engine:
     """A loaded bundle: vision session, language model and what its cache holds. One request at a time."""
 
-    def __init__(self, bundle: Bundle, options: LoadOptions) -> None:
+    def __init__(self, bundle: Bundle, options: LoadOptions, process: LlmProcess | None = None) -> None:
         began = time.perf_counter()
         self.bundle = bundle
         self.options = options = settle_repacking(options)
@@ -54,6 +54,7 @@ class Engine:
             options=options,
             space_prefixed=template.space_prefix != "none",
             stop_tokens=[template.special_tokens[one] for one in template.stop_tokens],
+            process=process,
         )
         self.cache = KvCache(self.llm, batch=options.batch)
         self._check_llm(manifest)

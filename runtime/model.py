@@ -12,6 +12,7 @@ from .chat import Chat
 from .engine import Engine, ImageInput
 from .options import LoadOptions, make_options
 from .planning.auto_placement import auto_options, describe_placement
+from .processes.isolated_llm import worker_process
 
 
 def load(path: str | os.PathLike[str] | None = None, **options: Any) -> Model:
@@ -21,8 +22,10 @@ def load(path: str | os.PathLike[str] | None = None, **options: Any) -> Model:
     WorkerError, and MissingExtraError where onnxruntime is not installed.
     """
     bundle, chosen = Bundle.open(path or demo_bundle()), make_options(LoadOptions, **options)
-    planned = chosen.device == "auto" or chosen.workers
-    return Model(bundle, auto_options(bundle, chosen) if planned else chosen)
+    with worker_process(chosen) as process:
+        if process is not None or chosen.device == "auto":
+            chosen = auto_options(bundle, chosen, worker_memory=process.worker_memory if process else ())
+        return Model(bundle, chosen, process)
 
 
 class Model(Engine):
