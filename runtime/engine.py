@@ -17,7 +17,7 @@ from .options import LoadOptions
 from .pictures.encoded import EncodedImage
 from .pictures.encoder import ImageInput, PictureEncoder
 from .pictures.tower import VisionEncoder
-from .processes.isolated_llm import open_llm
+from .processes.isolated_llm import LlmProcess, open_llm
 from .processes.repacking import settle_repacking
 from .prompts.prompt import Prompt, build_prompt
 from .prompts.template import TemplateMessage
@@ -26,7 +26,7 @@ from .prompts.template import TemplateMessage
 class Engine:
     """What a loaded bundle owns. One request at a time, which takes :meth:`answering`."""
 
-    def __init__(self, bundle: Bundle, options: LoadOptions) -> None:
+    def __init__(self, bundle: Bundle, options: LoadOptions, process: LlmProcess | None = None) -> None:
         began = time.perf_counter()
         self.bundle = bundle
         self.options = options = settle_repacking(options)
@@ -47,6 +47,7 @@ class Engine:
             options=options,
             space_prefixed=template.space_prefix != "none",
             stop_tokens=[template.special_tokens[token] for token in template.stop_tokens],
+            process=process,
         )
         self.cache = KvCache(self.llm, batch=options.batch)
         self._check_llm(manifest)

@@ -16,6 +16,7 @@ from .options import LoadChoices, LoadOptions, SamplingChoices, make_options
 from .pictures.encoded import EncodedImage
 from .pictures.encoder import ImageInput
 from .planning.auto_placement import auto_options, describe_placement
+from .processes.isolated_llm import worker_process
 
 
 def load(path: str | os.PathLike[str] | None = None, **options: Unpack[LoadChoices]) -> Model:
@@ -25,8 +26,10 @@ def load(path: str | os.PathLike[str] | None = None, **options: Unpack[LoadChoic
     WorkerError, and MissingExtraError where onnxruntime is not installed.
     """
     bundle, chosen = Bundle.open(path or demo_bundle()), make_options(LoadOptions, **options)
-    planned = chosen.device == "auto" or chosen.workers
-    return Model(Engine(bundle, auto_options(bundle, chosen) if planned else chosen))
+    with worker_process(chosen) as process:
+        if process is not None or chosen.device == "auto":
+            chosen = auto_options(bundle, chosen, worker_memory=process.worker_memory if process else ())
+        return Model(Engine(bundle, chosen, process))
 
 
 class Model:

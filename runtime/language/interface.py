@@ -1,6 +1,7 @@
 """What the engine asks of a language model, wherever its native part lives.
 
-``llm`` answers from this process, ``isolated_llm`` from a process of its own.
+``llm`` answers from this process, ``isolated_llm`` from a process of its own. What a method takes, gives and
+raises is said at :class:`llm.Llm` and :class:`sampling.Sampler`, and holds for every implementation.
 """
 
 from __future__ import annotations
@@ -15,17 +16,15 @@ from ..options import GenerationOptions
 
 
 class TokenSampler(Protocol):
-    """Draws tokens from the latest logits; see :class:`~.sampling.Sampler`."""
+    """Draws tokens from the latest logits."""
 
-    def sample(self) -> int:
-        """Draw the next token."""
+    def sample(self) -> int: ...
 
-    def close(self) -> None:
-        """Free it. Safe to call twice."""
+    def close(self) -> None: ...
 
 
 class LanguageModel(Protocol):
-    """One model and its context; see :class:`~.llm.Llm`, whose docstrings hold for every one."""
+    """One model and its context."""
 
     vocab_size: int
     dim: int
@@ -33,39 +32,29 @@ class LanguageModel(Protocol):
     threads: int
 
     @property
-    def on_cpu(self) -> bool:
-        """Whether any layer is computed on this machine's cores."""
+    def on_cpu(self) -> bool: ...
 
     @property
-    def context_size(self) -> int:
-        """Positions of the current context; 0 before the first one."""
+    def context_size(self) -> int: ...
 
-    def close(self) -> None:
-        """Free everything. Safe to call twice."""
+    def close(self) -> None: ...
 
-    def tokenize(self, text: str) -> list[int]:
-        """Plain text to ids."""
+    def tokenize(self, text: str) -> list[int]: ...
 
-    def piece(self, token: int, *, first: bool = False) -> bytes:
-        """The bytes of one token."""
+    def piece(self, token: int, *, first: bool = False) -> bytes: ...
 
-    def is_end(self, token: int) -> bool:
-        """Whether ``token`` ends a generation."""
+    def is_end(self, token: int) -> bool: ...
 
-    def ensure_context(self, positions: int) -> None:
-        """Make room for ``positions``, keeping what the cache holds."""
+    def ensure_context(self, positions: int) -> None: ...
 
-    def truncate(self, positions: int) -> None:
-        """Forget everything from ``positions`` on."""
+    def truncate(self, positions: int) -> None: ...
 
-    def decode_tokens(self, tokens: Sequence[int], position: int, *, logits: bool, every: bool = False) -> None:
-        """Compute tokens starting at ``position``."""
+    def decode_tokens(self, tokens: Sequence[int], position: int, *, logits: bool, every: bool = False) -> None: ...
 
-    def decode_embeddings(self, embeddings: npt.NDArray[np.float32], position: int, *, logits: bool = False) -> None:
-        """Compute embeddings (count, dim) starting at ``position``."""
+    def decode_embeddings(
+        self, embeddings: npt.NDArray[np.float32], position: int, *, logits: bool = False
+    ) -> None: ...
 
-    def logits(self) -> npt.NDArray[np.float32]:
-        """Logits (vocab_size,) of the last position that asked for them."""
+    def logits(self) -> npt.NDArray[np.float32]: ...
 
-    def sampler(self, options: GenerationOptions, *, seed: int, recent: Sequence[int]) -> TokenSampler:
-        """A sampler over this context."""
+    def sampler(self, options: GenerationOptions, *, seed: int, recent: Sequence[int]) -> TokenSampler: ...

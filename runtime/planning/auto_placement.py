@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
 
 from ..bundle.bundle import Bundle
 from ..options import LoadOptions
-from ..processes.parent_side import IsolatedProcess
 from .devices import detect_devices
 from .placement import Device
 from .planner import Request, make_plan
@@ -18,13 +16,19 @@ from .shape_sources import bundle_shape
 CPU_PROVIDER = "CPUExecutionProvider"
 
 
-def auto_options(bundle: Bundle, options: LoadOptions, devices: Sequence[Device] | None = None) -> LoadOptions:
+def auto_options(
+    bundle: Bundle,
+    options: LoadOptions,
+    devices: Sequence[Device] | None = None,
+    *,
+    worker_memory: Sequence[tuple[str, int]] = (),
+) -> LoadOptions:
     """``options`` with every open choice made for ``devices``, by default this machine's and its workers'.
 
-    What the caller chose stays. Raises :class:`OptionError` for choices that contradict each other, and
-    :class:`WorkerError` for a worker that is not there.
+    ``worker_memory`` are the devices of ``options.workers`` in order: HOST:PORT and the bytes free there.
+    What the caller chose stays. Raises :class:`OptionError` for choices that contradict each other.
     """
-    found = list(devices if devices is not None else _reachable(options))
+    found = list(devices if devices is not None else _reachable(options, worker_memory))
     request = Request(
         context=options.context,
         micro_batch=options.micro_batch,
@@ -52,25 +56,18 @@ def auto_options(bundle: Bundle, options: LoadOptions, devices: Sequence[Device]
     )
 
 
-def _reachable(options: LoadOptions) -> list[Device]:
+def _reachable(options: LoadOptions, worker_memory: Sequence[tuple[str, int]]) -> list[Device]:
     """The workers' devices, this machine's GPUs, last the host."""
     here = detect_devices()
-    return [*measure_workers(options), *(here[-1:] if options.device == "cpu" else here)]
+    return [*_worker_devices(worker_memory), *(here[-1:] if options.device == "cpu" else here)]
 
 
-def measure_workers(options: LoadOptions) -> list[Device]:
-    """The devices of ``options.workers`` with the memory that is free there now. Raises :class:`WorkerError`."""
-    if not options.workers:
-        return []
-    with closing(IsolatedProcess(dataclasses.replace(options, tensor_split=()))) as process:
-        found = process.worker_memory
-    several, seen = Counter(endpoint for endpoint, _ in found), Counter[str]()
-    devices = []
-    for endpoint, free in found:
+def _worker_devices(memory: Sequence[tuple[str, int]]) -> Iterator[Device]:
+    several, seen = Counter(endpoint for endpoint, _ in memory), Counter[str]()
+    for endpoint, free in memory:
         name = endpoint if several[endpoint] == 1 else f"{endpoint}/{seen[endpoint]}"
         seen[endpoint] += 1
-        devices.append(Device(name, "rpc", free, endpoint=endpoint))
-    return devices
+        yield Device(name, "rpc", free, endpoint=endpoint)
 
 
 def describe_placement(options: LoadOptions, *, on_cpu: bool) -> str:

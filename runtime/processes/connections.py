@@ -19,6 +19,8 @@ from ..options import parse_endpoint
 
 GREETING_SECONDS = 5.0
 """A worker serves one client at a time; one that just lost its client takes a moment to free its memory."""
+WorkerMemory = tuple[str, int]
+"""A device of a worker: the worker's HOST:PORT, the device's free bytes."""
 START = "start it there with 'llava-edge worker'"
 _HELLO, _CAPABILITIES, _VERSION = 14, 24, 4  # RPC_CMD_HELLO, which never changes; bytes of its parts
 _IDLE_SECONDS, _PROBE_SECONDS, _PROBES = 3, 1, 4

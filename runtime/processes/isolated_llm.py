@@ -2,35 +2,119 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Concatenate, ParamSpec, TypeVar, cast
 
-import numpy as np
-import numpy.typing as npt
-
+from ..errors import LlavaEdgeError, WorkerError
+from ..ggml.rpc import require_rpc
 from ..language.interface import LanguageModel
 from ..language.llm import Llm
 from ..options import GenerationOptions, LoadOptions
-from .parent_side import IsolatedProcess
+from .connections import START, WorkerMemory, check_workers, gone_workers
+from .llm_child import main
+from .parent_side import ChildProcess
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_CONNECT_SECONDS = 60.0
+"""The process starts and calls workers that were there a moment ago; another client may have been faster."""
 
 
-def open_llm(path: Path, *, options: LoadOptions, space_prefixed: bool, stop_tokens: Collection[int]) -> LanguageModel:
-    """Load a GGUF model here, or in a process of its own where ``options`` want workers or isolation."""
-    kind = IsolatedLlm if options.workers or options.isolate else Llm
-    return kind(path, options=options, space_prefixed=space_prefixed, stop_tokens=stop_tokens)
+class LlmProcess(ChildProcess):
+    """A process for llama.cpp, connected to ``options.workers``. Requests may raise :class:`WorkerError` then."""
+
+    holds = "llama.cpp"
+
+    def __init__(self, options: LoadOptions) -> None:
+        """Start it and connect. Raises NativeError, WorkerError, OptionError."""
+        self._workers, self._timeout = options.workers, options.worker_timeout
+        if options.workers:
+            require_rpc()
+            check_workers(options.workers)
+        super().__init__(main)
+        try:
+            self.worker_memory: list[WorkerMemory] = self.request("connect", options) if options.workers else []
+        except BaseException:
+            self.close()
+            raise
+
+    def limit(self, method: str) -> float:
+        """Seconds that a step may take. Loading takes what it takes: it may send 100 GB over a network."""
+        if not self._workers or method == "load":
+            return 0.0
+        return _CONNECT_SECONDS if method == "connect" else self._timeout
+
+    def why_gone(self, reason: str) -> LlavaEdgeError:
+        """The error for a process that has ended: which worker has gone, else how the process ended."""
+        if not self._workers:
+            return super().why_gone(reason)
+        gone = gone_workers(self._workers)
+        return WorkerError(
+            expected=f"workers {', '.join(self._workers)} until the end of the answer",
+            got=f"{', '.join(gone)} no longer there" if gone else reason,
+            fix=f"{START} and load the model again" if gone else "load the model again",
+        )
+
+
+@contextmanager
+def worker_process(options: LoadOptions) -> Iterator[LlmProcess | None]:
+    """The process that calls ``options.workers``, if there are any, to be handed to :func:`open_llm`.
+
+    An error in the block ends it. Raises what :class:`LlmProcess` does.
+    """
+    process = LlmProcess(options) if options.workers else None
+    try:
+        yield process
+    except BaseException:
+        if process is not None:
+            process.close()
+        raise
+
+
+def open_llm(
+    path: Path,
+    *,
+    options: LoadOptions,
+    space_prefixed: bool,
+    stop_tokens: Collection[int],
+    process: LlmProcess | None = None,
+) -> LanguageModel:
+    """Load a GGUF model: in ``process``, in one of its own where ``options`` want workers or isolation, or here."""
+    if process is None and not (options.workers or options.isolate):
+        return Llm(path, options=options, space_prefixed=space_prefixed, stop_tokens=stop_tokens)
+    return IsolatedLlm(path, options=options, space_prefixed=space_prefixed, stop_tokens=stop_tokens, process=process)
+
+
+def _in_child(method: Callable[Concatenate[Llm, P], R]) -> Callable[Concatenate[IsolatedLlm, P], R]:
+    """``method`` of the model in the child process, with its types and its docstring."""
+
+    @wraps(method)
+    def call(self: IsolatedLlm, /, *arguments: P.args, **keywords: P.kwargs) -> R:
+        return cast(R, self.process.request(method.__name__, *arguments, **keywords))
+
+    return call
 
 
 class IsolatedLlm:
-    """:class:`Llm` by proxy. Every method may raise what :class:`IsolatedProcess` raises."""
+    """:class:`Llm` by proxy. Every method may raise what a request to its :class:`LlmProcess` raises."""
 
     def __init__(
-        self, path: Path, *, options: LoadOptions, space_prefixed: bool = False, stop_tokens: Collection[int] = ()
+        self,
+        path: Path,
+        *,
+        options: LoadOptions,
+        space_prefixed: bool = False,
+        stop_tokens: Collection[int] = (),
+        process: LlmProcess | None = None,
     ) -> None:
-        """Start the process and load ``path`` in it. Raises NativeError, WorkerError, OptionError."""
-        self._process = IsolatedProcess(options)
+        """Load ``path`` in ``process``, or in a new one. Raises NativeError, WorkerError, OptionError."""
+        self.process = process or LlmProcess(options)
         try:
-            sizes = self._process.request("load", path, options, space_prefixed, tuple(stop_tokens))
+            sizes = self.process.request("load", path, options, space_prefixed, tuple(stop_tokens))
         except BaseException:
             self.close()
             raise
@@ -42,78 +126,45 @@ class IsolatedLlm:
 
     def close(self) -> None:
         """End the process, which frees everything. Safe to call twice."""
-        self._process.close()
+        self.process.close()
 
     @property
     def context_size(self) -> int:
         """Positions of the current context; 0 before the first one."""
-        return int(self._process.request("context_size"))
+        return int(self.process.request("current_context"))
 
-    def tokenize(self, text: str) -> list[int]:
-        """See :meth:`Llm.tokenize`."""
-        return list(self._call("tokenize", text))
-
-    def piece(self, token: int, *, first: bool = False) -> bytes:
-        """See :meth:`Llm.piece`."""
-        return bytes(self._call("piece", token, first=first))
-
-    def is_end(self, token: int) -> bool:
-        """See :meth:`Llm.is_end`."""
-        return bool(self._call("is_end", token))
-
-    def ensure_context(self, positions: int) -> None:
-        """See :meth:`Llm.ensure_context`."""
-        self._call("ensure_context", positions)
+    tokenize = _in_child(Llm.tokenize)
+    piece = _in_child(Llm.piece)
+    is_end = _in_child(Llm.is_end)
+    ensure_context = _in_child(Llm.ensure_context)
+    decode_tokens = _in_child(Llm.decode_tokens)
+    decode_embeddings = _in_child(Llm.decode_embeddings)
+    logits = _in_child(Llm.logits)
 
     def truncate(self, positions: int) -> None:
-        """See :meth:`Llm.truncate`. Nothing to forget where the process has gone."""
-        if not self._process.gone:
-            self._call("truncate", positions)
-
-    def decode_tokens(self, tokens: Sequence[int], position: int, *, logits: bool, every: bool = False) -> None:
-        """See :meth:`Llm.decode_tokens`."""
-        self._call("decode_tokens", list(tokens), position, logits=logits, every=every)
-
-    def decode_embeddings(self, embeddings: npt.NDArray[np.float32], position: int, *, logits: bool = False) -> None:
-        """See :meth:`Llm.decode_embeddings`."""
-        self._call("decode_embeddings", np.ascontiguousarray(embeddings), position, logits=logits)
-
-    def logits(self) -> npt.NDArray[np.float32]:
-        """See :meth:`Llm.logits`."""
-        values: npt.NDArray[np.float32] = self._call("logits")
-        return values
+        """Forget everything from ``positions`` on; there is nothing to forget where the process has gone."""
+        if not self.process.gone:
+            self.process.request("truncate", positions)
 
     def sampler(self, options: GenerationOptions, *, seed: int, recent: Sequence[int]) -> IsolatedSampler:
-        """See :meth:`Llm.sampler`."""
-        return IsolatedSampler(self, int(self._process.request("sampler", options, seed, list(recent))))
-
-    def sample(self, number: int) -> int:
-        """Draw a token with sampler ``number``."""
-        return int(self._process.request("sample", number))
-
-    def close_sampler(self, number: int) -> None:
-        """Free sampler ``number``; it has gone already where the process has."""
-        if not self._process.gone:
-            self._process.request("close_sampler", number)
-
-    def _call(self, method: str, *arguments: Any, **keywords: Any) -> Any:
-        return self._process.request("call", method, *arguments, keywords)
+        """A sampler in the child process; ``recent`` prompt tokens count for the repeat penalty."""
+        return IsolatedSampler(self.process, self.process.request("sampler", options, seed, recent))
 
 
 class IsolatedSampler:
-    """:class:`Sampler` by proxy."""
+    """:class:`Sampler` by proxy: the one of number ``number`` in the child process."""
 
-    def __init__(self, llm: IsolatedLlm, number: int) -> None:
-        self._llm = llm
+    def __init__(self, process: LlmProcess, number: int) -> None:
+        self._process = process
         self._number = number
         self._open = True
 
     def sample(self) -> int:
         """Draw the next token from the latest logits."""
-        return self._llm.sample(self._number)
+        return int(self._process.request("sample", self._number))
 
     def close(self) -> None:
-        """Free it."""
-        if self._open:
-            self._open = False
-            self._llm.close_sampler(self._number)
+        """Free it, unless it has gone with its process. Safe to call twice."""
+        if self._open and not self._process.gone:
+            self._process.request("close_sampler", self._number)
+        self._open = False

@@ -71,15 +71,13 @@ def _address(host: str, trust_network: bool) -> str:
 
 def _check_port(address: str, port: int) -> None:
     """llama.cpp would say nothing of use about a port that is taken."""
-    with socket.socket() as probe:
-        if os.name == "posix":
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address, port))
-        except OSError as error:
-            raise OptionError(
-                expected=f"a free port at {address}", got=f"{port}: {error.strerror}", fix="choose another --port"
-            ) from None
+    try:
+        socket.create_server((address, port)).close()
+    except OSError as error:
+        said = os.strerror(error.errno or 0)
+        raise OptionError(
+            expected=f"a free port at {address}", got=f"{port}: {said}", fix="choose another --port"
+        ) from None
 
 
 def _describe(device: int) -> str:

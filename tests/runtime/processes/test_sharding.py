@@ -22,7 +22,7 @@ from llava_edge.runtime.ggml import rpc
 from llava_edge.runtime.processes import connections as endpoints_module
 from llava_edge.runtime.processes import watching
 from llava_edge.runtime.processes import worker as worker_module
-from llava_edge.runtime.processes.isolated_llm import IsolatedLlm
+from llava_edge.runtime.processes.isolated_llm import IsolatedLlm, LlmProcess
 from PIL import Image
 
 pytestmark = pytest.mark.slow
@@ -182,6 +182,23 @@ def test_without_shares_the_planner_splits(wires: list[Wire], tiny_bundle: Path)
     assert all(one.carried > 256 * 256 * 4 for one in wires[:2])
 
 
+def test_a_load_starts_one_process(workers: list[Worker], tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that was asked for the workers' memory; it ends with a load that fails too."""
+    started: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+
+    def counted(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        started.append(popen(command, **options))
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", counted)
+    with load(tiny_bundle, threads=1, repack=False, workers=(workers[0].endpoint,)) as model:
+        assert [one.pid for one in started if one.args[0] == sys.executable] == [child_of(model).pid]
+    with pytest.raises(OptionError, match="1 shares"):
+        load(tiny_bundle, threads=1, repack=False, workers=(workers[0].endpoint,), tensor_split=(1.0, 1.0))
+    assert all(one.returncode is not None for one in started)
+
+
 def open_model_layers(model: Model) -> int:
     reader = gguf.GGUFReader(model.engine.bundle.llm_path)
     return int(reader.fields["llama.block_count"].contents())
@@ -315,15 +332,15 @@ def isolated(tiny_bundle: Path) -> Iterator[Model]:
         yield model
 
 
-def child_of(model: Model) -> subprocess.Popen[bytes]:
+def child_of(model: Model) -> LlmProcess:
     assert isinstance(model.engine.llm, IsolatedLlm)
-    return model.engine.llm._process._process
+    return model.engine.llm.process
 
 
 def test_native_abort_is_an_error(isolated: Model) -> None:
     stream = isolated.chat().stream(QUESTIONS[0], max_tokens=900)
     next(stream)
-    child_of(isolated).send_signal(signal.SIGABRT)
+    os.kill(child_of(isolated).pid, signal.SIGABRT)
     with pytest.raises(NativeError, match="SIGABRT"):
         list(stream)
 
@@ -368,7 +385,7 @@ def test_closed_is_closed(tiny_bundle: Path) -> None:
     child = child_of(model)
     model.close()
     model.close()
-    assert child.returncode == 0
+    assert child.status == 0
     with pytest.raises(NativeError, match="closed"):
         model.engine.llm.tokenize("x")
 
@@ -377,7 +394,7 @@ def test_child_leaves_with_the_application(tiny_bundle: Path) -> None:
     code = (
         "import sys, time; from llava_edge.runtime import load\n"
         f"model = load({str(tiny_bundle)!r}, threads=1, isolate=True)\n"
-        "print(model.engine.llm._process._process.pid, flush=True); time.sleep(60)"
+        "print(model.engine.llm.process.pid, flush=True); time.sleep(60)"
     )
     application = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert application.stdout is not None
