@@ -24,6 +24,7 @@ import numpy as np
 
 from ...runtime.model import Model, load
 from ...runtime.pictures.built_in import built_in_picture
+from ...runtime.system.machine import processor_name
 from ..accuracy.teacher_forcing import LogProbabilities, Question, divergence, force_answers, read_questions
 from ..data.heldout import heldout
 
@@ -193,7 +194,7 @@ def _conditions(bundle: Path, questions: Sequence[Question]) -> str:
     from ...runtime.bundle.bundle import Bundle
 
     name = Bundle.open(bundle).manifest.name
-    return f"{name}, {len(questions)} held-out questions, {time.strftime('%Y-%m-%d')}:"
+    return f"{name}, {len(questions)} held-out questions, {processor_name()}, {time.strftime('%Y-%m-%d')}:"
 
 
 if __name__ == "__main__":

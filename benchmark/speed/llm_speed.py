@@ -23,6 +23,7 @@ from ...runtime.options import GenerationOptions, LoadOptions, make_options
 from ...runtime.processes.repacking import settle_repacking
 from ...runtime.prompts.segments import ImageSegment, Segment, TextSegment
 from ..contestants.bare_loop import BareLoop
+from .machine import describe_machine, machine_line
 
 PICTURE = 1024
 """Embedding positions of a prefill run, unless asked otherwise."""
@@ -105,7 +106,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = arguments.gguf or _seeded(Path(folder), arguments.type)
         counts = {"runs": arguments.runs, "tokens": arguments.tokens, "positions": arguments.positions}
-        print(report(measure(path, **counts, options=options)))
+        seconds = measure(path, **counts, options=options)
+    print(f"{machine_line(describe_machine())}\n\n{report(seconds)}")
 
 
 def _seeded(folder: Path, recipe: str) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..contestants.task import Figures, Task
+from .machine import machine_line
 from .roofline import Roofline
 from .rounds import OURS, Contest
 from .work import Work
@@ -107,8 +108,7 @@ def markdown(values: dict[str, Any]) -> str:
     for one in values["contestants"]:
         versions.update(one["versions"])
     lines = [
-        f"{machine['processor']}, {machine['cores']} cores ({', '.join(machine['features']) or 'no wide features'}), "
-        f"{machine['memory'] / 2**30:.0f} GiB, {machine['system']}, Python {machine['python']}",
+        machine_line(machine),
         "",
         ", ".join(f"{name} {version}" for name, version in versions.items()),
         "",

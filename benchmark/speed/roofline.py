@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from ...runtime.system.machine import physical_cores
+from .machine import describe_machine, machine_line
 
 ROWS, INNER, COLUMNS = 576, 4096, 4096
 """A tile's patches, or a prefill chunk, times one layer's matrix."""
@@ -160,7 +161,7 @@ def _ggml_library() -> Any:
 
 
 def main() -> None:
-    """Print the rates as JSON, or write them to ``--result``."""
+    """Print the rates as JSON (and the machine on stderr), or write them to ``--result``."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--result", type=Path)
@@ -169,7 +170,8 @@ def main() -> None:
     if arguments.result:
         arguments.result.write_text(text, encoding="utf-8")
     else:
-        print(text, file=sys.stdout)
+        print(machine_line(describe_machine()), file=sys.stderr)
+        print(text)
 
 
 if __name__ == "__main__":
