@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ from ...runtime.errors import DataError, MissingExtraError
 Row = dict[str, Any]
 """One row by column name; a picture is ``{"bytes": encoded picture, "path": name}`` or None."""
 
+BATCH = 64
+"""Rows that are Python objects at once."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -23,20 +24,19 @@ def read_rows(source: str, split: str, columns: Sequence[str]) -> Iterator[Row]:
     of the hub), or a hub id. Raises :class:`DataError` where a column of ``columns`` is missing,
     and :class:`MissingExtraError`.
     """
-    datasets = _datasets()
-    files = split_files(source, split)
-    try:
-        with _torch_left_alone(datasets):
-            # not load_dataset: that tells a server on every call which kind of data is being loaded
-            table = datasets.IterableDataset.from_parquet([str(one) for one in files]).decode(False)
-        _check_columns(source, list(table.features), columns)
-        yield from table
-    except DataError:
-        raise
-    except Exception as error:  # pyarrow raises its own for a damaged file, datasets wraps some of them
-        raise DataError(
-            expected=f"parquet files of {source} that can be read", got=_first_line(error), fix="get the files again"
-        ) from error
+    parquet = _parquet()
+    for path in split_files(source, split):
+        try:
+            with parquet.ParquetFile(path) as file:
+                _check_columns(source, file.schema_arrow.names, columns)
+                for batch in file.iter_batches(batch_size=BATCH):
+                    yield from batch.to_pylist()
+        except (OSError, ValueError, NotImplementedError) as error:  # pyarrow's own errors are kinds of these
+            raise DataError(
+                expected=f"parquet files of {source} that can be read",
+                got=_first_line(error),
+                fix="get the files again",
+            ) from error
 
 
 def split_files(source: str, split: str) -> list[Path]:
@@ -57,7 +57,6 @@ def _download(source: str, split: str) -> list[Path]:
             got=repr(source),
             fix="check the path",
         )
-    _datasets()
     from huggingface_hub import HfApi, snapshot_download
 
     try:
@@ -90,30 +89,19 @@ def _check_columns(source: str, got: list[str], expected: Sequence[str]) -> None
         )
 
 
-def _datasets() -> Any:
-    """Import ``datasets`` when data is read: it takes a second, and the rest of the package works without it."""
+def _parquet() -> Any:
+    """Import ``pyarrow`` when data is read: the rest of the package works without it."""
     try:
-        import datasets
+        from pyarrow import parquet
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             expected=f"the package {error.name}",
             got="no such package",
             fix="install the extra: pip install 'llava-edge[benchmark]'",
         ) from error
-    return datasets
-
-
-@contextmanager
-def _torch_left_alone(datasets: Any) -> Iterator[None]:
-    """Where torch is installed, datasets would load it to make its tables torch's too; that takes seconds."""
-    available = datasets.config.TORCH_AVAILABLE
-    datasets.config.TORCH_AVAILABLE = False
-    try:
-        yield
-    finally:
-        datasets.config.TORCH_AVAILABLE = available
+    return parquet
 
 
 def _first_line(error: Exception) -> str:
-    text = str(error.__cause__ or error).strip()
+    text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
