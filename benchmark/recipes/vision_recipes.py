@@ -31,7 +31,7 @@ from ..speed.vision_speed import take_turns
 Pixels = npt.NDArray[np.float32]
 
 
-def measure(folder: Path, *, layers: int, rounds: int) -> list[tuple[str, float, float, int]]:
+def measure_variants(folder: Path, *, layers: int, rounds: int) -> list[tuple[str, float, float, int]]:
     """Write and time all variants: (name, CPU time against f32, feature error, bytes), f32 first."""
     picture = seeded_picture()
     pixels = normalise(cut_tiles(picture, lay_out(picture.size, GEOMETRY), GEOMETRY), GEOMETRY)
@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=7, help="of the tower; the last is never run")
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
-    rows = measure(arguments.folder, layers=arguments.layers, rounds=arguments.rounds)
+    rows = measure_variants(arguments.folder, layers=arguments.layers, rounds=arguments.rounds)
     print(f"{machine_line(describe_machine())}\n")
     print("| graph | CPU time | feature error | MB |\n|---|---|---|---|")
     for name, ratio, error, size in rows:

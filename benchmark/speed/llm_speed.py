@@ -31,7 +31,7 @@ ROOM = 1024
 """Positions for the answer."""
 
 
-def measure(
+def measure_llm(
     path: Path, *, runs: int, tokens: int, options: LoadOptions, positions: int = PICTURE
 ) -> dict[str, list[float]]:
     """Seconds of our and the bare prefill of ``positions`` embeddings and decoding, in turns, ``runs`` times."""
@@ -106,7 +106,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = arguments.gguf or _seeded(Path(folder), arguments.type)
         counts = {"runs": arguments.runs, "tokens": arguments.tokens, "positions": arguments.positions}
-        seconds = measure(path, **counts, options=options)
+        seconds = measure_llm(path, **counts, options=options)
     print(f"{machine_line(describe_machine())}\n\n{report(seconds)}")
 
 

@@ -71,7 +71,7 @@ class VisionSpeed:
         return "\n".join(lines)
 
 
-def measure(
+def measure_vision(
     folder: Path,
     *,
     shape: VisionShape = CLIP_L,
@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=CLIP_L.layers, help="of the tower; the last is never run")
     parser.add_argument("--busy", action="store_true", help="CPU time of one thread, for a machine with other work")
     arguments = parser.parse_args()
-    result = measure(
+    result = measure_vision(
         arguments.folder,
         shape=clip_l(layers=arguments.layers),
         rounds=arguments.rounds,

@@ -57,6 +57,7 @@ def picture(tmp_path: Path) -> Path:
     return tmp_path / "picture.png"
 
 
+@pytest.mark.slow
 def test_contest_of_three_on_the_same_weights(seeded: tuple[Path, Path], picture: Path, tmp_path: Path) -> None:
     checkpoint, bundle = seeded
     out = tmp_path / "out"
@@ -100,9 +101,9 @@ def test_a_peer_that_dies_is_left_out_and_the_rest_goes_on(
     seeded: tuple[Path, Path], picture: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = Task(str(picture), str(seeded[1]), 1, tokens=2)
-    real = speed._command
+    real = speed.contestant_command
     die = [sys.executable, "-c", "import os, sys; print('last words', flush=True); os.kill(os.getpid(), 11)"]
-    monkeypatch.setattr(speed, "_command", lambda name, task: die if name == "mtmd" else real(name, task))
+    monkeypatch.setattr(speed, "contestant_command", lambda name, task: die if name == "mtmd" else real(name, task))
     contest = compete(task, ["mtmd"], rounds=1)
     assert f"killed by signal {signal.SIGSEGV:d}: last words" in contest.left_out["mtmd"]
     assert contest.runs["mtmd"] == []
@@ -120,7 +121,7 @@ def test_memory_and_cpu_time_are_the_childs(tmp_path: Path, monkeypatch: pytest.
         "while time.process_time() - began < 0.3: pass\n"
         "json.dump({'load': 0, 'first_token': 1, 'second': 1}, open(sys.argv[3], 'w'))"
     )
-    monkeypatch.setattr(speed, "_command", lambda name, task: [sys.executable, "-c", code])
+    monkeypatch.setattr(speed, "contestant_command", lambda name, task: [sys.executable, "-c", code])
     figures = run_child("ours", Task("", "", 1), tmp_path)
     assert 300e6 < figures.peak_bytes < 900e6
     assert 0.3 <= figures.cpu < 30

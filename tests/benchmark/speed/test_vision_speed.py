@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from llava_edge.benchmark.seeded.tower import GEOMETRY
-from llava_edge.benchmark.speed.vision_speed import PEER, VisionSpeed, measure
+from llava_edge.benchmark.speed.vision_speed import PEER, VisionSpeed, measure_vision
 from llava_edge.quantize.vision.quantize import INT8_BOUND
 from llava_edge.runtime.planning.shapes import VisionShape
 
@@ -14,7 +14,7 @@ SMALL = VisionShape(hidden=128, feed_forward=256, layers=3, used=2, heads=2, dim
 
 def test_all_sides_encode_the_same_picture(tmp_path: Path) -> None:
     lines: list[str] = []
-    result = measure(tmp_path, shape=SMALL, rounds=2, on_step=lines.append)
+    result = measure_vision(tmp_path, shape=SMALL, rounds=2, on_step=lines.append)
     assert result.tiles == 5
     assert {side: len(seconds) for side, seconds in result.seconds.items()} == {
         "our int8": 2,
