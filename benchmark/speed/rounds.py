@@ -140,6 +140,7 @@ def run_child(name: str, task: Task, folder: Path) -> Figures:
 
 
 def contestant_command(name: str, task: Task) -> list[str]:
+    """The command that runs a contestant, without its arguments."""
     if name == "openvino":
         return [str(_openvino_python(task)), str(OPENVINO_SCRIPT)]
     return [sys.executable, "-m", "llava_edge.benchmark.speed.child"]
