@@ -6,14 +6,16 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..runtime.model import Model, load
-from .data.heldout import MAX_TOKENS, easy_vqa_questions, heldout, read_questions
+from .accuracy.metrics import exact, normalise
+from .data.datasets import load_questions
+from .data.heldout import easy_vqa_questions
+from .data.questions import Question
 
 
 @dataclass(frozen=True)
-class Score:
+class DemoScore:
     """Right answers of one question type: with tiles, overview alone, and by guessing (shares)."""
 
     type: str
@@ -23,54 +25,43 @@ class Score:
     chance: float
 
 
-def measure(
+def score_demo(
     model: Path | None,
     *,
     limit: int = 0,
-    folder: Path | None = None,
+    data: str = "demo",
     easy_vqa: bool = False,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Score]:
+) -> list[DemoScore]:
     """Ask every question greedily with tiles and with the overview alone; score exact matches.
 
-    ``easy_vqa`` asks the public test set instead of the demo's held-out questions.
+    ``easy_vqa`` asks the public test set instead of the demo's held-out questions, ``data`` others
+    (:func:`load_questions`). Raises DataError, MissingExtraError and what loading and asking raise.
     """
-    if easy_vqa:
-        data, records = easy_vqa_questions(limit)
-    else:
-        data = folder or heldout()
-        records = read_questions(data, limit)
+    questions = easy_vqa_questions(limit) if easy_vqa else load_questions(data, limit=limit)
     right: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
     with load(model) as loaded:
         for overview_only in (False, True):
-            for done, record in enumerate(records, start=1):
-                got = _ask(loaded, data, record, overview_only)
-                right[overview_only][record["type"]] += _same(got, _expected(record))
-                on_progress(done + overview_only * len(records), 2 * len(records))
-    return _scores(records, right)
+            for done, question in enumerate(questions, start=1):
+                right[overview_only][question.type] += int(
+                    exact(_ask(loaded, question, overview_only), question.answers)
+                )
+                on_progress(done + overview_only * len(questions), 2 * len(questions))
+    return _scores(questions, right)
 
 
-def _ask(model: Model, folder: Path, record: dict[str, Any], overview_only: bool) -> str:
-    image = model.encode_image(folder / record["image"], overview_only=overview_only)
-    question = record["conversations"][0]["value"].replace("<image>", "").strip()
-    return model.ask(question, [image], max_tokens=MAX_TOKENS).text
+def _ask(model: Model, question: Question, overview_only: bool) -> str:
+    images = [model.encode_image(image, overview_only=overview_only) for image in question.images]
+    return model.ask(question.prompt, images, max_tokens=question.max_tokens).text
 
 
-def _expected(record: dict[str, Any]) -> str:
-    return str(record["conversations"][1]["value"])
-
-
-def _same(got: str, expected: str) -> bool:
-    return got.strip().rstrip(".").lower() == expected.strip().rstrip(".").lower()
-
-
-def _scores(records: Sequence[dict[str, Any]], right: dict[bool, Counter[str]]) -> list[Score]:
+def _scores(questions: Sequence[Question], right: dict[bool, Counter[str]]) -> list[DemoScore]:
     """One score a type; chance is the share of the most frequent right answer, the best blind guess."""
     answers: dict[str, Counter[str]] = defaultdict(Counter)
-    for record in records:
-        answers[record["type"]][_expected(record).lower()] += 1
+    for question in questions:
+        answers[question.type][normalise(question.answers[0])] += 1
     return [
-        Score(
+        DemoScore(
             kind,
             total := sum(counts.values()),
             right[False][kind] / total,
@@ -81,14 +72,14 @@ def _scores(records: Sequence[dict[str, Any]], right: dict[bool, Counter[str]]) 
     ]
 
 
-def table(scores: Sequence[Score]) -> str:
+def table(scores: Sequence[DemoScore]) -> str:
     """The scores as a text table with a line for all questions."""
     total = sum(one.questions for one in scores)
 
     def mean(name: str) -> float:
         return float(sum(getattr(one, name) * one.questions for one in scores) / total)
 
-    overall = Score("all", total, mean("tiles"), mean("overview"), mean("chance"))
+    overall = DemoScore("all", total, mean("tiles"), mean("overview"), mean("chance"))
     lines = [f"{'type':<10}{'questions':>10}{'tiles':>10}{'overview':>10}{'chance':>10}"]
     lines += [
         f"{one.type:<10}{one.questions:>10}{one.tiles:>10.1%}{one.overview:>10.1%}{one.chance:>10.1%}"

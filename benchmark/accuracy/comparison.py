@@ -18,7 +18,7 @@ from .attribution import Part
 from .bootstrap import LEVEL, RESAMPLES, SEED, Bootstrap, Estimate
 from .metrics import score
 
-Judge = Callable[[Question, str], float | None]
+Marking = Callable[[Question, str], float | None]
 """Gives a free-form answer its share, from 0 to 1, or None where it gives no marks."""
 Scores = Sequence[float | None]
 
@@ -122,7 +122,7 @@ def compare(
     *,
     questions: Sequence[Question],
     pictures: Sequence[str],
-    judge: Judge | None = None,
+    judge: Marking | None = None,
 ) -> Comparison:
     """Compare answers given in the order of ``questions``; ``pictures`` names what each one is about.
 
@@ -149,14 +149,16 @@ def compare(
     )
 
 
-def _scores(questions: Sequence[Question], texts: Sequence[str], judge: Judge | None) -> Scores:
+def _scores(questions: Sequence[Question], texts: Sequence[str], judge: Marking | None) -> Scores:
     def one(question: Question, text: str) -> float | None:
         return judge(question, text) if question.metric == "judged" and judge is not None else score(question, text)
 
     return [one(question, text) for question, text in zip(questions, texts, strict=True)]
 
 
-def _candidate(asked: _Asked, answers: dict[Part, list[CandidateAnswer]], side: Side, judge: Judge | None) -> Candidate:
+def _candidate(
+    asked: _Asked, answers: dict[Part, list[CandidateAnswer]], side: Side, judge: Marking | None
+) -> Candidate:
     scores = {
         part: _scores(asked.questions, [one.text for one in each], judge if part == "both" else None)
         for part, each in answers.items()

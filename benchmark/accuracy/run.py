@@ -18,7 +18,7 @@ from ...runtime.options import LoadOptions
 from ..data.questions import Question
 from .answer_store import CandidateAnswer, CandidateStore, ReferenceStore, picture_digests, question_key
 from .attribution import Part, Subject, parts
-from .comparison import Comparison, Judge, compare
+from .comparison import Comparison, Marking, compare
 from .divergence import answer_as_candidate, answer_as_reference
 
 Progress = Callable[[int, int], None]
@@ -49,7 +49,7 @@ class Setting:
         return CandidateStore(self.folder, self.reference.key, subject.key)
 
 
-def measure(
+def compare_bundles(
     reference: Path,
     candidates: Sequence[Path],
     questions: Sequence[Question],
@@ -57,7 +57,7 @@ def measure(
     folder: Path,
     attribution: bool = True,
     options: LoadOptions | None = None,
-    judge: Judge | None = None,
+    judge: Marking | None = None,
     on_progress: Progress = lambda done, total: None,
 ) -> Comparison:
     """Ask what ``folder`` does not hold yet, and compare.
@@ -128,7 +128,7 @@ def _answer(setting: Setting, subject: Subject, model: Model, key: str, question
     setting.answers_of(subject).write(key, answer_as_candidate(model, question, known))
 
 
-def conclude(setting: Setting, judge: Judge | None = None) -> Comparison:
+def conclude(setting: Setting, judge: Marking | None = None) -> Comparison:
     """Score and compare the answers that are kept."""
     references = setting.references()
     texts = [answer.text for key in setting.keys if (answer := references.read(key)) is not None]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,9 @@ from ...store.hub import HUB_ID, fetch_data
 Row = dict[str, Any]
 """One row by column name; a picture is ``{"bytes": encoded picture, "path": name}`` or None."""
 
+BATCH = 64
+"""Rows that are Python objects at once."""
+
 
 def read_rows(source: str, split: str, columns: Sequence[str]) -> Iterator[Row]:
     """Yield the rows of ``split``, pictures still encoded, one row group in memory at a time.
@@ -22,22 +24,21 @@ def read_rows(source: str, split: str, columns: Sequence[str]) -> Iterator[Row]:
     of the hub), or a hub id. Raises :class:`DataError` where a column of ``columns`` is missing,
     and :class:`MissingExtraError`.
     """
-    datasets = _datasets()
-    files = split_files(source, split)
-    try:
-        with _torch_left_alone(datasets):
-            # not load_dataset: that tells a server on every call which kind of data is being loaded
-            table = datasets.IterableDataset.from_parquet([str(one) for one in files]).decode(False)
-        _check_columns(source, list(table.features), columns)
-        yield from table
-    except DataError:
-        raise
-    except Exception as error:  # pyarrow raises its own for a damaged file, datasets wraps some of them
-        raise DataError(
-            expected=f"parquet files of {source} that can be read",
-            got=first_line(error.__cause__ or error),
-            fix="get the files again",
-        ) from error
+    parquet = _parquet()
+    for path in split_files(source, split):
+        try:
+            with parquet.ParquetFile(path) as file:
+                _check_columns(source, file.schema_arrow.names, columns)
+                for batch in file.iter_batches(batch_size=BATCH):
+                    yield from batch.to_pylist()
+        except DataError:
+            raise
+        except (OSError, ValueError, NotImplementedError) as error:  # pyarrow's own errors are kinds of these
+            raise DataError(
+                expected=f"parquet files of {source} that can be read",
+                got=first_line(error),
+                fix="get the files again",
+            ) from error
 
 
 def split_files(source: str, split: str) -> list[Path]:
@@ -57,7 +58,6 @@ def _download(source: str, split: str) -> list[Path]:
             got=repr(source),
             fix="check the path",
         )
-    _datasets()
     name = re.compile(rf"(.*/)?{split}-[^/]*\.parquet")
     return _some(fetch_data(source, lambda listed: name.fullmatch(listed) is not None), source, split)
 
@@ -79,19 +79,8 @@ def _check_columns(source: str, got: list[str], expected: Sequence[str]) -> None
         )
 
 
-def _datasets() -> Any:
-    """Import ``datasets`` when data is read: it takes a second, and the rest of the package works without it."""
+def _parquet() -> Any:
+    """Import ``pyarrow`` when data is read: the rest of the package works without it."""
     with needing_extra("benchmark"):
-        import datasets
-    return datasets
-
-
-@contextmanager
-def _torch_left_alone(datasets: Any) -> Iterator[None]:
-    """Where torch is installed, datasets would load it to make its tables torch's too; that takes seconds."""
-    available = datasets.config.TORCH_AVAILABLE
-    datasets.config.TORCH_AVAILABLE = False
-    try:
-        yield
-    finally:
-        datasets.config.TORCH_AVAILABLE = available
+        from pyarrow import parquet
+    return parquet

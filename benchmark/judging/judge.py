@@ -16,7 +16,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from ...runtime.errors import OptionError
@@ -103,12 +102,6 @@ class Judge:
         parts = [self._endpoint.model, RULES, question.prompt, question.answers[0], answer]
         parts += [one.digest for one in pictures]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def relative_score(verdicts: Sequence[Verdict]) -> float:
-    """The mean share of full marks over verdicts that have a score, 0 to 1; NaN where none has."""
-    scores = [one.score for one in verdicts if one.score is not None]
-    return fmean(scores) if scores else float("nan")
 
 
 def read_marks(review: str) -> tuple[float, float] | None:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from ...runtime.model import Model, load
 from ...runtime.pictures.built_in import built_in_picture
+from ...runtime.system.machine import processor_name
 from ...runtime.system.storage import write_text
 from ..accuracy.teacher_forcing import compare, force_answers, spread_questions
 from ..data.questions import Question
@@ -179,7 +180,7 @@ def _conditions(bundle: Path, questions: Sequence[Question]) -> str:
     from ...runtime.bundle.bundle import Bundle
 
     name = Bundle.open(bundle).manifest.name
-    return f"{name}, {len(questions)} held-out questions, {time.strftime('%Y-%m-%d')}:"
+    return f"{name}, {len(questions)} held-out questions, {processor_name()}, {time.strftime('%Y-%m-%d')}:"
 
 
 if __name__ == "__main__":

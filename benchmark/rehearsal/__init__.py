@@ -1,4 +1,4 @@
 """The largest models walked through export, quantization and sharding at their real widths.
 
-May import: runtime/ggml, benchmark/seeded.
+May import: runtime/planning, runtime/system, benchmark/seeded.
 """

@@ -1,10 +1,13 @@
 """The big models without their weights: 72B's and 110B's layers, fewer of them, through every command.
 
-``python -m llava_edge.benchmark.rehearsal.rehearse --model 72b --layers 1`` writes a seeded checkpoint
-and runs export, quantize, plan, and ask, in one process and over two workers. Layer shapes, head
-counts, biases, rope and connector are the real ones; the vocabulary is small, because table and
+``python -m llava_edge.benchmark.rehearsal.rehearse --model llava-72b --layers 1`` writes a seeded checkpoint
+and runs export, quantize, plan, and ask: in one process, over one worker and over two. Layer shapes,
+head counts, biases, rope and connector are the real ones; the vocabulary is small, because table and
 head scale by rows alone, and the vision tower has 3 of its 24 layers. Prints what was measured and,
-next to it, what ``big_shapes`` computes for the same file.
+next to it, what the planner computes for the same file.
+
+Tokens are compared between one worker and two. In one process llama.cpp may rearrange weights for the
+processor's products, which workers don't, and a model of noise then soon says something else.
 """
 
 from __future__ import annotations
@@ -18,14 +21,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..seeded.big_checkpoint import write_checkpoint
-from ..seeded.big_shapes import SHAPES, BigShape, reduced
-from .on_paper import weight_bytes
+from ...runtime.planning.shape_sources import preset_shape
+from ...runtime.planning.shapes import ModelShape, llm_bytes
+from ...runtime.system.machine import physical_cores, processor_name
+from ..seeded.checkpoint import write_seeded_checkpoint
+from ..seeded.tower import clip_l
+from .on_paper import MODELS
 
 VOCABULARY = 1024
+VISION_LAYERS = 3
+"""Layer -2 is read, so two of them compute."""
 PICTURE = (300, 200)
 QUESTION = "What is this?"
 COMMAND = (sys.executable, "-m", "llava_edge.cli.main")
@@ -75,9 +83,9 @@ def workers(count: int) -> Iterator[list[str]]:
             _wait_for(port)
         yield [f"127.0.0.1:{port}" for port in ports]
     finally:
-        for one in started:
-            one.kill()
-            one.wait()
+        for worker in started:
+            worker.kill()
+            worker.wait()
 
 
 def _free_ports(count: int) -> list[int]:
@@ -96,13 +104,20 @@ def _wait_for(port: int, seconds: float = 120.0) -> None:
         time.sleep(0.2)
 
 
-def rehearse(folder: Path, shape: BigShape, *, recipe: str, tokens: int, parts: int = 2) -> list[str]:
+def reduced(model: ModelShape, *, layers: int, vocabulary: int = VOCABULARY) -> ModelShape:
+    """The same layers, fewer of them, with a smaller table and head, and a tower of ``VISION_LAYERS``."""
+    llm = replace(model.llm, layers=layers, vocabulary=vocabulary)
+    return ModelShape(model.name, llm, clip_l(layers=VISION_LAYERS, dim=llm.dim))
+
+
+def rehearse(folder: Path, model: ModelShape, *, recipe: str, tokens: int) -> list[str]:
     """Run every step in ``folder``; the report's lines. Raises RuntimeError where a command fails."""
     checkpoint, whole, small, picture = (folder / name for name in ("checkpoint", "f16", recipe, "picture.png"))
     _draw(picture)
     began = time.perf_counter()
-    write_checkpoint(checkpoint, shape)
-    lines = [f"{shape.name}, {shape.layers} of its layers, vocabulary {shape.vocabulary}"]
+    write_seeded_checkpoint(checkpoint, model)
+    lines = [f"{model.name}, {model.llm.layers} of its layers, vocabulary {model.llm.vocabulary}"]
+    lines.append(f"{processor_name()}, {physical_cores()} cores")
     lines.append(f"write checkpoint {time.perf_counter() - began:8.1f} s")
     steps = [
         run("export", "export", checkpoint, "-o", whole, "--no-verify"),
@@ -111,12 +126,14 @@ def rehearse(folder: Path, shape: BigShape, *, recipe: str, tokens: int, parts: 
     ]
     ask: list[str | Path] = ["ask", picture, QUESTION, "-m", small, "--json", "--max-tokens", str(tokens)]
     steps.append(run("one process", *ask))
-    with workers(parts) as endpoints:
-        steps.append(run(f"{parts} workers", *ask, "--stats", *(f"--worker={one}" for one in endpoints)))
+    for count in (1, 2):
+        with workers(count) as endpoints:
+            given = (f"--worker={endpoint}" for endpoint in endpoints)
+            steps.append(run(f"{count} worker{'s'[: count - 1]}", *ask, "--stats", *given))
     lines += [f"{step.name:<16} {step.seconds:8.1f} s, peak {step.peak / 1e9:.2f} GB" for step in steps]
-    lines += _sizes(shape, {"f16": whole / "llm.gguf", recipe: small / "llm.gguf"})
+    lines += _sizes(model, {"f16": whole / "llm.gguf", recipe: small / "llm.gguf"})
     placed = [line for line in steps[-1].output.splitlines() if line.startswith("placement")]
-    return lines + _answers(steps[-2:]) + placed + ["plan:", *steps[2].output.splitlines()]
+    return lines + _answers(steps[-3:]) + placed + ["plan:", *steps[2].output.splitlines()]
 
 
 def _draw(path: Path) -> None:
@@ -127,9 +144,9 @@ def _draw(path: Path) -> None:
     image.save(path)
 
 
-def _sizes(shape: BigShape, files: dict[str, Path]) -> list[str]:
+def _sizes(model: ModelShape, files: dict[str, Path]) -> list[str]:
     return [
-        f"{recipe} GGUF: {path.stat().st_size:,} bytes; matrices on paper {weight_bytes(shape, recipe):,}"
+        f"{recipe} GGUF: {path.stat().st_size:,} bytes; tensors on paper {llm_bytes(model.llm, recipe).total:,}"
         for recipe, path in files.items()
     ]
 
@@ -143,24 +160,25 @@ def _answers(steps: Sequence[Step]) -> list[str]:
         decode = (len(answer["tokens"]) - 1) / times["decode"] if times["decode"] else float("nan")
         rates = f"prefill {prefill:.1f} positions/s, decode {decode:.2f} tokens/s"
         lines.append(f"{step.name:<16} load {times['load']:.1f} s, {rates}")
-    same = answers[0]["tokens"] == answers[1]["tokens"]
-    return [*lines, f"tokens {'equal' if same else 'DIFFER'}: {answers[0]['tokens']} {answers[1]['tokens']}"]
+    alone, one_worker, two_workers = (answer["tokens"] for answer in answers)
+    same = "equal" if one_worker == two_workers else "DIFFER"
+    return [*lines, f"tokens {same}: {one_worker} {two_workers}; in one process {alone}"]
 
 
 def main() -> None:
     """Parse the command line and print the report."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", choices=sorted(SHAPES), default="72b")
+    parser.add_argument("--model", choices=MODELS, default=MODELS[0])
     parser.add_argument("--layers", type=int, default=1)
     parser.add_argument("--llm", default="q4_k_m", help="the quantizer's recipe")
     parser.add_argument("--tokens", type=int, default=8)
     parser.add_argument("--folder", type=Path, help="where to work; a temporary folder without it")
     given = parser.parse_args()
-    shape = reduced(SHAPES[given.model], layers=given.layers, vocabulary=VOCABULARY)
+    model = reduced(preset_shape(given.model), layers=given.layers)
     with contextlib.ExitStack() as stack:
         folder = given.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
-        print("\n".join(rehearse(folder, shape, recipe=given.llm, tokens=given.tokens)))
+        print("\n".join(rehearse(folder, model, recipe=given.llm, tokens=given.tokens)))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""A seeded LLaVA-NeXT checkpoint of a real shape, for timing where no trained weights are at hand.
+"""A seeded LLaVA-NeXT checkpoint of any shape, for sizes and timing where no trained weights are at hand.
 
     python -m llava_edge.benchmark.seeded.checkpoint CHECKPOINT [--projector MMPROJ.gguf]
 
-CLIP ViT-L/14-336, a two-layer connector and the layers of Llama-3.2-1B, 1.4 billion weights in all.
+By itself CLIP ViT-L/14-336, a two-layer connector and the layers of Llama-3.2-1B, 1.4 billion weights in all.
 The folder is a transformers checkpoint (spelt as transformers 4 and 5 both read it), so every
 contestant gets the same weights: ``llava-edge export`` makes our bundle of it, ``--projector`` the
 file that mtmd reads, ``llava_edge.benchmark.contestants.openvino_setup`` the OpenVINO model. Answers are noise.
@@ -12,17 +12,24 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ...runtime.planning.shapes import LlmShape, ModelShape, Tensor, VisionShape
 from ...runtime.system.storage import writing_folder
-from .llm import SHAPE_1B, LlmShape
-from .tower import CLIP_MEAN, CLIP_STD, Shape
+from .llm import SHAPE_1B
+from .tower import CLIP_MEAN, CLIP_STD, FEATURE_LAYER, clip_l
 
-PINPOINTS = ((2, 2), (1, 2), (2, 1), (1, 3), (3, 1), (1, 4), (4, 1))
-"""Grids (rows, columns) of the news article."""
+MODEL_1B = ModelShape("llava-next-1b", SHAPE_1B, clip_l(dim=SHAPE_1B.dim))
+LLM_NAMES = {
+    "token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head",
+    "attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj", "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
+}  # fmt: skip
+"""transformers' name of each GGUF tensor, without the layer."""
 CONTROL = (
     "<|begin_of_text|>",
     "<|start_header_id|>",
@@ -51,31 +58,27 @@ CORPUS = (
 )
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """The whole model; ``vision.dim`` is not read, the connector is as wide as the LLM."""
+def write_seeded_checkpoint(folder: Path, model: ModelShape = MODEL_1B, *, seed: int = 0) -> None:
+    """Write a transformers checkpoint in bfloat16 to ``folder``, whole or not at all; it must not exist.
 
-    vision: Shape
-    llm: LlmShape
-    image_size: int = 336
-    patch_size: int = 14
-    context: int = 8192
-
-
-REAL = Sizes(Shape(), SHAPE_1B)
-
-
-def write_seeded_checkpoint(folder: Path, sizes: Sizes = REAL, *, seed: int = 0) -> None:
-    """Write a transformers checkpoint in bfloat16 to ``folder``, whole or not at all; it must not exist."""
+    One weights file for each layer of the language model, so memory holds a layer at most.
+    """
     import torch
     from safetensors.torch import save_file
 
     generator = torch.Generator().manual_seed(seed)
     with writing_folder(folder) as partial:
-        tensors = {name: _draw(name, shape, generator) for name, shape in _tensors(sizes)}
-        save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
-        vocabulary = _write_tokenizer(partial, sizes.llm.vocabulary)
-        for name, value in _settings(sizes, vocabulary).items():
+        files: dict[str, str] = {}
+        layers = (_language_model(model.llm.layer_tensors(layer)) for layer in range(model.llm.layers))
+        parts = [_outer_tensors(model), *layers]
+        for number, part in enumerate(parts, start=1):
+            file = f"model-{number:05d}-of-{len(parts):05d}.safetensors"
+            tensors = {name: _draw(name, size, generator) for name, size in part}
+            save_file(tensors, partial / file, metadata={"format": "pt"})
+            files |= dict.fromkeys(tensors, file)
+        control = _write_tokenizer(partial, model.llm.vocabulary)
+        index = {"model.safetensors.index.json": {"metadata": {}, "weight_map": files}}
+        for name, value in {**index, **_settings(model, control)}.items():
             (partial / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
@@ -92,65 +95,54 @@ def _draw(name: str, shape: tuple[int, ...], generator: Any) -> Any:
     return noise.mul_(branch * float(fan_in) ** -0.5).to(torch.bfloat16)
 
 
-def _tensors(sizes: Sizes) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and shape of every tensor, under the names of hub repositories."""
-    yield from _tower_tensors(sizes)
-    dim, hidden = sizes.llm.dim, sizes.vision.hidden
+def _outer_tensors(model: ModelShape) -> Iterator[Tensor]:
+    """Everything but the language model's layers."""
+    yield from _tower_tensors(model.vision)
+    dim = model.llm.dim
     yield "image_newline", (dim,)
-    for name, columns in (("linear_1", hidden), ("linear_2", dim)):
+    for name, columns in (("linear_1", model.vision.hidden), ("linear_2", dim)):
         yield f"multi_modal_projector.{name}.weight", (dim, columns)
         yield f"multi_modal_projector.{name}.bias", (dim,)
-    yield from _llm_tensors(sizes.llm)
+    yield from _language_model(replace(model.llm, layers=0).tensors())
 
 
-def _tower_tensors(sizes: Sizes) -> Iterator[tuple[str, tuple[int, ...]]]:
-    vision, prefix = sizes.vision, "vision_tower.vision_model."
-    hidden, wide = vision.hidden, vision.intermediate
-    positions = (sizes.image_size // sizes.patch_size) ** 2 + 1
+def _tower_tensors(vision: VisionShape) -> Iterator[Tensor]:
+    hidden, wide, prefix = vision.hidden, vision.feed_forward, "vision_tower.vision_model."
+    patch = vision.geometry.patch_size
     yield prefix + "embeddings.class_embedding", (hidden,)
-    yield prefix + "embeddings.patch_embedding.weight", (hidden, 3, sizes.patch_size, sizes.patch_size)
-    yield prefix + "embeddings.position_embedding.weight", (positions, hidden)
-    modules = {f"self_attn.{one}_proj": (hidden, hidden) for one in ("q", "k", "v", "out")}
-    modules |= {"mlp.fc1": (wide, hidden), "mlp.fc2": (hidden, wide)}
-    for name in ("pre_layrnorm", "post_layernorm"):
-        yield from ((prefix + f"{name}.{kind}", (hidden,)) for kind in ("weight", "bias"))
-    for layer in range(vision.layers):
-        here = f"{prefix}encoder.layers.{layer}."
-        for name in ("layer_norm1", "layer_norm2"):
-            yield from ((here + f"{name}.{kind}", (hidden,)) for kind in ("weight", "bias"))
-        for module, shape in modules.items():
-            yield here + module + ".weight", shape
-            yield here + module + ".bias", shape[:1]
+    yield prefix + "embeddings.patch_embedding.weight", (hidden, 3, patch, patch)
+    yield prefix + "embeddings.position_embedding.weight", (vision.geometry.features_per_tile + 1, hidden)
+    layer = {f"self_attn.{name}_proj": (hidden, hidden) for name in ("q", "k", "v", "out")}
+    layer |= {"mlp.fc1": (wide, hidden), "mlp.fc2": (hidden, wide)}
+    modules: dict[str, tuple[int, ...]] = {"pre_layrnorm": (hidden,), "post_layernorm": (hidden,)}
+    for index in range(vision.layers):
+        place = f"encoder.layers.{index}."
+        modules |= {f"{place}layer_norm1": (hidden,), f"{place}layer_norm2": (hidden,)}
+        modules |= {place + name: size for name, size in layer.items()}
+    for name, size in modules.items():
+        yield f"{prefix}{name}.weight", size
+        yield f"{prefix}{name}.bias", size[:1]
 
 
-def _llm_tensors(shape: LlmShape) -> Iterator[tuple[str, tuple[int, ...]]]:
-    dim, wide, key_value = shape.dim, shape.feed_forward, shape.key_value_heads * shape.head_dim
-    prefix = "language_model."
-    for name in ("model.embed_tokens", "lm_head"):
-        yield f"{prefix}{name}.weight", (shape.vocabulary, dim)
-    yield prefix + "model.norm.weight", (dim,)
-    matrices = {"q_proj": (dim, dim), "k_proj": (key_value, dim), "v_proj": (key_value, dim), "o_proj": (dim, dim)}
-    for layer in range(shape.layers):
-        here = f"{prefix}model.layers.{layer}."
-        for name in ("input_layernorm", "post_attention_layernorm"):
-            yield f"{here}{name}.weight", (dim,)
-        for name, rows in matrices.items():
-            yield f"{here}self_attn.{name}.weight", rows
-        yield from ((f"{here}mlp.{name}.weight", (wide, dim)) for name in ("gate_proj", "up_proj"))
-        yield f"{here}mlp.down_proj.weight", (dim, wide)
+def _language_model(tensors: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The same under transformers' names: ``blk.3.attn_q.bias`` is ``….layers.3.self_attn.q_proj.bias``."""
+    for name, size in tensors:
+        *block, module, kind = name.split(".")
+        layer = f"model.layers.{block[1]}." if block else ""
+        yield f"language_model.{layer}{LLM_NAMES[module]}.{kind}", size
 
 
-def _settings(sizes: Sizes, vocabulary: dict[str, int]) -> dict[str, dict[str, Any]]:
+def _settings(model: ModelShape, control: dict[str, int]) -> dict[str, dict[str, Any]]:
     """The JSON files of the checkpoint by name."""
-    side = sizes.image_size
-    pinpoints = [[rows * side, columns * side] for rows, columns in PINPOINTS]
+    geometry = model.vision.geometry
+    side, pinpoints = geometry.image_size, geometry.pinpoints
     config = {
         "architectures": ["LlavaNextForConditionalGeneration"], "model_type": "llava_next", "torch_dtype": "bfloat16",
-        "image_grid_pinpoints": pinpoints, "image_token_index": vocabulary["<image>"],
-        "image_seq_length": (side // sizes.patch_size) ** 2, "projector_hidden_act": "gelu",
+        "image_grid_pinpoints": pinpoints, "image_token_index": control["<image>"],
+        "image_seq_length": geometry.features_per_tile, "projector_hidden_act": "gelu",
         "multimodal_projector_bias": True, "tie_word_embeddings": False, "use_image_newline_parameter": True,
-        "vision_feature_layer": -2, "vision_feature_select_strategy": "default",
-        "text_config": _text_config(sizes, vocabulary), "vision_config": _vision_config(sizes),
+        "vision_feature_layer": FEATURE_LAYER, "vision_feature_select_strategy": "default",
+        "text_config": _text_config(model.llm, control), "vision_config": _vision_config(model.vision),
     }  # fmt: skip
     image_processor = {
         "image_processor_type": "LlavaNextImageProcessor", "processor_class": "LlavaNextProcessor",
@@ -161,11 +153,11 @@ def _settings(sizes: Sizes, vocabulary: dict[str, int]) -> dict[str, dict[str, A
     }  # fmt: skip
     processor = {
         "processor_class": "LlavaNextProcessor", "image_token": "<image>", "num_additional_image_tokens": 1,
-        "patch_size": sizes.patch_size, "vision_feature_select_strategy": "default",
+        "patch_size": geometry.patch_size, "vision_feature_select_strategy": "default",
     }  # fmt: skip
     tokenizer = {
         "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>",
-        "pad_token": "<pad>", "model_max_length": sizes.context, "clean_up_tokenization_spaces": False,
+        "pad_token": "<pad>", "model_max_length": model.llm.context_length, "clean_up_tokenization_spaces": False,
         "padding_side": "left", "processor_class": "LlavaNextProcessor", "chat_template": TEMPLATE,
     }  # fmt: skip
     return {
@@ -177,26 +169,26 @@ def _settings(sizes: Sizes, vocabulary: dict[str, int]) -> dict[str, dict[str, A
     }
 
 
-def _text_config(sizes: Sizes, vocabulary: dict[str, int]) -> dict[str, Any]:
-    shape = sizes.llm
+def _text_config(shape: LlmShape, control: dict[str, int]) -> dict[str, Any]:
+    epsilon, theta = (1e-6, 1e6) if shape.architecture == "qwen2" else (1e-5, 500_000.0)
     return {
-        "model_type": "llama", "hidden_size": shape.dim, "intermediate_size": shape.feed_forward,
+        "model_type": shape.architecture, "hidden_size": shape.dim, "intermediate_size": shape.feed_forward,
         "num_hidden_layers": shape.layers, "num_attention_heads": shape.heads, "head_dim": shape.head_dim,
-        "num_key_value_heads": shape.key_value_heads, "vocab_size": shape.vocabulary, "hidden_act": "silu",
-        "max_position_embeddings": sizes.context, "rms_norm_eps": 1e-5, "rope_theta": 500_000.0,
-        "bos_token_id": vocabulary["<|begin_of_text|>"], "eos_token_id": vocabulary["<|eot_id|>"],
-        "pad_token_id": vocabulary["<pad>"], "tie_word_embeddings": False, "attention_bias": False,
+        "num_key_value_heads": shape.kv_heads, "vocab_size": shape.vocabulary, "hidden_act": "silu",
+        "max_position_embeddings": shape.context_length, "rms_norm_eps": epsilon, "rope_theta": theta,
+        "bos_token_id": control["<|begin_of_text|>"], "eos_token_id": control["<|eot_id|>"],
+        "pad_token_id": control["<pad>"], "tie_word_embeddings": False, "attention_bias": False,
         "torch_dtype": "bfloat16",
     }  # fmt: skip
 
 
-def _vision_config(sizes: Sizes) -> dict[str, Any]:
-    vision = sizes.vision
+def _vision_config(vision: VisionShape) -> dict[str, Any]:
     return {
-        "model_type": "clip_vision_model", "hidden_size": vision.hidden, "intermediate_size": vision.intermediate,
-        "num_hidden_layers": vision.layers, "num_attention_heads": vision.heads, "image_size": sizes.image_size,
-        "patch_size": sizes.patch_size, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
-        "projection_dim": vision.hidden, "torch_dtype": "bfloat16",
+        "model_type": "clip_vision_model", "hidden_size": vision.hidden, "intermediate_size": vision.feed_forward,
+        "num_hidden_layers": vision.layers, "num_attention_heads": vision.heads,
+        "image_size": vision.geometry.image_size, "patch_size": vision.geometry.patch_size,
+        "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "projection_dim": vision.hidden,
+        "torch_dtype": "bfloat16",
     }  # fmt: skip
 
 

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from ...runtime.pictures.geometry import Geometry
+from ...runtime.planning.shapes import VisionShape
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-GEOMETRY = Geometry(336, 14, ((672, 672),), CLIP_MEAN, CLIP_STD)
+_GRIDS = ((2, 2), (1, 2), (2, 1), (1, 3), (3, 1), (1, 4), (4, 1))
+"""Rows and columns of tiles, as in the news article on LLaVA-NeXT."""
+GEOMETRY = Geometry(336, 14, tuple((336 * rows, 336 * columns) for rows, columns in _GRIDS), CLIP_MEAN, CLIP_STD)
 FEATURE_LAYER = -2
 
 
-@dataclass(frozen=True)
-class Shape:
-    """Sizes of the seeded model; the defaults are CLIP ViT-L/14-336 and an 8B model's width."""
-
-    hidden: int = 1024
-    intermediate: int = 4096
-    layers: int = 24
-    heads: int = 16
-    dim: int = 4096
+CLIP_L = VisionShape(hidden=1024, feed_forward=4096, layers=24, used=23, heads=16, dim=4096, geometry=GEOMETRY)
+"""CLIP ViT-L/14-336 before an 8B model's width."""
 
 
-def seeded_model(shape: Shape) -> tuple[Any, Any]:
+def clip_l(*, layers: int = CLIP_L.layers, dim: int = CLIP_L.dim) -> VisionShape:
+    """CLIP-L/336 cut to ``layers``, the last of which is never run, before a language model of width ``dim``."""
+    return replace(CLIP_L, layers=layers, used=layers + 1 + FEATURE_LAYER, dim=dim)
+
+
+def seeded_model(shape: VisionShape) -> tuple[Any, Any]:
     """A CLIP tower and a connector of two layers, with seeded weights that keep activations near one.
 
     Attention logits have a spread of about one and residual branches add about half of what is
@@ -39,11 +40,11 @@ def seeded_model(shape: Shape) -> tuple[Any, Any]:
     torch.manual_seed(0)
     config = CLIPVisionConfig(
         hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
+        intermediate_size=shape.feed_forward,
         num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads,
-        image_size=GEOMETRY.image_size,
-        patch_size=GEOMETRY.patch_size,
+        image_size=shape.geometry.image_size,
+        patch_size=shape.geometry.patch_size,
     )
     tower = CLIPVisionModel(config).eval()
     connector = nn.Sequential(nn.Linear(shape.hidden, shape.dim), nn.GELU(), nn.Linear(shape.dim, shape.dim))

@@ -24,6 +24,7 @@ from ...runtime.processes.repacking import settle_repacking
 from ...runtime.prompts.prompt import Prompt
 from ...runtime.prompts.segments import ImageSegment, TextSegment
 from ..contestants.bare_loop import BareLoop
+from .machine import describe_machine, machine_line
 
 PICTURE = 1024
 """Embedding positions of a prefill run, unless asked otherwise."""
@@ -31,7 +32,7 @@ ROOM = 1024
 """Positions for the answer."""
 
 
-def measure(
+def measure_llm(
     path: Path, *, runs: int, tokens: int, options: LoadOptions, positions: int = PICTURE
 ) -> dict[str, list[float]]:
     """Seconds of our and the bare prefill of ``positions`` embeddings and decoding, in turns, ``runs`` times."""
@@ -106,7 +107,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = arguments.gguf or _seeded(Path(folder), arguments.type)
         counts = {"runs": arguments.runs, "tokens": arguments.tokens, "positions": arguments.positions}
-        print(report(measure(path, **counts, options=options)))
+        seconds = measure_llm(path, **counts, options=options)
+    print(f"{machine_line(describe_machine())}\n\n{report(seconds)}")
 
 
 def _seeded(folder: Path, recipe: str) -> Path:

@@ -29,6 +29,15 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
+def machine_line(machine: dict[str, Any]) -> str:
+    """What :func:`describe_machine` found in one line, without the packages' versions."""
+    features = ", ".join(machine["features"]) or "no wide features"
+    return (
+        f"{machine['processor']}, {machine['cores']} cores ({features}), {machine['memory'] / 2**30:.0f} GiB, "
+        f"{machine['system']}, Python {machine['python']}"
+    )
+
+
 def _version(name: str) -> str | None:
     try:
         return version(name)

@@ -11,6 +11,7 @@ from typing import Any
 
 from ...runtime.system.storage import write_whole
 from ..contestants.task import Figures, Task
+from .machine import machine_line
 from .roofline import Roofline
 from .rounds import OURS, Contest
 from .work import Work
@@ -106,8 +107,7 @@ def markdown(values: dict[str, Any]) -> str:
     for one in values["contestants"]:
         versions.update(one["versions"])
     lines = [
-        f"{machine['processor']}, {machine['cores']} cores ({', '.join(machine['features']) or 'no wide features'}), "
-        f"{machine['memory'] / 2**30:.0f} GiB, {machine['system']}, Python {machine['python']}",
+        machine_line(machine),
         "",
         ", ".join(f"{name} {version}" for name, version in versions.items()),
         "",

@@ -31,6 +31,7 @@ from ...runtime.ggml.tensor import InitParameters
 from ...runtime.ggml.types import BF16, F32
 from ...runtime.system.machine import physical_cores
 from ...runtime.system.storage import write_text
+from .machine import describe_machine, machine_line
 
 ROWS, INNER, COLUMNS = 576, 4096, 4096
 """A tile's patches, or a prefill chunk, times one layer's matrix."""
@@ -140,7 +141,7 @@ def _ggml(threads: int, rows: int, inner: int) -> float:
 
 
 def main() -> None:
-    """Print the rates as JSON, or write them to ``--result``."""
+    """Print the rates as JSON (and the machine on stderr), or write them to ``--result``."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--result", type=Path)
@@ -149,7 +150,8 @@ def main() -> None:
     if arguments.result:
         write_text(arguments.result, text)
     else:
-        print(text, file=sys.stdout)
+        print(machine_line(describe_machine()), file=sys.stderr)
+        print(text)
 
 
 if __name__ == "__main__":

@@ -123,7 +123,9 @@ def run_child(name: str, task: Task, folder: Path) -> Figures:
     task.write(asked)
     result.unlink(missing_ok=True)
     with log.open("w") as output:
-        child = subprocess.Popen([*_command(name, task), name, str(asked), str(result)], stdout=output, stderr=output)
+        child = subprocess.Popen(
+            [*contestant_command(name, task), name, str(asked), str(result)], stdout=output, stderr=output
+        )
         status, cpu, peak = _wait(child)
     if status != 0 or not result.is_file():
         said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
@@ -137,7 +139,8 @@ def run_child(name: str, task: Task, folder: Path) -> Figures:
     return dataclasses.replace(figures, cpu=cpu, peak_bytes=peak)
 
 
-def _command(name: str, task: Task) -> list[str]:
+def contestant_command(name: str, task: Task) -> list[str]:
+    """The command that runs a contestant, without its arguments."""
     if name == "openvino":
         return [str(_openvino_python(task)), str(OPENVINO_SCRIPT)]
     return [sys.executable, "-m", "llava_edge.benchmark.speed.child"]

@@ -22,7 +22,7 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,9 +34,11 @@ import numpy.typing as npt
 from ...runtime.distances import relative_error
 from ...runtime.pictures.tiles import pixels_of
 from ...runtime.pictures.tower import VisionEncoder
+from ...runtime.planning.shapes import VisionShape
 from ...runtime.system.machine import physical_cores
 from ..contestants.mtmd import Mtmd, text_model, write_projector, write_text_model
-from ..seeded.tower import FEATURE_LAYER, GEOMETRY, Shape, seeded_model, seeded_picture
+from ..seeded.tower import CLIP_L, FEATURE_LAYER, GEOMETRY, clip_l, seeded_model, seeded_picture
+from .machine import describe_machine, machine_line
 
 PEER = "mtmd f16"
 Side = Callable[[], object]
@@ -69,12 +71,10 @@ class VisionSpeed:
         return "\n".join(lines)
 
 
-def measure(
+def measure_vision(
     folder: Path,
     *,
-    export: Callable[..., object],
-    quantize: Callable[..., object],
-    shape: Shape | None = None,
+    shape: VisionShape = CLIP_L,
     rounds: int = 5,
     busy: bool = False,
     on_step: Callable[[str], None] = lambda _: None,
@@ -82,21 +82,21 @@ def measure(
     """Write the seeded files into ``folder``, then time all sides in turns.
 
     ``busy`` takes CPU time of one thread instead of wall time of one thread a core.
-
-    ``export`` and ``quantize`` are ``export_vision`` and ``quantize_vision``; this room may not
-    import theirs. ``folder`` needs 2.5 GB for the default shape, memory 8 GB.
+    ``folder`` needs 2.5 GB for the default shape, memory 8 GB.
     """
     import torch
 
-    shape = shape or Shape()
+    from ...export.vision.onnx_export import export_vision
+    from ...quantize.vision.quantize import quantize_vision
+
     on_step("seeding the model")
     tower, connector = seeded_model(shape)
     picture = seeded_picture()
     pixels = pixels_of(picture, GEOMETRY)
     on_step("writing ONNX and GGUF files")
     f32, int8 = folder / "f32.onnx", folder / "int8.onnx"
-    export(tower, connector, feature_layer=FEATURE_LAYER, path=f32, precision="f32")
-    quantize(f32, int8, recipe="int8", calibration=pixels[:2])
+    export_vision(tower, connector, feature_layer=FEATURE_LAYER, path=f32, precision="f32")
+    quantize_vision(f32, int8, recipe="int8", calibration=pixels[:2])
     write_projector(folder / "mmproj.gguf", tower, connector, GEOMETRY)
     write_text_model(folder / "text.gguf", shape.dim)
     threads = 1 if busy else physical_cores()
@@ -114,12 +114,12 @@ def measure(
         on_step("warming up and comparing features")
         errors = _compare({name: side() for name, side in sides.items()}, tower, connector, pixels)
         return VisionSpeed(
-            len(pixels), _take_turns(sides, rounds, time.process_time if busy else time.perf_counter, on_step), errors
+            len(pixels), take_turns(sides, rounds, time.process_time if busy else time.perf_counter, on_step), errors
         )
 
 
-def _take_turns(
-    sides: dict[str, Side], rounds: int, clock: Callable[[], float], on_step: Callable[[str], None]
+def take_turns(
+    sides: Mapping[str, Side], rounds: int, clock: Callable[[], float], on_step: Callable[[str], None] = lambda _: None
 ) -> dict[str, list[float]]:
     """Seconds by side, the order turned round at every other round."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
@@ -179,22 +179,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="vision_speed", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True, help="an existing folder with 2.5 GB free")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--layers", type=int, default=Shape.layers, help="of the tower; the last is never run")
+    parser.add_argument("--layers", type=int, default=CLIP_L.layers, help="of the tower; the last is never run")
     parser.add_argument("--busy", action="store_true", help="CPU time of one thread, for a machine with other work")
     arguments = parser.parse_args()
-    from ...export.vision.onnx_export import export_vision
-    from ...quantize.vision.quantize import quantize_vision
-
-    result = measure(
+    result = measure_vision(
         arguments.folder,
-        export=export_vision,
-        quantize=quantize_vision,
-        shape=Shape(layers=arguments.layers),
+        shape=clip_l(layers=arguments.layers),
         rounds=arguments.rounds,
         busy=arguments.busy,
         on_step=lambda line: print(line, file=sys.stderr, flush=True),
     )
-    print(result.table())
+    print(f"{machine_line(describe_machine())}\n\n{result.table()}")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def demo(
     ] = False,
 ) -> None:
     """Ask the held-out demo questions, with tiles and with the overview alone, beside chance."""
-    from ...benchmark.demo import measure, table
+    from ...benchmark.demo import score_demo, table
     from ..terminal.progress import Bar
 
-    print(table(measure(model, limit=limit, easy_vqa=easy_vqa, on_progress=Bar("asking"))))
+    print(table(score_demo(model, limit=limit, easy_vqa=easy_vqa, on_progress=Bar("asking"))))

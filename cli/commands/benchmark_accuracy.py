@@ -14,7 +14,7 @@ from ...runtime.system.storage import write_text
 from ..terminal import options as arguments
 
 if TYPE_CHECKING:
-    from ...benchmark.accuracy.comparison import Comparison, Judge
+    from ...benchmark.accuracy.comparison import Comparison, Marking
 
 
 def accuracy(
@@ -59,7 +59,7 @@ def accuracy(
 
     Interrupt it as you like: what was answered is kept, and the same command goes on from there.
     """
-    from ...benchmark.accuracy.run import ask, conclude, prepare
+    from ...benchmark.accuracy.run import compare_bundles
     from ...benchmark.data.datasets import load_questions
     from ...runtime.options import LoadOptions
     from ...runtime.system.machine import cache_folder
@@ -68,15 +68,16 @@ def accuracy(
     _check(json_file, as_json, out, judge, judge_model)
     folder = cache or cache_folder() / "accuracy"
     questions = load_questions(data, limit=limit)
-    setting = prepare(reference, candidate, questions, folder=folder, attribution=attribution, context=context)
+    marking = None
+    if judge:
+        total = sum(question.metric == "judged" for question in questions) * (1 + len(candidate))
+        marking = _judge(judge, judge_model, judge_per_minute, judge_prices, folder / "verdicts.jsonl", total)
     bar = Bar("asking")
     try:
-        ask(setting, LoadOptions(threads=threads, context=context), bar)
-        judging = None
-        if judge:
-            total = sum(one.metric == "judged" for one in questions) * (1 + len(candidate))
-            judging = _judge(judge, judge_model, judge_per_minute, judge_prices, folder / "verdicts.jsonl", total)
-        comparison = conclude(setting, judging)
+        comparison = compare_bundles(
+            reference, candidate, questions, folder=folder, attribution=attribution,
+            options=LoadOptions(threads=threads, context=context), judge=marking, on_progress=bar,
+        )  # fmt: skip
     except KeyboardInterrupt:
         bar.close()
         note(f"interrupted; the answers so far are kept in {folder}, and the same command goes on from there")
@@ -103,25 +104,24 @@ def _check(json_file: Path | None, as_json: bool, out: Path | None, judge: str, 
         figure_class()
 
 
-def _judge(url: str, model: str, per_minute: float, prices: tuple[float, float], verdicts: Path, total: int) -> Judge:
+def _judge(url: str, model: str, per_minute: float, prices: tuple[float, float], verdicts: Path, total: int) -> Marking:
     """A judge that shows its progress, and at the end says what it has cost."""
     import itertools
 
     from ...benchmark.data.questions import Question
     from ...benchmark.judging.endpoint import Endpoint, EndpointOptions
-    from ...benchmark.judging.judge import Judge as Marker
-    from ...benchmark.judging.judge import Prices
+    from ...benchmark.judging.judge import Judge, Prices
     from ..terminal.progress import Bar, note
 
-    marker = Marker(Endpoint(EndpointOptions(url, model, per_minute=per_minute)), verdicts, prices=Prices(*prices))
+    asked = Judge(Endpoint(EndpointOptions(url, model, per_minute=per_minute)), verdicts, prices=Prices(*prices))
     bar, count = Bar("judging"), itertools.count(1)
 
     def mark(question: Question, answer: str) -> float | None:
-        score = marker.mark(question, answer).score
+        score = asked.mark(question, answer).score
         done = next(count)
         bar(done, total)
         if done == total:
-            spent = marker.spent
+            spent = asked.spent
             note(
                 f"judge: {spent.requests} requests, {spent.prompt_tokens} + {spent.completion_tokens} tokens, "
                 f"cost {spent.cost:.4g}, earlier runs included"

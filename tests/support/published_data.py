@@ -10,7 +10,9 @@ import io
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 from PIL import Image
+from pyarrow import parquet
 
 Row = dict[str, Any]
 
@@ -98,24 +100,30 @@ FILES = {
 
 def write_published(folder: Path, name: str, rows: list[Row] | None = None) -> Path:
     """Write ``rows`` (those above) of data set ``name`` under ``folder`` where its hosts have them; the file."""
-    import datasets
-
-    datasets.disable_progress_bars()
     path = folder / FILES[name]
     path.parent.mkdir(parents=True, exist_ok=True)
     content = ROWS[name] if rows is None else rows
-    pictures = [column for column in content[0] if column == "decoded_image" or column.startswith("image_")]
-    pictures += ["image"] if name != "mathvista" else []
-    texts = {column: datasets.Value("string") for column in content[0]}
+    schema = pyarrow.schema({column: _type(name, column) for column in content[0]})
+    parquet.write_table(pyarrow.Table.from_pylist(content, schema), path)
+    return path
+
+
+def _type(name: str, column: str) -> pyarrow.DataType:
+    """A column's type in data set ``name``: a picture is its bytes and its file's name, as the hub stores it."""
+    text = pyarrow.string()
+    pictures = {
+        "decoded_image",
+        *(f"image_{index}" for index in range(1, 8)),
+        *(["image"] if name != "mathvista" else []),
+    }
+    if column in pictures:
+        return pyarrow.struct({"bytes": pyarrow.binary(), "path": text})
     special = {
-        "precision": datasets.Value("float64"),
-        "question_id": datasets.Value("int64"),
-        "choices": datasets.List(datasets.Value("string")),
-        "metadata": {"task": datasets.Value("string"), "split": datasets.Value("string")},
+        "precision": pyarrow.float64(),
+        "question_id": pyarrow.int64(),
+        "choices": pyarrow.list_(text),
+        "metadata": pyarrow.struct({"task": text, "split": text}),
     }
     if name == "ai2d":
-        special["options"] = datasets.List(datasets.Value("string"))
-    features = texts | {one: special[one] for one in special if one in texts}
-    features |= {one: datasets.Image() for one in pictures if one in texts and one != "image_id"}
-    datasets.Dataset.from_list(content, features=datasets.Features(features)).to_parquet(str(path))
-    return path
+        special["options"] = pyarrow.list_(text)
+    return special.get(column, text)

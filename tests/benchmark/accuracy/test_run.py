@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from llava_edge.benchmark.accuracy import run as accuracy
 from llava_edge.benchmark.accuracy.attribution import MixedBundle, Subject, parts
-from llava_edge.benchmark.accuracy.run import measure, prepare
+from llava_edge.benchmark.accuracy.run import compare_bundles, prepare
 from llava_edge.benchmark.data.questions import Question
 from llava_edge.quantize.pipeline import quantize_bundle
 from llava_edge.runtime.bundle.bundle import Bundle
@@ -51,7 +51,7 @@ def bundles(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
 
 
 def test_a_bundle_against_itself(tiny_bundle: Path, tmp_path: Path) -> None:
-    result = measure(tiny_bundle, [tiny_bundle], QUESTIONS, folder=tmp_path)
+    result = compare_bundles(tiny_bundle, [tiny_bundle], QUESTIONS, folder=tmp_path)
     (candidate,) = result.candidates
     for measured in (candidate.overall, *candidate.types.values(), *candidate.parts.values()):
         assert measured.divergence is not None
@@ -67,7 +67,9 @@ def test_a_bundle_against_itself(tiny_bundle: Path, tmp_path: Path) -> None:
 def test_each_part_alone(bundles: dict[str, Path], tmp_path: Path) -> None:
     """A bundle quantized in one part only is what the attribution makes of that part of the full one."""
     names = ["both", "vision", "llm"]
-    result = measure(bundles["reference"], [bundles[name] for name in names], QUESTIONS, folder=tmp_path / "kept")
+    result = compare_bundles(
+        bundles["reference"], [bundles[name] for name in names], QUESTIONS, folder=tmp_path / "kept"
+    )
     both, vision, llm = result.candidates
     assert [one.side.name for one in result.candidates] == names
     assert both.parts["vision"] == vision.overall == vision.parts["vision"]
@@ -80,7 +82,9 @@ def test_each_part_alone(bundles: dict[str, Path], tmp_path: Path) -> None:
     assert min(kl) > 0
     kept = tmp_path / "kept" / "candidates"
     assert len([path for path in kept.glob("*/*") if path.is_dir()]) == 4  # three candidates and the reference itself
-    alone = measure(bundles["reference"], [bundles["both"]], QUESTIONS, folder=tmp_path / "kept", attribution=False)
+    alone = compare_bundles(
+        bundles["reference"], [bundles["both"]], QUESTIONS, folder=tmp_path / "kept", attribution=False
+    )
     assert alone.candidates[0].parts == {}
     assert alone.candidates[0].overall == both.overall
 
@@ -88,7 +92,7 @@ def test_each_part_alone(bundles: dict[str, Path], tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_interrupted_anywhere_it_goes_on_to_the_same_result(bundles: dict[str, Path], tmp_path: Path) -> None:
     arguments = (bundles["reference"], [bundles["both"]], QUESTIONS)
-    expected = measure(*arguments, folder=tmp_path / "whole").as_dict()
+    expected = compare_bundles(*arguments, folder=tmp_path / "whole").as_dict()
     counted: list[tuple[int, int]] = []
 
     def interrupt(done: int, total: int) -> None:
@@ -97,9 +101,9 @@ def test_interrupted_anywhere_it_goes_on_to_the_same_result(bundles: dict[str, P
 
     for _ in range(20):  # once after every answer: 5 questions, of the reference and three mixtures
         with pytest.raises(KeyboardInterrupt):
-            measure(*arguments, folder=tmp_path / "parts", on_progress=interrupt)
+            compare_bundles(*arguments, folder=tmp_path / "parts", on_progress=interrupt)
     assert counted == [(1, left) for left in range(20, 0, -1)]
-    assert measure(*arguments, folder=tmp_path / "parts", on_progress=interrupt).as_dict() == expected
+    assert compare_bundles(*arguments, folder=tmp_path / "parts", on_progress=interrupt).as_dict() == expected
     files = {name: sorted((tmp_path / name).rglob("*.json")) for name in ("whole", "parts")}
     assert len(files["whole"]) == 15
     for one, other in zip(files["whole"], files["parts"], strict=True):
@@ -111,7 +115,7 @@ def test_nothing_is_loaded_where_all_is_kept(
     bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = (bundles["reference"], [bundles["both"]], QUESTIONS)
-    measure(*arguments, folder=tmp_path, attribution=False)
+    compare_bundles(*arguments, folder=tmp_path, attribution=False)
     loaded: list[str] = []
     original = Subject.load
 
@@ -121,32 +125,34 @@ def test_nothing_is_loaded_where_all_is_kept(
 
     monkeypatch.setattr(Subject, "load", load)
     corrected = [dataclasses.replace(one, answers=("b",), id="x") for one in QUESTIONS[:3]]
-    measure(*arguments[:2], corrected, folder=tmp_path, attribution=False)
+    compare_bundles(*arguments[:2], corrected, folder=tmp_path, attribution=False)
     assert loaded == []
     next(tmp_path.rglob("*.npz")).write_bytes(b"torn")
-    measure(*arguments, folder=tmp_path, attribution=False)
+    compare_bundles(*arguments, folder=tmp_path, attribution=False)
     assert loaded == [bundles["reference"].name]
-    measure(*arguments[:2], [*QUESTIONS, ask_about(6, "new", "New?")], folder=tmp_path, attribution=False)
+    compare_bundles(*arguments[:2], [*QUESTIONS, ask_about(6, "new", "New?")], folder=tmp_path, attribution=False)
     assert loaded == [bundles["reference"].name] * 2 + ["both"]
 
 
 def test_questions_that_do_not_fit_count_as_wrong(bundles: dict[str, Path], tmp_path: Path) -> None:
     options = LoadOptions(context=256)
     long = ask_about(7, "long", "word " * 300)
-    result = measure(bundles["reference"], [bundles["llm"]], [QUESTIONS[3], long], folder=tmp_path, options=options)
+    result = compare_bundles(
+        bundles["reference"], [bundles["llm"]], [QUESTIONS[3], long], folder=tmp_path, options=options
+    )
     assert (result.refused, result.scored) == (1, 2)
     assert result.candidates[0].types["long"].divergence is None
     found = result.candidates[0].types["long"].accuracy
     assert found is not None
     assert found.candidate.value == found.reference.value == 0.0
     with pytest.raises(OptionError, match="fits the context"):
-        measure(bundles["reference"], [bundles["llm"]], [long], folder=tmp_path, options=options)
+        compare_bundles(bundles["reference"], [bundles["llm"]], [long], folder=tmp_path, options=options)
 
 
 def test_free_form_answers_are_scored_by_the_judge_alone(bundles: dict[str, Path], tmp_path: Path) -> None:
     questions = [dataclasses.replace(one, metric="judged") for one in QUESTIONS[:2]] + QUESTIONS[2:]
     arguments = (bundles["reference"], [bundles["llm"]], questions)
-    unjudged = measure(*arguments, folder=tmp_path)
+    unjudged = compare_bundles(*arguments, folder=tmp_path)
     assert (unjudged.questions, unjudged.scored) == (5, 3)
     seen: list[tuple[str, str]] = []
 
@@ -154,7 +160,7 @@ def test_free_form_answers_are_scored_by_the_judge_alone(bundles: dict[str, Path
         seen.append((question.id, answer))
         return 0.25
 
-    judged = measure(*arguments, folder=tmp_path, judge=judge)
+    judged = compare_bundles(*arguments, folder=tmp_path, judge=judge)
     assert judged.scored == 5
     assert [one for one, _ in seen] == ["1", "2", "1", "2"]
     count = judged.candidates[0].types["count"]

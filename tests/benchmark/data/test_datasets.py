@@ -229,7 +229,7 @@ def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
 
 def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_published(tmp_path, "ai2d")
-    monkeypatch.setitem(sys.modules, "datasets", None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match=r"llava-edge\[benchmark\]"):
         load_questions(f"ai2d:{path}")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 from llava_edge.benchmark.data.questions import Question
 from llava_edge.benchmark.judging.endpoint import Endpoint, EndpointOptions
-from llava_edge.benchmark.judging.judge import RULES, Judge, Prices, data_url, read_marks, relative_score
+from llava_edge.benchmark.judging.judge import RULES, Judge, Prices, data_url, read_marks
 from llava_edge.benchmark.judging.verdicts import VerdictFile
 from llava_edge.runtime.errors import DataError, JudgeError, OptionError, StorageError
 from llava_edge.runtime.pictures.picture import load_picture
@@ -212,14 +211,6 @@ def test_a_review_without_marks_is_asked_for_once_more(tmp_path: Path) -> None:
     assert known.spent.requests == 6
 
 
-def test_relative_score_is_the_mean_over_what_was_marked(tmp_path: Path) -> None:
-    with judge_server(Answer("10 4"), Answer("10 8"), Answer("?")) as (url, _):
-        judge = make_judge(url, tmp_path / "verdicts.jsonl")
-        verdicts = [judge.mark(question(), answer) for answer in ("a", "b", "c")]
-    assert relative_score(verdicts) == pytest.approx(0.6)
-    assert math.isnan(relative_score([]))
-
-
 @pytest.mark.parametrize(
     ("review", "marks"),
     [
@@ -378,4 +369,4 @@ def test_the_documented_lines(
     with judge_server() as (url, _):
         code = page.split("```python\n")[1].split("```")[0].replace("https://host/v1", url)
         exec(code, {"answers": [(question(), "A puddle.")]})
-    assert capsys.readouterr().out.startswith("0.5 Spent(requests=1")
+    assert capsys.readouterr().out.startswith("[0.5] Spent(requests=1")

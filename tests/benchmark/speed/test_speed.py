@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 from llava_edge.benchmark.contestants.task import Figures, Task
-from llava_edge.benchmark.seeded.checkpoint import Sizes, write_seeded_checkpoint
-from llava_edge.benchmark.seeded.llm import LlmShape
-from llava_edge.benchmark.seeded.tower import Shape
+from llava_edge.benchmark.seeded.checkpoint import write_seeded_checkpoint
+from llava_edge.benchmark.seeded.tower import CLIP_MEAN, CLIP_STD
 from llava_edge.benchmark.speed import rounds as speed
 from llava_edge.benchmark.speed.machine import CpuClock, describe_machine, share_of_others
 from llava_edge.benchmark.speed.report import as_values, markdown, plot, ratio, shares, spread
@@ -27,16 +26,20 @@ from llava_edge.benchmark.speed.work import Work
 from llava_edge.export.pipeline import export_checkpoint
 from llava_edge.runtime.errors import MissingExtraError, NativeError, OptionError
 from llava_edge.runtime.language.vocabulary import open_vocabulary
+from llava_edge.runtime.pictures.geometry import Geometry
+from llava_edge.runtime.planning.shapes import LlmShape, ModelShape, VisionShape
 from PIL import Image
 from tokenizers import Tokenizer
 
-TINY = Sizes(
-    Shape(hidden=128, intermediate=256, layers=3, heads=2),
-    LlmShape(layers=2, dim=256, feed_forward=512, heads=8, key_value_heads=2, vocabulary=704),
-    image_size=56,
-    patch_size=14,
-    context=1024,
-)
+PINPOINTS = tuple((56 * rows, 56 * columns) for rows, columns in ((2, 2), (1, 2), (2, 1), (1, 3), (3, 1)))
+TINY = ModelShape(
+    "tiny",
+    LlmShape("llama", 2, 256, heads=8, kv_heads=2, head_dim=32, feed_forward=512, vocabulary=704, context_length=1024),
+    VisionShape(
+        hidden=128, feed_forward=256, layers=3, used=2, heads=2, dim=256,
+        geometry=Geometry(56, 14, PINPOINTS, CLIP_MEAN, CLIP_STD),
+    ),
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +101,9 @@ def test_a_peer_that_dies_is_left_out_and_the_rest_goes_on(
     seeded: tuple[Path, Path], picture: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = Task(str(picture), str(seeded[1]), 1, tokens=2)
-    real = speed._command
+    real = speed.contestant_command
     die = [sys.executable, "-c", "import os, sys; print('last words', flush=True); os.kill(os.getpid(), 11)"]
-    monkeypatch.setattr(speed, "_command", lambda name, task: die if name == "mtmd" else real(name, task))
+    monkeypatch.setattr(speed, "contestant_command", lambda name, task: die if name == "mtmd" else real(name, task))
     contest = compete(task, ["mtmd"], rounds=1)
     assert f"killed by signal {signal.SIGSEGV:d}: last words" in contest.left_out["mtmd"]
     assert contest.runs["mtmd"] == []
@@ -118,7 +121,7 @@ def test_memory_and_cpu_time_are_the_childs(tmp_path: Path, monkeypatch: pytest.
         "while time.process_time() - began < 0.3: pass\n"
         "json.dump({'load': 0, 'first_token': 1, 'second': 1}, open(sys.argv[3], 'w'))"
     )
-    monkeypatch.setattr(speed, "_command", lambda name, task: [sys.executable, "-c", code])
+    monkeypatch.setattr(speed, "contestant_command", lambda name, task: [sys.executable, "-c", code])
     figures = run_child("ours", Task("", "", 1), tmp_path)
     assert 300e6 < figures.peak_bytes < 900e6
     assert 0.3 <= figures.cpu < 30

@@ -6,8 +6,17 @@ import os
 
 import llama_cpp
 import pytest
-from llava_edge.runtime.ggml.devices import CPU, device_memory, device_name, devices_of, local_gpus
-from llava_edge.runtime.planning.devices import detect_devices
+from llava_edge.runtime.ggml import devices
+from llava_edge.runtime.ggml.devices import (
+    CPU,
+    GPU,
+    INTEGRATED_GPU,
+    device_memory,
+    device_name,
+    devices_of,
+    local_gpus,
+)
+from llava_edge.runtime.planning.devices import HOST, detect_devices
 
 
 def test_the_processor_has_the_memory_of_the_machine() -> None:
@@ -18,11 +27,20 @@ def test_the_processor_has_the_memory_of_the_machine() -> None:
     assert 0 < free <= total
 
 
-def test_gpus_come_before_the_host() -> None:
+def test_gpus_come_before_the_host_with_their_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a machine with two GPUs and a third in its processor."""
+    present = {CPU: ["processor"], INTEGRATED_GPU: ["inside"], GPU: ["left", "right"]}
+    monkeypatch.setattr(devices, "devices_of", present.__getitem__)
+    monkeypatch.setattr(devices, "device_name", str.upper)
+    monkeypatch.setattr(devices, "device_memory", lambda device: (len(device), 1000))
     *gpus, host = detect_devices()
-    assert len(gpus) >= len(local_gpus())
-    assert [one.kind for one in gpus] == ["gpu"] * len(gpus)
-    assert host.kind == "cpu"
+    assert [(gpu.name, gpu.kind, gpu.memory) for gpu in gpus] == [
+        ("LEFT", "gpu", 4),
+        ("RIGHT", "gpu", 5),
+        ("INSIDE", "gpu", 6),
+    ]
+    assert (host.name, host.kind) == (HOST, "cpu")
+    assert host.memory > 1000  # the system's own number
 
 
 @pytest.mark.skipif(

@@ -12,7 +12,7 @@ from llava_edge.runtime.bundle.gguf_reading import read_head
 from llava_edge.runtime.errors import BundleError, OptionError
 from llava_edge.runtime.planning.recipe_types import RECIPES, tensor_types
 from llava_edge.runtime.planning.shape_sources import folder_shape, llm_shape
-from llava_edge.runtime.planning.shapes import llm_bytes
+from llava_edge.runtime.planning.shapes import LlmShape, llm_bytes
 from support.native_log import Planned, quantized_types
 from support.sparse_gguf import SIZES, shape_of, write_sparse
 
@@ -33,11 +33,10 @@ def test_every_tensor_gets_the_type_llama_cpp_gives_it(name: str, tmp_path: Path
 def test_bytes_of_files_that_llama_cpp_wrote(recipe: str, tmp_path: Path) -> None:
     """A real quantization; its header read by us and by the gguf package, its size by llama.cpp."""
     import gguf
-    from llava_edge.benchmark.seeded.llm import LlmShape as Seeded
     from llava_edge.benchmark.seeded.llm import write_seeded_llm
     from llava_edge.quantize.language.quantizer import quantize_llm
 
-    write_seeded_llm(tmp_path / "f16.gguf", Seeded(9, 256, 768, 4, 1, 640))
+    write_seeded_llm(tmp_path / "f16.gguf", LlmShape("llama", 9, 256, 4, 1, 64, 768, 640, 8192))
     path = tmp_path / f"{recipe}.gguf"
     quantize_llm(tmp_path / "f16.gguf", path, recipe=recipe, threads=1)
     found = llm_shape(path, recipe=recipe)
