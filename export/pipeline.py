@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from ..runtime.bundle.bundle import write_manifest
 from ..runtime.bundle.disk_space import DiskNeed, disk_need
@@ -16,18 +16,17 @@ from ..runtime.bundle.gguf_layout import SPLIT_SIZE, GgufFile
 from ..runtime.bundle.manifest import SCHEMA, LlmPart, Manifest, Parity, Source, VisionPart
 from ..runtime.bundle.work_folder import Work, continuing_bundle, kept_bytes
 from ..runtime.errors import MissingExtraError, OptionError
+from ..runtime.ggml.recipes import FULL_PRECISION
+from ..runtime.pictures.vision_recipes import EXPORTED
 from ..runtime.prompts.template_spec import TemplateSpec
 from ..runtime.system.storage import check_absent
 
 if TYPE_CHECKING:
     from ..runtime.pictures.geometry import Geometry
     from .checkpoint.checkpoint import Checkpoint
-    from .language.gguf_file import LlmType
     from .language.settings import LlmSettings
     from .tokenizer.vocabulary import Vocabulary
 
-LLM_TYPES = ("f16", "bf16", "f32")
-VISION_TYPES = ("f32", "f16")
 LLM, VISION, NEWLINE, PARITY = "llm.gguf", "vision.onnx", "newline.npy", "parity.npz"
 Progress = Callable[[str, int, int], None]
 """Hears (what is being done, how much of it is, all of it): bytes of the language model, else steps."""
@@ -71,8 +70,8 @@ def export_checkpoint(
     out where that is missing. Returns the manifest. Raises CheckpointError, OptionError,
     StorageError and MissingExtraError; then nothing is left at ``destination``.
     """
-    _check_option("LLM type", llm_type, LLM_TYPES)
-    _check_option("vision type", vision_type, VISION_TYPES)
+    _check_option("LLM type", llm_type, FULL_PRECISION)
+    _check_option("vision type", vision_type, EXPORTED)
     report = progress or _ignore
     check_absent(destination)
     with _needing_export_extra():
@@ -135,7 +134,7 @@ def _lay_out_llm(plan: Plan, llm_type: str, split_size: int) -> tuple[GgufFile, 
         plan.settings,
         plan.vocabulary,
         name=LLM,
-        llm_type=cast("LlmType", llm_type),
+        llm_type=llm_type,
         split_size=split_size,
     )
 
@@ -171,7 +170,7 @@ def _write_llm(plan: Plan, work: Work, files: Sequence[GgufFile], llm_type: str,
         files,
         plan.checkpoint,
         plan.settings,
-        llm_type=cast("LlmType", llm_type),
+        llm_type=llm_type,
         progress=lambda done, total: report("language model", done, total),
     )
     check_tokenizer(work.folder / files[0].name, plan.tokenizer, plan.template)
@@ -191,7 +190,7 @@ def _write_vision(plan: Plan, folder: Path, vision_type: str, report: Progress) 
         load_connector(plan.checkpoint),
         feature_layer=int(plan.checkpoint.config.vision_feature_layer),
         path=folder / VISION,
-        precision=cast(Any, vision_type),
+        precision=vision_type,
     )
     report("vision", 1, 1)
     return VisionPart(VISION, vision_type, dim=len(newline), feature_error=float(error))

@@ -17,7 +17,6 @@ BLOCK: dict[int, int] = {8: 128, 4: 32}
 """Numbers that share a scale, along a matrix's inputs, by bits."""
 INTEGER_PRODUCTS = 4
 """onnxruntime's "accuracy level" that lets it round activations to int8 by block and multiply integers."""
-OPERATOR_DOMAIN = "com.microsoft"
 
 
 def to_blocks(model: onnx.ModelProto, *, bits: Literal[4, 8]) -> onnx.ModelProto:
