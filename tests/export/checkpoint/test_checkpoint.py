@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 from llava_edge.export.checkpoint.checkpoint import open_checkpoint, vision_layers_needed
-from llava_edge.export.checkpoint.original import original_pinpoints
 from llava_edge.runtime.errors import CheckpointError
+from llava_edge.runtime.planning.checkpoint_config import original_pinpoints
 from safetensors.torch import load_file, save_file
 from support.checkpoints import LAYOUTS, make_checkpoint
 
