@@ -10,10 +10,7 @@ _FLOAT = 4
 
 def tower_bytes(vision: VisionShape, recipe: str) -> int:
     """Weights of tower and connector in memory, with the activations of one tile, as tiles run one by one."""
-    weights: float = vision.exported_parameters
-    if vision.file_bytes:
-        recipe = vision.recipe
-        weights = vision.file_bytes / VISION_RECIPES[recipe].stored
+    weights = vision.file_bytes / VISION_RECIPES[recipe].stored or vision.exported_parameters
     return round(weights * VISION_RECIPES[recipe].loaded) + _activations(vision)
 
 

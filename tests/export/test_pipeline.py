@@ -188,7 +188,8 @@ def test_the_disk_needed(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from llava_edge.export import llm, pipeline
+from llava_edge.export import pipeline
+from llava_edge.export.language import gguf_file as llm
 llm.SLAB_NUMBERS = 30_000
 encoded, count = llm._encoded, 0
 def counted(*arguments):

@@ -12,7 +12,7 @@ from llava_edge.export.checkpoint.geometry import read_geometry
 from llava_edge.export.checkpoint.names import CANONICAL, gguf_name
 from llava_edge.export.language.settings import read_llm_settings
 from llava_edge.runtime.errors import CheckpointError
-from llava_edge.runtime.planning.checkpoint_config import RELEASED_PINPOINTS, config_shape
+from llava_edge.runtime.planning.checkpoint_config import RELEASED_PINPOINTS, config_shape, original_pinpoints
 from llava_edge.runtime.planning.shape_sources import folder_shape
 from llava_edge.runtime.planning.shapes import ModelShape
 from support.checkpoints import FAMILIES, LAYOUTS, make_checkpoint
@@ -119,6 +119,13 @@ def test_original_pinpoints_and_towers(pinpoints: Any, tower: bool, tmp_path: Pa
     )
 
 
+def test_original_pinpoints() -> None:
+    assert original_pinpoints([[336, 672], [672, 336]], 336) == ((336, 672), (672, 336))
+    assert original_pinpoints([[336, 672]], 336) == ((672, 336),)  # the original says (width, height)
+    assert original_pinpoints(None, 336)[-1] == (4 * 336, 336)
+    assert set(original_pinpoints("(1x1),...,(2x2)", 10)) == {(10, 10), (10, 20), (20, 10), (20, 20)}
+
+
 def test_pinpoints_that_a_transformers_config_leaves_out(tmp_path: Path) -> None:
     """They are those of the published checkpoints, whatever the tower: 336 is a multiple of this one's 56."""
     folder = make_checkpoint(tmp_path / "c")
@@ -138,7 +145,7 @@ def test_feature_layers(layer: int, tmp_path: Path) -> None:
 def test_a_config_without_its_parts_is_transformers_own() -> None:
     from transformers import LlavaNextConfig
 
-    shape, config = config_shape({"architectures": ["LlavaNextForConditionalGeneration"]}, name="m", where="here"), None
+    shape = config_shape({"architectures": ["LlavaNextForConditionalGeneration"]}, name="m", where="here")
     config = LlavaNextConfig()
     text, vision = config.text_config, config.vision_config
     assert (shape.llm.dim, shape.llm.layers, shape.llm.kv_heads, shape.llm.vocabulary) == (
