@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ..runtime.bundle.bundle import MANIFEST
 from ..runtime.bundle.disk_space import MANIFEST_BYTES
 from ..runtime.bundle.gguf_layout import GgufFile
+from ..runtime.pictures.vision_recipes import VISION_RECIPES
 from .checkpoint.checkpoint import Checkpoint
 from .checkpoint.names import CANONICAL
 from .verification.reference import EMBEDDINGS_KEPT, FEATURES_KEPT, GREEDY_TOKENS, PIXELS_KEPT
@@ -16,7 +17,7 @@ GRAPH_BYTES, GRAPH_LAYER_BYTES = 64_000, 24_000
 """What an ONNX graph takes besides its weights, and a layer of it: more than was measured (see tests)."""
 ARRAY_BYTES = 1_000
 """Head of an array in an archive, generously."""
-FLOAT32_BYTES, FLOAT16_BYTES = 4, 2
+FLOAT32_BYTES = 4
 
 
 def bundle_bytes(
@@ -39,8 +40,8 @@ def bundle_bytes(
 
 
 def _vision_bytes(checkpoint: Checkpoint, shapes: list[tuple[int, ...]], vision_type: str) -> int:
-    half = FLOAT16_BYTES if vision_type == "f16" else FLOAT32_BYTES
-    weights = sum(math.prod(shape) * (half if len(shape) == 2 else FLOAT32_BYTES) for shape in shapes)
+    width = math.ceil(VISION_RECIPES[vision_type].stored)
+    weights = sum(math.prod(shape) * (width if len(shape) == 2 else FLOAT32_BYTES) for shape in shapes)
     layers = int(checkpoint.config.vision_config.num_hidden_layers)
     return weights + GRAPH_BYTES + layers * GRAPH_LAYER_BYTES
 

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from ..runtime import __version__
 from ..runtime.bundle.bundle import Bundle, write_manifest
@@ -15,18 +15,18 @@ from ..runtime.bundle.gguf_layout import SPLIT_SIZE, GgufFile
 from ..runtime.bundle.manifest import SCHEMA, LlmPart, Manifest, Parity, Source, VisionPart
 from ..runtime.bundle.work_folder import Work, continuing_bundle, kept_bytes
 from ..runtime.errors import OptionError, needing_extra
+from ..runtime.ggml.recipes import FULL_PRECISION
+from ..runtime.pictures.vision_recipes import EXPORTED
 from ..runtime.prompts.template_spec import TemplateSpec
 from ..runtime.system.storage import check_absent
-from .language.settings import LLM_TYPES, LlmSettings, LlmType
+from .language.settings import LlmSettings
 
 if TYPE_CHECKING:
     from ..runtime.pictures.geometry import Geometry
     from .checkpoint.checkpoint import Checkpoint
+    from .language.settings import LlmSettings
     from .tokenizer.vocabulary import Vocabulary
-    from .vision.graph import Precision
 
-VISION_TYPES: tuple[Precision, ...] = ("f32", "f16")
-Kind = TypeVar("Kind", bound=str)
 LLM, VISION, NEWLINE, PARITY = "llm.gguf", "vision.onnx", "newline.npy", "parity.npz"
 Progress = Callable[[str, int, int], None]
 """Hears (what is being done, how much of it is, all of it): bytes of the language model, else steps."""
@@ -70,14 +70,15 @@ def export_checkpoint(
     out where that is missing. Returns the manifest. Raises CheckpointError, OptionError,
     StorageError and MissingExtraError; then nothing is left at ``destination``.
     """
-    llm_kind, vision_kind = _known("LLM type", llm_type, LLM_TYPES), _known("vision type", vision_type, VISION_TYPES)
+    _check_option("LLM type", llm_type, FULL_PRECISION)
+    _check_option("vision type", vision_type, EXPORTED)
     report = progress or _ignore
     check_absent(destination)
     with needing_extra("export,cpu"):
         report("checkpoint", 0, 1)
         plan = make_plan(source, allow_pickle=allow_pickle)
         report("checkpoint", 1, 1)
-        llm_files = _lay_out_llm(plan, llm_kind, split_size)
+        llm_files = _lay_out_llm(plan, llm_type, split_size)
         names = [file.name for file in llm_files]
         key = _work_key(plan, llm_files)
         kept = kept_bytes(destination, key=key, names=names) if resume else 0
@@ -86,12 +87,12 @@ def export_checkpoint(
         needing_extra("export,cpu"),
         continuing_bundle(destination, key=key, kept=names, resume=resume, on_note=on_note) as work,
     ):
-        _write_llm(plan, work, llm_files, llm_kind, report)
-        return _write_rest(plan, work.folder, names[0], llm_type, vision_kind, verify, report)
+        _write_llm(plan, work, llm_files, llm_type, report)
+        return _write_rest(plan, work.folder, names[0], llm_type, vision_type, verify, report)
 
 
 def _write_rest(
-    plan: Plan, folder: Path, llm: str, llm_type: str, vision_type: Precision, verify: bool, report: Progress
+    plan: Plan, folder: Path, llm: str, llm_type: str, vision_type: str, verify: bool, report: Progress
 ) -> Manifest:
     """Write what is not the language model, measure it all, and return the manifest."""
     vision = _write_vision(plan, folder, vision_type, report)
@@ -125,7 +126,7 @@ def make_plan(source: str, *, allow_pickle: bool = False) -> Plan:
     return Plan(checkpoint, geometry, settings, tokenizer, vocabulary, template)
 
 
-def _lay_out_llm(plan: Plan, llm_type: LlmType, split_size: int) -> tuple[GgufFile, ...]:
+def _lay_out_llm(plan: Plan, llm_type: str, split_size: int) -> tuple[GgufFile, ...]:
     from .language.gguf_file import lay_out_llm
 
     return lay_out_llm(
@@ -160,7 +161,7 @@ def _bytes_needed(plan: Plan, llm_files: Sequence[GgufFile], vision_type: str) -
     )
 
 
-def _write_llm(plan: Plan, work: Work, files: Sequence[GgufFile], llm_type: LlmType, report: Progress) -> None:
+def _write_llm(plan: Plan, work: Work, files: Sequence[GgufFile], llm_type: str, report: Progress) -> None:
     from .language.gguf_file import write_llm
     from .tokenizer.check import check_tokenizer
 
@@ -175,7 +176,7 @@ def _write_llm(plan: Plan, work: Work, files: Sequence[GgufFile], llm_type: LlmT
     check_tokenizer(work.folder / files[0].name, plan.tokenizer, plan.template)
 
 
-def _write_vision(plan: Plan, folder: Path, vision_type: Precision, report: Progress) -> VisionPart:
+def _write_vision(plan: Plan, folder: Path, vision_type: str, report: Progress) -> VisionPart:
     import numpy as np
 
     from .checkpoint.tower import load_connector, load_newline, load_tower
@@ -238,11 +239,11 @@ def _verified(folder: Path, manifest: Manifest, llm_type: str, vision_type: str,
     return dataclasses.replace(manifest, parity=dataclasses.replace(manifest.parity, measured=measured))
 
 
-def _known(what: str, value: str, known: tuple[Kind, ...]) -> Kind:
-    for kind in known:
-        if kind == value:
-            return kind
-    raise OptionError(expected=f"{what} {', '.join(known)}", got=repr(value), fix="use 'quantize' for smaller types")
+def _check_option(what: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise OptionError(
+            expected=f"{what} {', '.join(known)}", got=repr(value), fix="use 'quantize' for smaller types"
+        )
 
 
 def _ignore(stage: str, done: int, total: int) -> None:

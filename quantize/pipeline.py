@@ -19,13 +19,14 @@ from ..runtime.errors import OptionError, StorageError
 from ..runtime.parity import measure
 from ..runtime.pictures.built_in import built_in_picture
 from ..runtime.pictures.tiles import pixels_of
+from ..runtime.pictures.vision_recipes import QUANTIZED
 from ..runtime.system.storage import check_absent
 from .importance.matrix import ImportanceMatrix, write_imatrix
 from .importance.source import DEFAULT_PROMPTS, NONE, check_fits, importance_matrix
 from .language.layout import LlmLayout, lay_out_quantized
 from .language.quantizer import ImportanceByWeight, check_llm_recipe, quantize_llm
 from .language.stream import write_quantized
-from .vision.choice import VISION_RECIPES, choose_vision_here
+from .vision.choice import choose_vision_here
 
 KEEP = "keep"
 AUTO = "auto"
@@ -97,8 +98,8 @@ def _checked(manifest: Manifest, llm: str, vision: str, imatrix: str) -> str:
         raise OptionError(
             expected="an LLM recipe to use an importance matrix for", got=f"--llm {KEEP}", fix=f"give --imatrix {NONE}"
         )
-    if vision not in (*VISION_RECIPES, AUTO, KEEP):
-        expected = f"a vision recipe among {', '.join(VISION_RECIPES)}, {AUTO}, {KEEP}"
+    if vision not in (*QUANTIZED, AUTO, KEEP):
+        expected = f"a vision recipe among {', '.join(QUANTIZED)}, {AUTO}, {KEEP}"
         raise OptionError(expected=expected, got=vision, fix="choose one")
     return choose_vision_here() if vision == AUTO else vision
 
@@ -190,12 +191,8 @@ def _write_vision(bundle: Bundle, folder: Path, recipe: str) -> VisionPart:
     from .vision.quantize import quantize_vision
 
     geometry = bundle.manifest.geometry
-    error = quantize_vision(
-        bundle.vision_path,
-        folder / part.file,
-        recipe=next(one for one in VISION_RECIPES if one == recipe),
-        calibration=pixels_of(built_in_picture(geometry), geometry),
-    )
+    pixels = pixels_of(built_in_picture(geometry), geometry)
+    error = quantize_vision(bundle.vision_path, folder / part.file, recipe=recipe, calibration=pixels)
     return dataclasses.replace(part, recipe=recipe, feature_error=error)
 
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ...runtime.ggml.recipes import FULL_PRECISION
+from ...runtime.pictures.vision_recipes import EXPORTED
 from ..terminal.options import ResumeOption, SplitSizeOption, parse_size
 from ..terminal.progress import note
 from .optimize import compile_for
@@ -17,13 +19,13 @@ def export(
         str, typer.Argument(metavar="CHECKPOINT", help="Checkpoint folder, or a hub id like owner/name.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="BUNDLE", help="Folder to write; must not exist.")],
-    llm: Annotated[str, typer.Option("--llm", help="How the LLM is stored: f16, bf16 or f32.")] = "f16",
+    llm: Annotated[str, typer.Option("--llm", help=f"How the LLM is stored: {' '.join(FULL_PRECISION)}.")] = "f16",
     vision: Annotated[
         str,
         typer.Option(
             "--vision",
-            help="How the vision tower is stored: f32 or f16. tensorrt stores f32 and then compiles it for this "
-            "machine's GPU, as 'optimize' does.",
+            help=f"How the vision tower is stored: {' '.join(EXPORTED)}. tensorrt stores f32 and then compiles it for "
+            "this machine's GPU, as 'optimize' does.",
         ),
     ] = "f32",
     allow_pickle: Annotated[

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ...runtime.pictures.vision_recipes import VISION_RECIPES
 from ..terminal import options as arguments
 
 GpuOption = Annotated[
@@ -34,7 +35,9 @@ def plan(
     ] = 0,
     images: Annotated[int, typer.Option("--images", help="Pictures in a conversation.")] = 1,
     llm: Annotated[str, typer.Option("--llm", help="The LLM's type; the bundle's, else q4_k_m.")] = "",
-    vision: Annotated[str, typer.Option("--vision", help="The vision tower's: f32, f16, int8; else int8.")] = "",
+    vision: Annotated[
+        str, typer.Option("--vision", help=f"The vision tower's: {', '.join(VISION_RECIPES)}; else int8.")
+    ] = "",
     kv_type: arguments.KvTypeOption = "",
     gpu_layers: arguments.GpuLayersOption = -1,
     split_mode: arguments.SplitModeOption = None,

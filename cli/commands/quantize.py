@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from ...quantize.presets import PRESETS, describe, preset
+from ...quantize.presets import DEFAULT, PRESETS, describe, preset
+from ...runtime.ggml.recipes import QUANTIZED as LLM_RECIPES
+from ...runtime.pictures.vision_recipes import QUANTIZED as VISION_RECIPES
 from ..terminal.options import ResumeOption, SplitSizeOption, parse_size
 from ..terminal.progress import note
 
@@ -23,11 +25,12 @@ def quantize(
             help=f"Both recipes by one name, measured on the demo model. {describe()}. Other options overrule it.",
         ),
     ] = None,
-    llm: Annotated[
-        str | None, typer.Option("--llm", help="f16 bf16 q8_0 q6_k q5_k_m q4_k_m iq4_xs q4_0, or keep. [q4_k_m]")
-    ] = None,
+    llm: Annotated[str | None, typer.Option("--llm", help=f"{' '.join(LLM_RECIPES)}, or keep. [{DEFAULT.llm}]")] = None,
     vision: Annotated[
-        str | None, typer.Option("--vision", help="f16 int8 w8 w4, keep, or auto: what suits this machine. [int8]")
+        str | None,
+        typer.Option(
+            "--vision", help=f"{' '.join(VISION_RECIPES)}, keep, or auto: what suits this machine. [{DEFAULT.vision}]"
+        ),
     ] = None,
     imatrix: Annotated[
         str | None,

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ...runtime.bundle.bundle import demo_bundle
 from ...runtime.errors import CheckpointError, OptionError
+from ...runtime.planning.checkpoint_config import config_shape
 from ...runtime.planning.placement import Device, DeviceKind
-from ...runtime.planning.shape_sources import PRESETS, config_shape, folder_shape, preset_shape
+from ...runtime.planning.shape_sources import PRESETS, folder_shape, preset_shape
 from ...runtime.planning.shapes import ModelShape
 from ...store.hub import HUB_ID, fetch_config
 

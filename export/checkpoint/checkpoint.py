@@ -15,14 +15,20 @@ from typing import Any, Literal
 import torch
 
 from ...runtime.errors import first_line
+from ...runtime.planning.checkpoint_config import (
+    ORIGINAL_TEXTS,
+    TEXT_DEFAULTS,
+    TRANSFORMERS_ARCHITECTURE,
+    has_tower,
+    layers_used,
+    transformers_settings,
+)
 from ...store.hub import locate
 from .names import CANONICAL, Needs, match_names
-from .original import TEXT_TYPES, read_tower_config, transformers_settings
+from .original import read_tower_config
 from .weights import Weights, open_weights, read_json, refuse
 
-TRANSFORMERS_ARCHITECTURE = "LlavaNextForConditionalGeneration"
 CheckpointLayout = Literal["transformers", "original"]
-_TEXT_MODELS = ("llama", "mistral", "qwen2")
 
 
 class Tensors:
@@ -94,14 +100,13 @@ def open_checkpoint(source: str, *, allow_pickle: bool = False) -> Checkpoint:
 
 
 def vision_layers_needed(config: Any) -> int:
-    """Layers of the vision tower that the selected features come from (23 of 24 for layer -2)."""
-    layer = int(config.vision_feature_layer)
-    return layer if layer >= 0 else int(config.vision_config.num_hidden_layers) + 1 + layer
+    """Layers of the vision tower that the selected features come from. Raises :class:`CheckpointError`."""
+    return layers_used(int(config.vision_feature_layer), int(config.vision_config.num_hidden_layers))
 
 
 def _architecture(raw: dict[str, Any], folder: Path) -> str:
     names = raw.get("architectures") or ["none"]
-    known = (TRANSFORMERS_ARCHITECTURE, *TEXT_TYPES)
+    known = (TRANSFORMERS_ARCHITECTURE, *ORIGINAL_TEXTS)
     if len(names) != 1 or names[0] not in known:
         got = f"{', '.join(map(str, names))} in {folder / 'config.json'}"
         refuse(f"one of the architectures {', '.join(known)}", got, "export a LLaVA-NeXT checkpoint")
@@ -112,7 +117,7 @@ def _separate_tower(
     raw: dict[str, Any], weights: Weights, folder: Path, layout: CheckpointLayout, allow_pickle: bool
 ) -> tuple[Path, Weights] | None:
     """The tower's own checkpoint, where an original-layout one only names it."""
-    if layout != "original" or any(name.startswith("model.vision_tower.") for name in weights.entries):
+    if layout != "original" or has_tower(weights.entries):
         return None
     named = raw.get("mm_vision_tower")
     if not isinstance(named, str) or not named:
@@ -139,7 +144,7 @@ def _check_supported(config: Any) -> None:
     """Refuse what the exported graph and the runtime would get wrong."""
     text, vision = config.text_config, config.vision_config
     checks: tuple[tuple[str, Any, bool], ...] = (
-        ("a llama, mistral or qwen2 language model", text.model_type, text.model_type in _TEXT_MODELS),
+        ("a llama, mistral or qwen2 language model", text.model_type, text.model_type in TEXT_DEFAULTS),
         ("silu in the language model", text.hidden_act, text.hidden_act == "silu"),
         ("a CLIP vision tower", vision.model_type, vision.model_type == "clip_vision_model"),
         ("one vision feature layer", config.vision_feature_layer, type(config.vision_feature_layer) is int),
@@ -157,9 +162,7 @@ def _check_supported(config: Any) -> None:
     for expected, got, fits in checks:
         if not fits:
             refuse(expected, str(got), "this checkpoint can't be exported yet")
-    layers = vision_layers_needed(config)
-    if not 0 < layers <= vision.num_hidden_layers:
-        refuse(f"a feature layer of {vision.num_hidden_layers}", str(layers), "check vision_feature_layer")
+    vision_layers_needed(config)
 
 
 def _places(

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ...runtime.errors import CheckpointError
-from ...runtime.pictures.geometry import Geometry, Pinpoint
+from ...runtime.pictures.geometry import Geometry
+from ...runtime.planning.checkpoint_config import checked_pinpoints
 from .checkpoint import Checkpoint
 from .weights import read_json
 
@@ -26,10 +27,10 @@ def read_geometry(checkpoint: Checkpoint) -> Geometry:
     side, patch = int(vision.image_size), int(vision.patch_size)
     settings = _processor_settings(checkpoint.tower_folder or checkpoint.folder)
     _check_processor(settings, side)
-    pinpoints = checkpoint.config.image_grid_pinpoints
-    if checkpoint.layout == "transformers":
-        listed = settings.get("image_grid_pinpoints", pinpoints)
-        if sorted(map(list, listed)) != sorted(map(list, pinpoints)):
+    pinpoints = checked_pinpoints(checkpoint.config.image_grid_pinpoints, side)
+    if checkpoint.layout == "transformers" and "image_grid_pinpoints" in settings:
+        listed = checked_pinpoints(settings["image_grid_pinpoints"], side)
+        if sorted(listed) != sorted(pinpoints):
             _refuse("the same image_grid_pinpoints in config.json and the image processor", "two lists")
         pinpoints = listed
     if side % patch:
@@ -37,7 +38,7 @@ def read_geometry(checkpoint: Checkpoint) -> Geometry:
     return Geometry(
         image_size=side,
         patch_size=patch,
-        pinpoints=_pinpoints(pinpoints, side),
+        pinpoints=pinpoints,
         mean=_triple(settings.get("image_mean", CLIP_MEAN)),
         std=_triple(settings.get("image_std", CLIP_STD)),
         rescale=float(settings.get("rescale_factor", 1 / 255)),
@@ -65,17 +66,6 @@ def _check_processor(settings: dict[str, Any], side: int) -> None:
         sides = set(named.values()) if isinstance(named, dict) else {named}
         if sides - {side, None}:
             _refuse(f"{key} {side} in the image processor, as the vision tower's", str(named))
-
-
-def _pinpoints(value: Any, side: int) -> tuple[Pinpoint, ...]:
-    try:
-        pinpoints = tuple((int(height), int(width)) for height, width in value)
-    except (TypeError, ValueError):
-        _refuse("image_grid_pinpoints as (height, width) pairs", repr(value)[:60])
-    for height, width in pinpoints:
-        if height <= 0 or width <= 0 or height % side or width % side:
-            _refuse(f"image_grid_pinpoints that are multiples of {side}", f"{height}x{width}")
-    return pinpoints
 
 
 def _triple(value: Sequence[Any]) -> tuple[float, float, float]:

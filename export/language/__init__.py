@@ -1,4 +1,4 @@
 """The language model becomes GGUF: settings, vocabulary, tensors.
 
-May import: runtime/bundle, runtime/ggml, export/checkpoint, export/tokenizer.
+May import: runtime/bundle, runtime/ggml, runtime/planning, export/checkpoint, export/tokenizer.
 """

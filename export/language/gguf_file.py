@@ -21,11 +21,12 @@ from ...runtime.bundle.gguf_layout import SPLIT_SIZE, GgufFile, KeyValues, Tenso
 from ...runtime.bundle.gguf_reading import read_model
 from ...runtime.bundle.work_folder import Progress, Work, write_tensors
 from ...runtime.errors import CheckpointError
-from ...runtime.ggml.types import BF16, F16, F32
+from ...runtime.ggml.recipes import LLM_RECIPES
+from ...runtime.ggml.types import ggml_type, tensor_bytes
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.names import CANONICAL, gguf_name
 from ..tokenizer.vocabulary import Vocabulary
-from .settings import LlmSettings, LlmType
+from .settings import LlmSettings
 from .vocabulary_pairs import add_vocabulary
 
 SLAB_NUMBERS = 2**26
@@ -39,12 +40,12 @@ def lay_out_llm(
     vocabulary: Vocabulary,
     *,
     name: str,
-    llm_type: LlmType,
+    llm_type: str,
     split_size: int = SPLIT_SIZE,
 ) -> tuple[GgufFile, ...]:
     """The GGUF files of the checkpoint's language model and ``vocabulary``, with exact sizes; nothing is read.
 
-    Matrices are stored as ``llm_type``; norms, biases and rope factors as f32.
+    Matrices are stored as ``llm_type`` (one of ``FULL_PRECISION``); norms, biases and rope factors as f32.
     """
     pairs = _key_values(checkpoint.name, settings, vocabulary, llm_type)
     shapes = {gguf_name(one): checkpoint.tensors.shape(one) for one in _order(checkpoint)}
@@ -60,7 +61,7 @@ def write_llm(
     checkpoint: Checkpoint,
     settings: LlmSettings,
     *,
-    llm_type: LlmType,
+    llm_type: str,
     progress: Progress = lambda done, total: None,
 ) -> None:
     """Write ``files``, as :func:`lay_out_llm` gave them, past the tensors that are finished.
@@ -94,7 +95,7 @@ def _bytes(values: npt.NDArray[Any]) -> memoryview:
     return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
 
 
-def _key_values(name: str, settings: LlmSettings, vocabulary: Vocabulary, llm_type: LlmType) -> KeyValues:
+def _key_values(name: str, settings: LlmSettings, vocabulary: Vocabulary, llm_type: str) -> KeyValues:
     """The key-value pairs as gguf's writer writes them."""
     import gguf
 
@@ -122,17 +123,12 @@ def _order(checkpoint: Checkpoint) -> list[str]:
     return sorted(checkpoint.tensors.names(CANONICAL["decoder"], CANONICAL["head"]), key=position)
 
 
-def _add_settings(writer: Any, name: str, settings: LlmSettings, size: int, llm_type: LlmType) -> None:
+def _add_settings(writer: Any, name: str, settings: LlmSettings, size: int, llm_type: str) -> None:
     import gguf
 
-    file_types = {
-        "f32": gguf.LlamaFileType.ALL_F32,
-        "f16": gguf.LlamaFileType.MOSTLY_F16,
-        "bf16": gguf.LlamaFileType.MOSTLY_BF16,
-    }
     writer.add_type(gguf.GGUFType.MODEL)
     writer.add_name(name)
-    writer.add_file_type(file_types[llm_type])
+    writer.add_file_type(LLM_RECIPES[llm_type].file_type)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_vocab_size(size)
     writer.add_context_length(settings.context_length)
@@ -153,10 +149,9 @@ def _add_settings(writer: Any, name: str, settings: LlmSettings, size: int, llm_
         writer.add_rope_scaling_orig_ctx_len(settings.rope.original_context)
 
 
-def _spec(name: str, shape: tuple[int, ...], llm_type: LlmType) -> TensorSpec:
+def _spec(name: str, shape: tuple[int, ...], llm_type: str) -> TensorSpec:
     stored = "f32" if len(shape) == 1 else llm_type
-    kind, width = {"f32": (F32, 4), "f16": (F16, 2), "bf16": (BF16, 2)}[stored]
-    return TensorSpec(name, tuple(reversed(shape)), kind, math.prod(shape) * width)
+    return TensorSpec(name, tuple(reversed(shape)), ggml_type(stored), tensor_bytes(stored, shape))
 
 
 def _is_permuted(name: str, settings: LlmSettings) -> bool:
@@ -176,7 +171,7 @@ def _permuted(tensor: torch.Tensor, name: str, settings: LlmSettings) -> torch.T
     return halves.transpose(1, 2).reshape(tensor.shape)
 
 
-def _encoded(tensor: torch.Tensor, name: str, llm_type: LlmType) -> npt.NDArray[Any]:
+def _encoded(tensor: torch.Tensor, name: str, llm_type: str) -> npt.NDArray[Any]:
     """The tensor's bytes as numpy: f32, f16, or bf16's bit patterns as uint16."""
     if tensor.ndim == 1 or llm_type == "f32":
         return np.asarray(tensor.to(torch.float32).numpy())

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...runtime.errors import CheckpointError
+from ...runtime.planning.checkpoint_config import exact_context
 
 LlmType = Literal["f16", "bf16", "f32"]
 LLM_TYPES: tuple[LlmType, ...] = ("f16", "bf16", "f32")
@@ -58,18 +59,14 @@ def read_llm_settings(text: Any) -> LlmSettings:
         kv_heads=int(text.num_key_value_heads or heads),
         head_dim=head_dim,
         norm_epsilon=float(text.rms_norm_eps),
-        context_length=_context_length(text),
+        context_length=exact_context(
+            text.model_type,
+            int(text.max_position_embeddings),
+            getattr(text, "sliding_window", None),
+            windowed=bool(getattr(text, "use_sliding_window", False)),
+        ),
         rope=_read_rope(text.rope_parameters, int(text.max_position_embeddings), head_dim),
     )
-
-
-def _context_length(text: Any) -> int:
-    """Positions that are exact: up to a sliding window, if there is one, attention is full."""
-    window = getattr(text, "sliding_window", None)
-    if text.model_type == "qwen2" and not getattr(text, "use_sliding_window", False):
-        window = None
-    length = int(text.max_position_embeddings)
-    return min(length, int(window)) if window else length
 
 
 def _read_rope(parameters: dict[str, Any], context: int, head_dim: int) -> Rope:

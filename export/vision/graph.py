@@ -35,16 +35,13 @@ from ...runtime.errors import CheckpointError
 Attention = Literal["fused", "standard"]
 """``fused``: onnxruntime's MultiHeadAttention; ``standard``: ONNX operators only, as TensorRT needs."""
 
-Precision = Literal["f32", "f16"]
-"""How the matrices are stored; the arithmetic is float32 either way."""
-
 
 class VisionGraph(nn.Module):
     """CLIP tower up to one layer, without CLS and post layer norm, then the connector.
 
     ``feature_layer`` indexes transformers' ``hidden_states``: -1 is what leaves the last layer, -2
-    what LLaVA-NeXT takes. With ``precision`` "f16" nothing is computed in half precision, so nothing
-    overflows; on a CPU it measures as fast as f32, a graph that computes in f16 2 % slower.
+    what LLaVA-NeXT takes. ``precision`` is how matrices are stored, "f32" or "f16". Nothing is computed
+    in half precision, so nothing overflows; on a CPU it measures as fast as f32, a graph computing in f16 2 % slower.
     A ``fused`` graph can be exported but not run by torch. Raises :class:`CheckpointError` where the
     tower has no such layer.
     """
@@ -56,7 +53,7 @@ class VisionGraph(nn.Module):
         *,
         feature_layer: int,
         attention: Attention = "fused",
-        precision: Precision = "f32",
+        precision: str = "f32",
     ) -> None:
         super().__init__()
         trunk: Any = _share(tower)

@@ -18,7 +18,7 @@ from ...runtime.distances import relative_error
 from ...runtime.errors import CheckpointError
 from ...runtime.pictures.geometry import Geometry
 from ...runtime.pictures.tower import FEATURES, PIXELS, VisionEncoder
-from .graph import Attention, Precision, VisionGraph
+from .graph import Attention, VisionGraph
 from .onnx_file import write_model
 
 OPSET = 20
@@ -71,7 +71,7 @@ def export_vision(
     *,
     feature_layer: int,
     path: Path,
-    precision: Precision,
+    precision: str,
     attention: Attention = "fused",
 ) -> float:
     """Write tower and connector as one ONNX file that maps pixels to features.

@@ -11,30 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from ...runtime.errors import OptionError
+from ...runtime.ggml.recipes import FULL_PRECISION, LLM_RECIPES, QUANTIZED
 from ...runtime.system.machine import physical_cores
 
 ImportanceByWeight = Mapping[str, npt.NDArray[np.float32]]
 """Mean squared inputs (columns,), or (experts · columns,), by the weight's name."""
 
-TYPES = {
-    "f16": "LLAMA_FTYPE_MOSTLY_F16",
-    "bf16": "LLAMA_FTYPE_MOSTLY_BF16",
-    "q8_0": "LLAMA_FTYPE_MOSTLY_Q8_0",
-    "q6_k": "LLAMA_FTYPE_MOSTLY_Q6_K",
-    "q5_k_m": "LLAMA_FTYPE_MOSTLY_Q5_K_M",
-    "q4_k_m": "LLAMA_FTYPE_MOSTLY_Q4_K_M",
-    "iq4_xs": "LLAMA_FTYPE_MOSTLY_IQ4_XS",
-    "q4_0": "LLAMA_FTYPE_MOSTLY_Q4_0",
-}
-"""Recipe names users type, and llama.cpp's constants."""
-FULL_PRECISION = ("f32", "f16", "bf16")
-"""What may be quantized: quantizing a quantized model again adds up two errors."""
-
 
 def check_llm_recipe(recipe: str, source_recipe: str) -> None:
     """Refuse an unknown recipe, and one that would quantize twice. Raises :class:`OptionError`."""
-    if recipe not in TYPES:
-        raise OptionError(expected=f"an LLM recipe among {', '.join(TYPES)}, keep", got=recipe, fix="choose one")
+    if recipe not in QUANTIZED:
+        raise OptionError(expected=f"an LLM recipe among {', '.join(QUANTIZED)}, keep", got=recipe, fix="choose one")
     if source_recipe not in FULL_PRECISION:
         raise OptionError(
             expected=f"an LLM in {', '.join(FULL_PRECISION)} to quantize",
@@ -58,7 +45,7 @@ def quantize_llm(
 
     start_native()
     parameters = lib.llama_model_quantize_default_params()
-    parameters.ftype = getattr(lib, TYPES[recipe])
+    parameters.ftype = LLM_RECIPES[recipe].file_type
     parameters.nthread = threads or physical_cores()
     if importance:
         parameters.imatrix = _importance_array(lib, importance)

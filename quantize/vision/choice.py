@@ -1,20 +1,16 @@
-"""The vision recipes, and ``--vision auto``: the one for a machine like this (``docs/vision.md``)."""
+"""``--vision auto``: the recipe for a machine like this (``docs/vision.md``)."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Literal
 
 from ...runtime.system.machine import processor_flags
-
-VisionRecipe = Literal["f16", "int8", "w8", "w4"]
-VISION_RECIPES: tuple[VisionRecipe, ...] = ("f16", "int8", "w8", "w4")
 
 INTEGER_UNITS = frozenset({"amx_int8", "avx512_vnni", "avx_vnni", "asimddp", "i8mm"})
 """Flags of processors that multiply eight-bit integers faster than floats: Intel and AMD, then Arm."""
 
 
-def choose_vision(flags: Collection[str], providers: Collection[str]) -> VisionRecipe:
+def choose_vision(flags: Collection[str], providers: Collection[str]) -> str:
     """ "f16" where a GPU computes or integer products are not fast, else "int8".
 
     ``flags`` are the processor's as Linux names them, ``providers`` onnxruntime's. int8 is written for
@@ -24,7 +20,7 @@ def choose_vision(flags: Collection[str], providers: Collection[str]) -> VisionR
     return "int8" if not on_gpu and INTEGER_UNITS & set(flags) else "f16"
 
 
-def choose_vision_here() -> VisionRecipe:
+def choose_vision_here() -> str:
     """The recipe for this machine. Where the processor's flags are unknown, that is "f16"."""
     import onnxruntime
 

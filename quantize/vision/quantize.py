@@ -15,8 +15,8 @@ from ...runtime.distances import relative_error
 from ...runtime.errors import BundleError, OptionError, first_line
 from ...runtime.onnx_runtime.session import open_session
 from ...runtime.pictures.tower import FEATURES, PIXELS
+from ...runtime.pictures.vision_recipes import QUANTIZED
 from .blocks import BITS, to_blocks
-from .choice import VISION_RECIPES, VisionRecipe
 from .weights import Matrix, matrix_products, narrow, quantize_columns, to_int8, widen
 
 Pixels = npt.NDArray[np.float32]
@@ -41,7 +41,7 @@ def quantize_vision(
     source: Path,
     destination: Path,
     *,
-    recipe: VisionRecipe,
+    recipe: str,
     calibration: Pixels | None,
     progress: Callable[[str], None] | None = None,
 ) -> float:
@@ -59,8 +59,8 @@ def quantize_vision(
     :class:`BundleError` for a file that is no ONNX graph, :class:`NativeError` where it can't run.
     """
     tell = progress or (lambda _: None)
-    if recipe not in VISION_RECIPES:
-        raise OptionError(expected=f"a vision recipe among {', '.join(VISION_RECIPES)}", got=recipe, fix="choose one")
+    if recipe not in QUANTIZED:
+        raise OptionError(expected=f"a vision recipe among {', '.join(QUANTIZED)}", got=recipe, fix="choose one")
     model = widen(_load(source))
     pixels = _noise(model) if calibration is None else calibration
     tell("features of the source")

@@ -30,7 +30,7 @@ class Source:
 class VisionPart:
     """Vision tower and connector: float32 pixels (N, 3, S, S) to float32 features (N, P*P, dim).
 
-    ``recipe`` names the numbers inside; ``feature_error`` is the relative error of the features
+    ``recipe`` names the numbers inside (``VISION_RECIPES``); ``feature_error`` is the relative error of the features
     against the checkpoint's own in float32, measured when this part was made.
     """
 
@@ -62,7 +62,7 @@ class Importance:
 
 @dataclass(frozen=True)
 class LlmPart:
-    """The language model as GGUF. ``recipe`` is llama.cpp's type name in lower case."""
+    """The language model as GGUF. ``recipe`` is one of ``LLM_RECIPES``, in lower case."""
 
     file: str
     recipe: str

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from ..errors import OptionError
 from ..ggml.types import BY_NAME
 from ..options import DEFAULT_MAX_TOKENS, KV_TYPES, SPLIT_MODES, padded_context
+from ..pictures.vision_recipes import VISION_RECIPES
 from .llm_memory import Buffers
 from .placement import Device, DeviceUse, Load, Placement, SplitMode, balanced_split, place, split_layers
 from .recipe_types import check_recipe
 from .shapes import LlmBytes, ModelShape, llm_bytes
-from .vision_memory import WEIGHT_BYTES, picture_bytes, tower_bytes
+from .vision_memory import picture_bytes, tower_bytes
 
 QUESTION = 512
 """Positions for text where no context is asked for: questions, and the template's own."""
@@ -123,8 +124,8 @@ def _completed(model: ModelShape, request: Request) -> Request:
         wanted = model.picture_tokens * request.images + QUESTION + DEFAULT_MAX_TOKENS
         context = min(wanted, model.llm.context_length)
     vision = model.vision.recipe or request.vision_recipe or "int8"
-    if vision not in WEIGHT_BYTES:
-        raise OptionError(expected=f"a vision type among {', '.join(WEIGHT_BYTES)}", got=vision, fix="choose one")
+    if vision not in VISION_RECIPES:
+        raise OptionError(expected=f"a vision type among {', '.join(VISION_RECIPES)}", got=vision, fix="choose one")
     recipe = request.recipe or model.llm.recipe or "q4_k_m"
     check_recipe(recipe)
     return dataclasses.replace(request, context=padded_context(context), recipe=recipe, vision_recipe=vision)

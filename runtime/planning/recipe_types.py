@@ -1,4 +1,4 @@
-"""llama.cpp's quantization types in bytes, and its rule for which tensor gets which.
+"""llama.cpp's rule for which tensor gets which type.
 
 The rule is that of ``src/llama-quant.cpp`` in the llama.cpp of llama-cpp-python 0.3.36
 (``llama_tensor_get_type_impl`` and ``tensor_type_fallback``), reduced to dense Llama and Qwen2 models
@@ -11,30 +11,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..errors import OptionError
+from ..ggml.recipes import FULL_PRECISION, LLM_RECIPES
 from ..ggml.types import BY_NAME
 
-RECIPES: dict[str, str] = {
-    "f32": "f32",
-    "bf16": "bf16",
-    "f16": "f16",
-    "q8_0": "q8_0",
-    "q6_k": "q6_k",
-    "q5_k_m": "q5_k",
-    "q4_k_m": "q4_k",
-    "q4_0": "q4_0",
-    "iq4_xs": "iq4_xs",
-}
-"""Recipe names of ``llava-edge quantize``, and the type most of their tensors get; from large to small."""
-
 _FALLBACK = {"iq4_xs": "iq4_nl", "q4_k": "q5_0", "q5_k": "q5_1", "q6_k": "q8_0"}
-_PLAIN = ("f32", "f16", "bf16")
 
 
 def check_recipe(recipe: str) -> str:
     """The type most tensors of a recipe get. Raises :class:`OptionError` for an unknown recipe."""
-    if recipe not in RECIPES:
-        raise OptionError(expected=f"an LLM type among {', '.join(RECIPES)}", got=recipe, fix="choose one of those")
-    return RECIPES[recipe]
+    if recipe not in LLM_RECIPES:
+        raise OptionError(expected=f"an LLM type among {', '.join(LLM_RECIPES)}", got=recipe, fix="choose one of those")
+    return LLM_RECIPES[recipe].type
 
 
 def tensor_types(
@@ -52,7 +39,7 @@ def tensor_types(
     for name, shape in listed:
         if len(shape) < 2:
             found[name] = "f32"
-        elif base in _PLAIN:
+        elif base in FULL_PRECISION:
             found[name] = base
         else:
             kind = _chosen(name, shape, recipe, base, tied, layers, heads_per_kv, type_70b)

@@ -13,6 +13,8 @@ from .recipe_types import tensor_types
 Tensor = tuple[str, tuple[int, ...]]
 """A GGUF name and a shape: (rows, columns), or (length,)."""
 
+BIASES = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+"""Matrices of a layer that may have a bias."""
 _LAYERS_OF_70B = 80
 """llama.cpp names a size by the number of layers; this one means 70B (models/llama.cpp, models/qwen2.cpp)."""
 
@@ -47,6 +49,7 @@ class LlmShape:
         """The tensors of one layer."""
         block, heads_dim = f"blk.{layer}.", self.heads * self.head_dim
         sizes = {"attn_q": heads_dim, "attn_k": self.kv_dim, "attn_v": self.kv_dim, "attn_output": self.dim}
+        sizes |= {"ffn_gate": self.feed_forward, "ffn_up": self.feed_forward, "ffn_down": self.dim}
         found: list[Tensor] = [(f"{block}{name}.weight", (self.dim,)) for name in ("attn_norm", "ffn_norm")]
         found += [(f"{block}{name}.weight", (sizes[name], self.dim)) for name in ("attn_q", "attn_k", "attn_v")]
         found.append((f"{block}attn_output.weight", (self.dim, heads_dim)))

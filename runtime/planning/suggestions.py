@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..ggml.recipes import LLM_RECIPES
 from ..options import CONTEXT_STEP, padded_context
 from .placement import Device
 from .planner import Plan, Request, make_plan
-from .recipe_types import RECIPES
 from .shapes import ModelShape
 
 SHORTEST_TEXT = 256
@@ -44,7 +44,7 @@ def _changes(plan: Plan, devices: Sequence[Device], request: Request) -> Iterato
     if request.kv_type_k or request.kv_type_v:
         change: dict[str, Any] = {"kv_type": "q8_0"}
         yield from _try("q8_0 for the KV cache", change, model, devices, request)
-    smaller = list(RECIPES)[list(RECIPES).index(plan.recipe) + 1 :]
+    smaller = list(LLM_RECIPES)[list(LLM_RECIPES).index(plan.recipe) + 1 :]
     found: list[Suggestion] = []
     for recipe in smaller:
         found = list(_try(f"{recipe} instead of {plan.recipe}", {"llm": recipe}, model, devices, request))

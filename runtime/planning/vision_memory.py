@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
+from ..pictures.vision_recipes import VISION_RECIPES
 from .shapes import ModelShape, VisionShape
 
-WEIGHT_BYTES = {"f32": 4.8, "f16": 4.8, "int8": 1.45}
-"""Bytes a weight takes once loaded on a CPU, measured at the CLIP-L/336 shape: a part of the matrices is kept
-twice, the second time packed for the processor. Half precision is widened when a session starts (not measured)."""
-
-_FILE_BYTES = {"f32": 4, "f16": 2, "int8": 1}
 _FLOAT = 4
 
 
 def tower_bytes(vision: VisionShape, recipe: str) -> int:
     """Weights of tower and connector in memory, with the activations of one tile, as tiles run one by one."""
-    if vision.file_bytes:
-        weights = vision.file_bytes / _FILE_BYTES[vision.recipe] * WEIGHT_BYTES[vision.recipe]
-    else:
-        weights = vision.exported_parameters * WEIGHT_BYTES[recipe]
-    return round(weights) + _activations(vision)
+    weights = vision.file_bytes / VISION_RECIPES[recipe].stored or vision.exported_parameters
+    return round(weights * VISION_RECIPES[recipe].loaded) + _activations(vision)
 
 
 def _activations(vision: VisionShape) -> int:

@@ -8,10 +8,10 @@ import gguf
 import numpy as np
 import pytest
 from llava_edge.quantize import pipeline
-from llava_edge.quantize.language.quantizer import TYPES
 from llava_edge.quantize.pipeline import quantize_bundle
 from llava_edge.runtime import Bundle, load
 from llava_edge.runtime.errors import BundleError, NativeError, OptionError, StorageError
+from llava_edge.runtime.ggml.recipes import QUANTIZED
 from llava_edge.runtime.pictures.built_in import built_in_picture
 
 MATRIX = "blk.0.ffn_gate.weight"
@@ -34,7 +34,7 @@ def matrix(bundle: Path) -> gguf.ReaderTensor:
     return next(tensor for tensor in reader.tensors if tensor.name == MATRIX)
 
 
-@pytest.mark.parametrize("recipe", TYPES)
+@pytest.mark.parametrize("recipe", QUANTIZED)
 def test_llm_recipes(recipe: str, tiny_bundle: Path, tmp_path: Path) -> None:
     manifest = quantize_bundle(tiny_bundle, tmp_path / "small", llm=recipe, vision="keep")
     assert manifest.llm.recipe == recipe

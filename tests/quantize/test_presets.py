@@ -6,19 +6,19 @@ import re
 from pathlib import Path
 
 import pytest
-from llava_edge.quantize.language.quantizer import TYPES
 from llava_edge.quantize.preset_costs import COSTS
 from llava_edge.quantize.presets import DEFAULT, PRESETS, describe, preset
-from llava_edge.quantize.vision.choice import VISION_RECIPES
 from llava_edge.runtime.errors import OptionError
+from llava_edge.runtime.ggml.recipes import QUANTIZED
+from llava_edge.runtime.pictures import vision_recipes
 
 PAGE = Path(__file__).parents[2] / "docs" / "quantization.md"
 
 
 def test_every_preset_names_recipes_that_exist() -> None:
     for one in (*PRESETS.values(), DEFAULT):
-        assert one.llm in TYPES
-        assert one.vision in VISION_RECIPES
+        assert one.llm in QUANTIZED
+        assert one.vision in vision_recipes.QUANTIZED
     assert preset("small") == PRESETS["small"]
     assert preset(None) == DEFAULT
     with pytest.raises(OptionError, match="small, balanced, best"):

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from llava_edge.export.language.settings import LlmType
     from llava_edge.export.pipeline import Plan
 
 
-def write_plan(plan: Plan, path: Path, llm_type: LlmType = "f16", **options: int) -> Path:
+def write_plan(plan: Plan, path: Path, llm_type: str = "f16", **options: int) -> Path:
     """Write the GGUF to ``path``, or beside it where ``split_size`` makes it several; return the first."""
     from llava_edge.export.language.gguf_file import lay_out_llm, write_llm
     from llava_edge.runtime.bundle.work_folder import Journal, Work

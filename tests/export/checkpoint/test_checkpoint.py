@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from llava_edge.export.checkpoint.checkpoint import open_checkpoint, vision_layers_needed
-from llava_edge.export.checkpoint.original import original_pinpoints
 from llava_edge.runtime.errors import CheckpointError
 from safetensors.torch import load_file, save_file
 from support.checkpoints import LAYOUTS, make_checkpoint
@@ -178,13 +177,6 @@ def test_no_checkpoint_at_all(tmp_path: Path) -> None:
     refused(tmp_path, "config.json")
     with pytest.raises(CheckpointError, match="hub id"):
         open_checkpoint(str(tmp_path / "nowhere"))
-
-
-def test_original_pinpoints() -> None:
-    assert original_pinpoints([[336, 672], [672, 336]], 336) == ((336, 672), (672, 336))
-    assert original_pinpoints([[336, 672]], 336) == ((672, 336),)  # the original says (width, height)
-    assert original_pinpoints(None, 336)[-1] == (4 * 336, 336)
-    assert set(original_pinpoints("(1x1),...,(2x2)", 10)) == {(10, 10), (10, 20), (20, 10), (20, 20)}
 
 
 def refused(folder: Path, said: str) -> None:

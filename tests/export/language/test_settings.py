@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from llava_edge.export.checkpoint.original import transformers_settings
 from llava_edge.export.language.settings import read_llm_settings
+from llava_edge.runtime.planning.checkpoint_config import transformers_settings
 
 CLIP = {
     "hidden_size": 1024, "image_size": 336, "intermediate_size": 4096, "model_type": "clip_vision_model",

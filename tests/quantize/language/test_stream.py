@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from llava_edge.quantize.language import stream as llm_stream
 from llava_edge.quantize.language.layout import LlmLayout, lay_out_quantized
-from llava_edge.quantize.language.quantizer import TYPES, ImportanceByWeight, quantize_llm
+from llava_edge.quantize.language.quantizer import ImportanceByWeight, quantize_llm
 from llava_edge.quantize.language.stream import write_quantized
 from llava_edge.quantize.pipeline import quantize_bundle
 from llava_edge.runtime.bundle.bundle import Bundle
@@ -21,6 +21,7 @@ from llava_edge.runtime.bundle.gguf_layout import SPLIT_SIZE
 from llava_edge.runtime.bundle.gguf_reading import read_model
 from llava_edge.runtime.bundle.work_folder import Journal, Work, continuing_bundle
 from llava_edge.runtime.errors import BundleError, NativeError
+from llava_edge.runtime.ggml.recipes import QUANTIZED
 from llava_edge.runtime.language.llm import Llm
 from llava_edge.runtime.options import LoadOptions
 from support.checkpoints import make_checkpoint
@@ -102,7 +103,7 @@ def test_a_source_of_another_alignment(source: Path, tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("recipe", TYPES)
+@pytest.mark.parametrize("recipe", QUANTIZED)
 def test_bytes_are_llama_cpps(recipe: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llm_stream, "SLAB_NUMBERS", 20_000)  # many slabs and pieces, none of them even
     monkeypatch.setattr(llm_stream, "PIECE_NUMBERS", 3_000)

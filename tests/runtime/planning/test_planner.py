@@ -12,17 +12,11 @@ from llava_edge.runtime import LoadOptions, load
 from llava_edge.runtime.bundle.bundle import Bundle, demo_bundle
 from llava_edge.runtime.errors import CheckpointError, OptionError
 from llava_edge.runtime.planning.auto_placement import auto_options
+from llava_edge.runtime.planning.checkpoint_config import CLIP_DEFAULTS, TEXT_DEFAULTS, config_shape
 from llava_edge.runtime.planning.placement import Device
 from llava_edge.runtime.planning.planner import Plan, Request, make_plan
 from llava_edge.runtime.planning.rates import rates
-from llava_edge.runtime.planning.shape_sources import (
-    CLIP_DEFAULTS,
-    PRESETS,
-    TEXT_DEFAULTS,
-    config_shape,
-    folder_shape,
-    preset_shape,
-)
+from llava_edge.runtime.planning.shape_sources import PRESETS, folder_shape, preset_shape
 from llava_edge.runtime.planning.suggestions import suggestions
 
 G = 2**30
@@ -95,7 +89,7 @@ def test_a_checkpoint_folder_is_read_as_its_export_reads_it(exported: Any) -> No
         ({"text_config": {"model_type": "gemma"}}, "a language model among"),
         ({"vision_feature_layer": [-2, -1]}, "one vision feature layer"),
         ({"image_grid_pinpoints": [336]}, "pairs"),
-        ({"image_grid_pinpoints": [[112, 224]]}, "multiples of the tower's 224 px"),
+        ({"image_grid_pinpoints": [[112, 224]]}, "multiples of 336"),
     ],
 )
 def test_configs_of_other_models(change: dict[str, Any], said: str) -> None:
@@ -109,6 +103,10 @@ def test_original_layout_with_the_published_tower(tmp_path: Path) -> None:
         **{key: value for key, value in PRESETS["llava-72b"].items() if key != "model_type"},
         "mm_vision_tower": "openai/clip-vit-large-patch14-336",
         "mm_vision_select_layer": -2,
+        "mm_projector_type": "mlp2x_gelu",
+        "mm_patch_merge_type": "spatial_unpad",
+        "mm_vision_select_feature": "patch",
+        "image_aspect_ratio": "anyres",
         "image_grid_pinpoints": [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]],
     }
     (tmp_path / "config.json").write_text(json.dumps(raw))

@@ -10,7 +10,8 @@ import pytest
 from llava_edge.runtime.bundle.bundle import demo_bundle
 from llava_edge.runtime.bundle.gguf_reading import read_head
 from llava_edge.runtime.errors import BundleError, OptionError
-from llava_edge.runtime.planning.recipe_types import RECIPES, tensor_types
+from llava_edge.runtime.ggml.recipes import LLM_RECIPES
+from llava_edge.runtime.planning.recipe_types import tensor_types
 from llava_edge.runtime.planning.shape_sources import folder_shape, llm_shape
 from llava_edge.runtime.planning.shapes import LlmShape, llm_bytes
 from support.native_log import Planned, quantized_types
@@ -21,7 +22,7 @@ from support.sparse_gguf import SIZES, shape_of, write_sparse
 def test_every_tensor_gets_the_type_llama_cpp_gives_it(name: str, tmp_path: Path) -> None:
     path = write_sparse(tmp_path / "model.gguf", SIZES[name])
     shape = shape_of(SIZES[name])
-    for recipe in RECIPES:
+    for recipe in LLM_RECIPES:
         assert shape.stored_types(recipe) == quantized_types(path, recipe), recipe
     planned = Planned(path)
     assert llm_bytes(shape, "f16").total == planned.size

@@ -1,0 +1,33 @@
+"""How the numbers of a vision graph are stored: the one table of recipes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class VisionRecipe(NamedTuple):
+    """Bytes a weight takes in the file and once loaded on a CPU, who writes it, and what the graph computes.
+
+    Both bytes are averages over tower and connector, measured at the CLIP-L/336 shape. ``loaded`` is
+    more than ``stored``: a part of the matrices is kept twice, the second time packed for the
+    processor, and half precision is widened when a session starts.
+    """
+
+    stored: float
+    loaded: float
+    exported: bool
+    quantized: bool
+    graph: str
+
+
+VISION_RECIPES = {
+    "f32": VisionRecipe(4.0, 4.8, True, False, "everything in float32"),
+    "f16": VisionRecipe(2.0, 4.8, True, True, "matrices stored in float16, products in float32"),
+    "int8": VisionRecipe(1.0, 1.45, False, True, "products of uint8 activations and int8 matrices"),
+    "w8": VisionRecipe(1.05, 1.9, False, True, "matrices in blocks of 128 at 8 bits (MatMulNBits)"),
+    "w4": VisionRecipe(0.66, 1.35, False, True, "matrices in blocks of 32 at 4 bits (MatMulNBits)"),
+}
+EXPORTED = tuple(name for name, recipe in VISION_RECIPES.items() if recipe.exported)
+"""What ``export`` writes."""
+QUANTIZED = tuple(name for name, recipe in VISION_RECIPES.items() if recipe.quantized)
+"""What ``quantize`` writes."""

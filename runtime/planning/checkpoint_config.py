@@ -1,0 +1,296 @@
+"""A checkpoint's config.json: the original layout in transformers' terms, and the shape that a config describes.
+
+``export`` reads checkpoints through transformers and calls what is pure here; ``plan`` has no
+transformers, so its defaults stand here too. A test holds both to the same numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ..errors import CheckpointError
+from ..pictures.geometry import Geometry, Pinpoint
+from .shapes import LlmShape, ModelShape, VisionShape
+
+TRANSFORMERS_ARCHITECTURE = "LlavaNextForConditionalGeneration"
+ORIGINAL_TEXTS = {
+    "LlavaLlamaForCausalLM": "llama",
+    "LlavaMistralForCausalLM": "mistral",
+    "LlavaQwenForCausalLM": "qwen2",
+}
+"""Original architectures and the model type of their language model."""
+TEXT_DEFAULTS: dict[str, dict[str, Any]] = {
+    "llama": {"vocab_size": 32000, "intermediate_size": 11008, "max_position_embeddings": 2048},
+    "mistral": {
+        "vocab_size": 32000,
+        "intermediate_size": 14336,
+        "max_position_embeddings": 131072,
+        "num_key_value_heads": 8,
+        "sliding_window": 4096,
+    },
+    "qwen2": {
+        "vocab_size": 151936,
+        "intermediate_size": 22016,
+        "max_position_embeddings": 32768,
+        "num_key_value_heads": 32,
+    },
+}
+"""What a text config leaves out, in transformers' ``LlamaConfig``, ``MistralConfig`` and ``Qwen2Config``."""
+_ALL_TEXTS = {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32}
+_NULLABLE = ("num_key_value_heads", "sliding_window", "head_dim")
+CLIP_DEFAULTS: dict[str, int] = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "image_size": 224,
+    "patch_size": 32,
+}
+"""What a vision config leaves out, in transformers' ``CLIPVisionConfig``."""
+CLIP_L_336 = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 336,
+    "patch_size": 14,
+}
+"""openai/clip-vit-large-patch14-336, the tower of every published LLaVA-NeXT and of a config that has none."""
+RELEASED_PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
+"""(height, width) in pixels: those of the published checkpoints, and transformers' where a config has none."""
+ARTICLE_PINPOINTS = ((2, 2), (1, 2), (2, 1), (1, 3), (3, 1), (1, 4), (4, 1))
+"""Grids (rows, columns) of tiles in the LLaVA-NeXT article, where an original checkpoint names none."""
+CLIP_HEAD_SIZE = 64
+_TOWER = "model.vision_tower.vision_tower.vision_model."
+
+
+def config_shape(
+    raw: dict[str, Any], *, name: str, where: str, stored: Mapping[str, tuple[int, ...]] | None = None
+) -> ModelShape:
+    """The shape that a config.json describes, of the transformers or the original layout.
+
+    ``where`` names it in errors. ``stored`` are the shapes of the checkpoint's tensors where they are at
+    hand: they tell of a tower among them, of the output head, and of the rows of the vocabulary. Raises
+    :class:`CheckpointError` for other models.
+    """
+    shapes, settings = stored or {}, raw
+    architecture = (raw.get("architectures") or ["none"])[0]
+    if architecture in ORIGINAL_TEXTS:
+        settings = transformers_settings(raw, _original_tower(raw, shapes, where))
+    elif architecture != TRANSFORMERS_ARCHITECTURE:
+        _refuse(f"a LLaVA-NeXT architecture in {where}", str(architecture))
+    llm = _llm(settings.get("text_config") or {}, settings, shapes, where)
+    return ModelShape(name, llm, _vision(settings, llm.dim, where))
+
+
+def transformers_settings(raw: dict[str, Any], vision: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a ``LlavaNextConfig`` for an original config, ``vision`` being its tower's.
+
+    Raises :class:`CheckpointError` for connectors, mergings and selections other than LLaVA-NeXT's.
+    """
+    for key, wanted in (
+        ("mm_projector_type", "mlp2x_gelu"),
+        ("mm_patch_merge_type", "spatial_unpad"),
+        ("mm_vision_select_feature", "patch"),
+        ("image_aspect_ratio", "anyres"),
+    ):
+        if raw.get(key) != wanted:
+            _refuse(f"{key} {wanted} in config.json", repr(raw.get(key)))
+    for key in ("mm_use_im_start_end", "mm_resampler_type"):
+        if raw.get(key):
+            _refuse(f"no {key} in config.json", repr(raw[key]))
+    outer = ("mm_", "image_", "tune_", "architectures", "model_type", "tokenizer_")
+    text = {key: value for key, value in raw.items() if not key.startswith(outer)}
+    text["model_type"] = ORIGINAL_TEXTS[raw["architectures"][0]]
+    pinpoints = original_pinpoints(raw.get("image_grid_pinpoints"), int(vision["image_size"]))
+    return {
+        "architectures": [TRANSFORMERS_ARCHITECTURE],
+        "model_type": "llava_next",
+        "text_config": text,
+        "vision_config": vision,
+        "tie_word_embeddings": bool(raw.get("tie_word_embeddings", False)),
+        "vision_feature_layer": raw.get("mm_vision_select_layer", -2),
+        "vision_feature_select_strategy": "default",
+        "projector_hidden_act": "gelu",
+        "image_grid_pinpoints": [list(pinpoint) for pinpoint in pinpoints],
+        "image_seq_length": (vision["image_size"] // vision["patch_size"]) ** 2,
+    }
+
+
+def original_pinpoints(value: Any, side: int) -> tuple[Pinpoint, ...]:
+    """Pinpoints (height, width) in pixels from the original config's ``image_grid_pinpoints``.
+
+    A list of pixel pairs, a range of grids such as ``"(1x1),...,(6x6)"`` (every grid between, as
+    later LLaVA-NeXT code reads it), or none: then the article's. The original code reads a pair as
+    (width, height), transformers' converted checkpoints the same pair as (height, width); the lists
+    of all released checkpoints hold each pair both ways, and are kept in the converted order, which
+    decides ties. Raises :class:`CheckpointError`.
+    """
+    pairs = _listed_pairs(value, side)
+    symmetric = set(pairs) == {(second, first) for first, second in pairs}
+    return pairs if symmetric or value is None else tuple((second, first) for first, second in pairs)
+
+
+def _listed_pairs(value: Any, side: int) -> tuple[Pinpoint, ...]:
+    if value is None:
+        return tuple((rows * side, columns * side) for rows, columns in ARTICLE_PINPOINTS)
+    if isinstance(value, str):
+        corners = re.fullmatch(r"\s*\((\d+)x(\d+)\),\s*\.\.\.,\s*\((\d+)x(\d+)\)\s*", value)
+        if corners:
+            first, second, last, final = map(int, corners.groups())
+            grids = ((a, b) for a in range(first, last + 1) for b in range(second, final + 1))
+            return tuple((a * side, b * side) for a, b in grids)
+    elif isinstance(value, list) and value and all(_is_pair(pair) for pair in value):
+        return tuple((int(first), int(second)) for first, second in value)
+    return _refuse("image_grid_pinpoints as pixel pairs or '(1x1),...,(6x6)'", repr(value)[:60])
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(type(side) is int and side > 0 for side in value)
+
+
+def checked_pinpoints(value: Any, side: int) -> tuple[Pinpoint, ...]:
+    """Pinpoints (height, width) for tiles of ``side`` pixels. Raises :class:`CheckpointError`."""
+    try:
+        pinpoints = tuple((int(height), int(width)) for height, width in value)
+    except (TypeError, ValueError):
+        _refuse("image_grid_pinpoints as (height, width) pairs", repr(value)[:60])
+    for height, width in pinpoints:
+        if height <= 0 or width <= 0 or height % side or width % side:
+            _refuse(f"image_grid_pinpoints that are multiples of {side}", f"{height}x{width}")
+    return pinpoints
+
+
+def layers_used(layer: int, layers: int) -> int:
+    """Layers of a tower of ``layers`` that features of ``layer`` come from (23 of 24 for -2)."""
+    used = layer if layer >= 0 else layers + 1 + layer
+    if not 0 < used <= layers:
+        _refuse(f"a feature layer of {layers}", str(used))
+    return used
+
+
+def exact_context(kind: str, positions: int, window: Any, *, windowed: bool) -> int:
+    """Positions that are exact: up to a sliding window, if there is one, attention is full. Qwen2 has to ask for it."""
+    return positions if not window or (kind == "qwen2" and not windowed) else min(positions, int(window))
+
+
+def clip_config(config: dict[str, Any], where: str) -> dict[str, Any]:
+    """The vision part of a CLIP checkpoint's config.json. Raises :class:`CheckpointError`."""
+    vision = config.get("vision_config") if config.get("model_type") == "clip" else config
+    if not isinstance(vision, dict):
+        _refuse(f"a CLIP config in {where}", str(config.get("model_type")))
+    return vision
+
+
+def has_tower(names: Mapping[str, Any]) -> bool:
+    """Whether an original checkpoint's weights hold the tower."""
+    return any(name.startswith("model.vision_tower.") for name in names)
+
+
+def tower_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The vision config of the CLIP tower in an original checkpoint. Raises :class:`CheckpointError`."""
+    layers = {int(found[1]) for name in shapes if (found := re.match(rf"{_TOWER}encoder\.layers\.(\d+)\.", name))}
+    try:
+        hidden, _, patch, _ = shapes[_TOWER + "embeddings.patch_embedding.weight"]
+        positions = shapes[_TOWER + "embeddings.position_embedding.weight"][0]
+        intermediate = shapes[_TOWER + "encoder.layers.0.mlp.fc1.weight"][0]
+    except (KeyError, ValueError) as error:
+        _refuse("a CLIP tower under model.vision_tower.vision_tower", f"{error}", error)
+    return {
+        "model_type": "clip_vision_model",
+        "hidden_size": hidden,
+        "intermediate_size": intermediate,
+        "num_hidden_layers": max(layers) + 1,
+        "num_attention_heads": hidden // CLIP_HEAD_SIZE,
+        "image_size": math.isqrt(positions - 1) * patch,
+        "patch_size": patch,
+        "hidden_act": "quick_gelu",
+        "layer_norm_eps": 1e-5,
+    }
+
+
+def _original_tower(raw: dict[str, Any], stored: Mapping[str, tuple[int, ...]], where: str) -> dict[str, Any]:
+    """The tower among the weights, or that which the config only names: a folder with a config, or CLIP-L/336."""
+    if has_tower(stored):
+        return tower_from_shapes(stored)
+    named = str(raw.get("mm_vision_tower") or "")
+    for folder in (Path(named), Path(where).parent / named):
+        if named and (folder / "config.json").is_file():
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            return {**CLIP_DEFAULTS, **clip_config(config, str(folder))}
+    if "clip-vit-large-patch14-336" not in named:
+        _refuse(f"mm_vision_tower as a folder or clip-vit-large-patch14-336 in {where}", named or "none")
+    return dict(CLIP_L_336)
+
+
+def _llm(text: dict[str, Any], settings: dict[str, Any], stored: Mapping[str, tuple[int, ...]], where: str) -> LlmShape:
+    kind = text.get("model_type", "llama")
+    if kind not in TEXT_DEFAULTS:
+        _refuse(f"a language model among {', '.join(TEXT_DEFAULTS)} in {where}", str(kind))
+    given = {key: value for key, value in text.items() if value is not None or key in _NULLABLE}
+    read = {**_ALL_TEXTS, **TEXT_DEFAULTS[kind], **given}
+    heads, dim = _size(read, "num_attention_heads", where), _size(read, "hidden_size", where)
+    rows = [shape[0] for name, shape in stored.items() if name.endswith("embed_tokens.weight")]
+    tied = bool(settings.get("tie_word_embeddings") or text.get("tie_word_embeddings"))
+    return LlmShape(
+        architecture="qwen2" if kind == "qwen2" else "llama",
+        layers=_size(read, "num_hidden_layers", where),
+        dim=dim,
+        heads=heads,
+        kv_heads=int(read.get("num_key_value_heads") or heads),
+        head_dim=int(read.get("head_dim") or dim // heads),
+        feed_forward=_size(read, "intermediate_size", where),
+        vocabulary=rows[0] if rows else _size(read, "vocab_size", where),
+        context_length=exact_context(
+            kind,
+            _size(read, "max_position_embeddings", where),
+            read.get("sliding_window"),
+            windowed=bool(read.get("use_sliding_window")),
+        ),
+        biases=_biases(kind, text),
+        tied=not any(name.endswith("lm_head.weight") for name in stored) if stored else tied,
+    )
+
+
+def _biases(kind: str, text: dict[str, Any]) -> tuple[str, ...]:
+    everywhere = bool(text.get("attention_bias"))
+    attention = ("attn_q", "attn_k", "attn_v") if everywhere or kind == "qwen2" else ()
+    output = ("attn_output",) if everywhere else ()
+    return attention + output + (("ffn_gate", "ffn_up", "ffn_down") if text.get("mlp_bias") else ())
+
+
+def _vision(settings: dict[str, Any], dim: int, where: str) -> VisionShape:
+    given = settings.get("vision_config")
+    read = CLIP_L_336 if given is None else {**CLIP_DEFAULTS, **{k: v for k, v in given.items() if v is not None}}
+    layers, side = _size(read, "num_hidden_layers", where), _size(read, "image_size", where)
+    layer, listed = settings.get("vision_feature_layer", -2), settings.get("image_grid_pinpoints")
+    if type(layer) is not int:
+        _refuse(f"one vision feature layer in {where}", repr(layer))
+    pinpoints = checked_pinpoints(RELEASED_PINPOINTS if listed is None else listed, side)
+    # mean and standard deviation change pixels, not sizes
+    geometry = Geometry(side, _size(read, "patch_size", where), pinpoints, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    return VisionShape(
+        hidden=_size(read, "hidden_size", where),
+        feed_forward=_size(read, "intermediate_size", where),
+        layers=layers,
+        used=layers_used(layer, layers),
+        heads=_size(read, "num_attention_heads", where),
+        dim=dim,
+        geometry=geometry,
+    )
+
+
+def _size(read: Mapping[str, Any], key: str, where: str) -> int:
+    value = read[key]
+    if type(value) is not int or value <= 0:
+        _refuse(f"{key} as a whole number above 0 in {where}", repr(value)[:60])
+    return value
+
+
+def _refuse(expected: str, got: str, cause: BaseException | None = None) -> NoReturn:
+    raise CheckpointError(expected=expected, got=got, fix="this checkpoint can't be exported, nor planned") from cause
