@@ -27,11 +27,16 @@ except LlavaEdgeError as error:
 
 
 def open_from(endpoint: str, home: Path, *arguments: str) -> str:
-    """Open a hub id in a process of its own: huggingface_hub reads its environment once."""
+    """Open a hub id."""
+    return run_against(endpoint, home, OPEN, *arguments)
+
+
+def run_against(endpoint: str, home: Path, code: str, *arguments: str) -> str:
+    """Run ``code`` in a process of its own: huggingface_hub reads its environment once."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
     environment |= {"HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1"}
-    command = [sys.executable, "-c", OPEN, *arguments]
+    command = [sys.executable, "-c", code, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -81,6 +86,16 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
         said = open_from(endpoint, tmp_path / "home", "someone/nothing")
     assert said.startswith("CheckpointError expected the hub to serve someone/nothing")
     assert "\n" not in said
+
+
+def test_a_plan_asks_for_the_config_alone(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "repository")
+    with hub_server({"someone/tiny-llava": folder}) as (endpoint, asked):
+        code = "import sys; from llava_edge.store.hub import fetch_config; print(fetch_config(sys.argv[1]).read_text())"
+        assert run_against(endpoint, tmp_path / "home", code, "someone/tiny-llava") == (
+            (folder / "config.json").read_text().strip()
+        )
+        assert asked == ["config.json"]
 
 
 @pytest.mark.slow
