@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import gguf
@@ -10,6 +13,7 @@ import pytest
 from llava_edge.quantize import pipeline
 from llava_edge.quantize.pipeline import quantize_bundle
 from llava_edge.runtime import Bundle, load
+from llava_edge.runtime.bundle import work_folder
 from llava_edge.runtime.errors import BundleError, NativeError, OptionError, StorageError
 from llava_edge.runtime.ggml.recipes import QUANTIZED
 from llava_edge.runtime.pictures.built_in import built_in_picture
@@ -96,6 +100,46 @@ def test_failures_leave_nothing(tiny_bundle: Path, tmp_path: Path, monkeypatch: 
     with pytest.raises(StorageError, match="free some space"):
         quantize_bundle(tiny_bundle, tmp_path / "small")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+KEEP = """
+import os, signal, sys
+from pathlib import Path
+from llava_edge.quantize.pipeline import quantize_bundle
+from llava_edge.runtime.bundle import work_folder
+
+work_folder.PIECE_BYTES = 100_000
+
+def die(done, total):
+    if done >= int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+quantize_bundle(Path(sys.argv[1]), Path(sys.argv[2]), llm="keep", vision="keep", progress=die)
+"""
+
+
+def test_a_kept_llm_that_was_killed_is_continued(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, source = tmp_path / "kept", (tiny_bundle / "llm.gguf").read_bytes()
+    for fatal in (100_000, 300_000):
+        done = subprocess.run([sys.executable, "-c", KEEP, str(tiny_bundle), str(target), str(fatal)])
+        assert done.returncode == -signal.SIGKILL
+        assert not target.exists()
+    monkeypatch.setattr(work_folder, "PIECE_BYTES", 100_000)
+    read: list[int] = []
+    steps: list[str] = []
+
+    def progress(done: int, total: int) -> None:
+        assert total == len(source)
+        read.append(done)
+
+    quantize_bundle(tiny_bundle, target, llm="keep", vision="keep", progress=progress, on_step=steps.append)
+    assert "continuing what was interrupted: 3 parts are written" in steps
+    assert read == [*range(300_000, len(source), 100_000), len(source)]
+    assert (target / "llm.gguf").read_bytes() == source
+    assert Bundle.open(target, hash_all=True).manifest.llm == Bundle.open(tiny_bundle).manifest.llm
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
 def test_llama_cpps_refusal_is_one_line(tmp_path: Path) -> None:

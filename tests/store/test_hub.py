@@ -115,6 +115,17 @@ def test_errors_are_one_line(hub: Hub) -> None:
     assert "\\n" not in said
 
 
+def test_a_plan_asks_for_the_config_alone(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "repository")
+    with hub_server({"someone/tiny-llava": folder}) as (endpoint, asked):
+        code = "import sys; from llava_edge.store.hub import fetch_config; print(fetch_config(sys.argv[1]).read_text())"
+        command = [sys.executable, "-c", code, "someone/tiny-llava"]
+        done = subprocess.run(command, env=environment(endpoint, tmp_path / "home"), capture_output=True, text=True)
+        assert done.stdout.strip() == (folder / "config.json").read_text().strip(), done.stderr
+        assert asked == ["config.json"]
+
+
+@pytest.mark.slow
 def test_no_network(tmp_path: Path) -> None:
     command = [sys.executable, "-c", LOCATE_WITHOUT_WAITING, "someone/nothing"]
     done = subprocess.run(command, env=environment("http://127.0.0.1:9", tmp_path), capture_output=True, text=True)

@@ -12,6 +12,7 @@ from llava_edge.benchmark.contestants.bare_loop import BareLoop
 from llava_edge.benchmark.speed.work import count_work, encode_operations
 from llava_edge.quantize.vision.quantize import quantize_vision
 from llava_edge.runtime.bundle.bundle import Bundle
+from llava_edge.runtime.errors import NativeError
 from llava_edge.runtime.options import LoadOptions
 from support.tiny_vision import TinyShape, make_model, make_pixels, write_graph
 from torch.utils.flop_counter import FlopCounterMode
@@ -79,3 +80,14 @@ def test_decode_bytes_are_those_that_llama_cpp_holds(tiny_bundle: Path) -> None:
     assert work.weights == held - int(rows.n_bytes)  # one row of the embedding table is read, not all
     # the state of 64 positions is their keys and values and a few bytes of bookkeeping each
     assert 1.0 <= state / (work.cache * 64) < 1.1
+
+
+def test_a_peer_that_computes_nothing_is_an_error(tiny_bundle: Path) -> None:
+    """Past its context llama.cpp refuses; a loop that went on would be infinitely fast."""
+    loop = BareLoop(Bundle.open(tiny_bundle).llm_path, LoadOptions(), 1, positions=256)
+    try:
+        loop.read([7] * 200, 0)
+        with pytest.raises(NativeError, match="100 positions computed"):
+            loop.read([7] * 100, 200)
+    finally:
+        loop.close()

@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir
 import pytest
 from llava_edge.export.vision import onnx_export as vision
 from llava_edge.export.vision.onnx_file import write_model
+from llava_edge.runtime.errors import CheckpointError
 from support.tiny_vision import TinyShape, write_graph
 
 
@@ -62,3 +64,14 @@ def test_weights_are_not_copied(tmp_path: Path) -> None:
     grown, size = map(int, run.stdout.split())
     assert path.stat().st_size > size
     assert grown < size / 4
+
+
+def test_a_tower_past_protobufs_limit_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    """2 GiB and 8 bytes of weights that take no memory; protobuf itself can't read such a file back."""
+    numbers = onnx_ir.Tensor(np.broadcast_to(np.float32(1), (2**29 + 2,)), name="weights")
+    kind = onnx_ir.TensorType(numbers.dtype)
+    value = onnx_ir.Value(name="weights", shape=numbers.shape, type=kind, const_value=numbers)
+    graph = onnx_ir.Graph([], [value], nodes=[], initializers=[value], opset_imports={"": 20})
+    with pytest.raises(CheckpointError, match=r"at most 2 GiB.*got 2\.00 GiB; export with --vision f16"):
+        write_model(onnx_ir.Model(graph, ir_version=10), tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings, strategies
 from llava_edge.runtime.errors import ImageError
 from llava_edge.runtime.pictures.geometry import Geometry
-from llava_edge.runtime.pictures.tiles import cut_tiles, lay_out, normalise
+from llava_edge.runtime.pictures.tiles import cut_tiles, lay_out, pixels_of
 from PIL import Image
 from transformers.image_processing_utils import get_patch_output_size, select_best_resolution
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
@@ -151,9 +151,11 @@ def test_pixels_are_transformers(name: str, size: tuple[int, int]) -> None:
     raw = processor(picture, do_rescale=False, do_normalize=False, return_tensors="np")["pixel_values"][0]
     assert np.array_equal(tiles, raw)
     normalised = processor(picture, return_tensors="np")["pixel_values"][0]
-    assert np.abs(normalise(tiles, geometry) - normalised).max() <= 1e-6
+    assert np.abs(pixels_of(picture, geometry) - normalised).max() <= 1e-6
 
 
 def test_overview_only_is_one_newline_longer_than_a_tile() -> None:
     layout = lay_out((640, 480), GEOMETRIES["released"], overview_only=True)
     assert (layout.grid, layout.tiles, layout.image_tokens) == ((0, 0), 1, 577)
+    pixels = pixels_of(Image.new("RGB", (640, 480)), GEOMETRIES["released"], layout)
+    assert pixels.shape == (1, 3, 336, 336)

@@ -1,0 +1,47 @@
+"""Other libraries' errors in one line, and packages that are not there."""
+
+from __future__ import annotations
+
+import pytest
+from llava_edge.runtime.errors import LlavaEdgeError, MissingExtraError, StorageError, first_line, needing_extra
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("a\nb"), "a"),
+        (ValueError("\n  a \r\nb"), "a "),
+        (ValueError(""), "ValueError"),
+        (KeyError(), "KeyError"),
+        (RuntimeError(" \n "), "RuntimeError"),
+        (ValueError("é" * 300), "é" * 200),
+    ],
+)
+def test_first_line(error: Exception, line: str) -> None:
+    assert first_line(error) == line
+
+
+def test_a_missing_package_is_named_with_the_extras_that_bring_it() -> None:
+    with pytest.raises(MissingExtraError) as caught, needing_extra("cpu", "cuda"):
+        import no_such_package_at_all  # noqa: F401
+    assert (caught.value.expected, caught.value.got) == ("the package no_such_package_at_all", "no such package")
+    assert caught.value.fix.endswith('pip install "llava-edge[cpu]" or "llava-edge[cuda]"')
+
+
+def test_a_broken_package_says_what_it_says() -> None:
+    with pytest.raises(MissingExtraError, match=r"got libnothing\.so: cannot open; "), needing_extra("train"):
+        raise ImportError("libnothing.so: cannot open\nat all", name="torch")
+
+
+@pytest.mark.parametrize("error", [StorageError(expected="a", got="b", fix="c"), ValueError("a")])
+def test_other_errors_pass(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, needing_extra("train"):
+        raise error
+    assert caught.value is error
+
+
+def test_an_inner_extra_is_not_named_anew() -> None:
+    inner = MissingExtraError(expected="a", got="b", fix="install another")
+    with pytest.raises(LlavaEdgeError) as caught, needing_extra("train"):
+        raise inner
+    assert caught.value is inner
