@@ -6,10 +6,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..runtime.model import Model, load
-from .data.heldout import MAX_TOKENS, easy_vqa_questions, heldout, read_questions
+from .data.datasets import load_questions
+from .data.heldout import MAX_TOKENS, easy_vqa_questions
+from .data.questions import Question
 
 
 @dataclass(frozen=True)
@@ -36,39 +37,33 @@ def measure(
     ``easy_vqa`` asks the public test set instead of the demo's held-out questions.
     """
     if easy_vqa:
-        data, records = easy_vqa_questions(limit)
+        questions = easy_vqa_questions(limit)
     else:
-        data = folder or heldout()
-        records = read_questions(data, limit)
+        questions = load_questions(str(folder) if folder else "demo", limit=limit)
     right: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
     with load(model) as loaded:
         for overview_only in (False, True):
-            for done, record in enumerate(records, start=1):
-                got = _ask(loaded, data, record, overview_only)
-                right[overview_only][record["type"]] += _same(got, _expected(record))
-                on_progress(done + overview_only * len(records), 2 * len(records))
-    return _scores(records, right)
+            for done, question in enumerate(questions, start=1):
+                got = _ask(loaded, question, overview_only)
+                right[overview_only][question.type] += _same(got, question.answers[0])
+                on_progress(done + overview_only * len(questions), 2 * len(questions))
+    return _scores(questions, right)
 
 
-def _ask(model: Model, folder: Path, record: dict[str, Any], overview_only: bool) -> str:
-    image = model.encode_image(folder / record["image"], overview_only=overview_only)
-    question = record["conversations"][0]["value"].replace("<image>", "").strip()
-    return model.ask(question, [image], max_tokens=MAX_TOKENS).text
-
-
-def _expected(record: dict[str, Any]) -> str:
-    return str(record["conversations"][1]["value"])
+def _ask(model: Model, question: Question, overview_only: bool) -> str:
+    images = [model.encode_image(image, overview_only=overview_only) for image in question.images]
+    return model.ask(question.prompt, images, max_tokens=MAX_TOKENS).text
 
 
 def _same(got: str, expected: str) -> bool:
     return got.strip().rstrip(".").lower() == expected.strip().rstrip(".").lower()
 
 
-def _scores(records: Sequence[dict[str, Any]], right: dict[bool, Counter[str]]) -> list[Score]:
+def _scores(questions: Sequence[Question], right: dict[bool, Counter[str]]) -> list[Score]:
     """One score a type; chance is the share of the most frequent right answer, the best blind guess."""
     answers: dict[str, Counter[str]] = defaultdict(Counter)
-    for record in records:
-        answers[record["type"]][_expected(record).lower()] += 1
+    for question in questions:
+        answers[question.type][question.answers[0].lower()] += 1
     return [
         Score(
             kind,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from ...runtime.distances import log_softmax
 from ...runtime.errors import OptionError
 from ...runtime.model import Model, load
+from ...runtime.prompts.conversations import find_samples, read_samples
 from ...runtime.prompts.segments import Segment, TextSegment, build_segments
 from ...runtime.prompts.template import TemplateMessage, render
 
@@ -33,26 +33,15 @@ class Question:
 def read_questions(folder: Path, limit: int = 0) -> list[Question]:
     """First questions of the records about one picture in ``folder`` (LLaVA's JSON format).
 
-    At most ``limit``, evenly spread; 0 takes all. Raises :class:`OptionError`.
+    At most ``limit``, evenly spread; 0 takes all. Raises :class:`DataError`.
     """
-    files = sorted(folder.glob("*.json"))
-    try:
-        records: list[dict[str, Any]] = json.loads(files[0].read_text(encoding="utf-8"))
-        found = [
-            Question(
-                folder / record["image"],
-                record["conversations"][0]["value"].replace("<image>", "").strip(),
-                record["conversations"][1]["value"],
-            )
-            for record in records
-            if isinstance(record.get("image"), str)
-        ]
-    except (OSError, ValueError, LookupError, AttributeError) as error:
-        raise OptionError(
-            expected=f"questions in LLaVA's JSON format in {folder}",
-            got=f"{type(error).__name__}: {error}",
-            fix="give another folder",
-        ) from error
+    samples = read_samples(find_samples(folder))
+    conversations = [samples.conversation(index) for index in range(len(samples))]
+    found = [
+        Question(folder / conversation.images[0], conversation.messages[0].text, conversation.messages[1].text)
+        for conversation in conversations
+        if len(conversation.images) == 1 and conversation.messages[0].images == 1
+    ]
     step = max(1.0, len(found) / limit) if limit else 1.0
     return [found[int(index * step)] for index in range(int(len(found) / step))]
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import importlib.resources
 import json
-from collections import Counter
 from pathlib import Path
-from typing import Any
 
-from ...runtime.errors import MissingExtraError, OptionError
+from ...runtime.errors import MissingExtraError
+from .questions import Question
 
 MAX_TOKENS = 80
 """Answers of the demo set are a word or two, descriptions a few sentences."""
-
-
 EASY_VQA = "easy-vqa"
 
 
@@ -22,25 +19,8 @@ def heldout() -> Path:
     return Path(__file__).parents[1] / "demo_heldout"
 
 
-def read_questions(folder: Path, limit: int = 0) -> list[dict[str, Any]]:
-    """Records of ``questions.json`` (LLaVA format with ``type``), at most ``limit`` a type."""
-    try:
-        records: list[dict[str, Any]] = json.loads((folder / "questions.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise OptionError(
-            expected=f"questions.json in {folder}", got=str(error), fix="install the package again"
-        ) from error
-    taken: Counter[str] = Counter()
-    kept = []
-    for record in records:
-        taken[record["type"]] += 1
-        if not limit or taken[record["type"]] <= limit:
-            kept.append(record)
-    return kept
-
-
-def easy_vqa_questions(limit: int = 0) -> tuple[Path, list[dict[str, Any]]]:
-    """Folder and records of the public easy-VQA test set (Zhou 2019, PyPI ``easy-vqa``), at most ``limit``.
+def easy_vqa_questions(limit: int = 0) -> list[Question]:
+    """The public easy-VQA test set (Zhou 2019, PyPI ``easy-vqa``), at most ``limit`` questions.
 
     Raises :class:`MissingExtraError` where the package that carries the set is not installed.
     """
@@ -50,13 +30,15 @@ def easy_vqa_questions(limit: int = 0) -> tuple[Path, list[dict[str, Any]]]:
         raise MissingExtraError(
             expected="the easy-VQA test set", got="no package easy_vqa", fix="pip install 'llava-edge[benchmark]'"
         ) from error
-    questions = json.loads((folder / "questions.json").read_text(encoding="utf-8"))
-    records = [
-        {
-            "image": f"images/{picture}.png",
-            "type": EASY_VQA,
-            "conversations": [{"from": "human", "value": f"<image>\n{question}"}, {"from": "gpt", "value": answer}],
-        }
-        for question, answer, picture in questions
+    records = json.loads((folder / "questions.json").read_text(encoding="utf-8"))
+    return [
+        Question(
+            id=str(index),
+            type=EASY_VQA,
+            prompt=question,
+            images=(folder / "images" / f"{picture}.png",),
+            answers=(answer,),
+            metric="exact",
+        )
+        for index, (question, answer, picture) in enumerate(records[: limit or len(records)])
     ]
-    return folder, records[: limit or len(records)]

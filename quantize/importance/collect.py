@@ -11,10 +11,10 @@ from ...runtime.errors import OptionError
 from ...runtime.language.llm import Llm
 from ...runtime.model import Model, load
 from ...runtime.pictures.picture import load_picture
+from ...runtime.prompts.conversations import Conversation
 from ...runtime.prompts.segments import ImageSegment, Segment, TextSegment, build_segments, total_positions
 from ...runtime.prompts.template import render
 from .activations import ActivationSums
-from .calibration import Conversation
 from .matrix import ImportanceMatrix
 
 CHUNK = 512

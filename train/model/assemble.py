@@ -13,13 +13,13 @@ from typing import Any
 
 from ...runtime.errors import OptionError
 from ...runtime.prompts.family_templates import IMAGE_TOKEN, TEMPLATES
-from ..recipe import ReferenceRecipe
+from ..recipe import Recipe
 
 ROWS_STEP = 64
 """Embedding tables grow in steps of this many rows, which suits the devices' products."""
 
 
-def assemble(recipe: ReferenceRecipe, destination: Path) -> None:
+def assemble(recipe: Recipe, destination: Path) -> None:
     """Write the base checkpoint of ``recipe`` to ``destination``, whole or not at all.
 
     The connector and the newline vector are drawn from the recipe's seed as transformers draws
@@ -42,7 +42,7 @@ def assemble(recipe: ReferenceRecipe, destination: Path) -> None:
     os.replace(temporary, destination)
 
 
-def _read_template(recipe: ReferenceRecipe) -> str:
+def _read_template(recipe: Recipe) -> str:
     """A family's template by its name, or the text of a file that lies beside the recipe."""
     named = recipe.model.chat_template
     if named in TEMPLATES:
@@ -83,7 +83,7 @@ def _add_image_token(tokenizer: Any, llm: Any) -> int:
     return int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
 
 
-def _join(recipe: ReferenceRecipe, llm: Any, tower: Any, image_token: int) -> Any:
+def _join(recipe: Recipe, llm: Any, tower: Any, image_token: int) -> Any:
     """The two halves as they are, without a copy, in transformers' model, whose connector alone is new."""
     import torch
     from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration

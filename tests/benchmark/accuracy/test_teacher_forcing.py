@@ -11,7 +11,7 @@ import pytest
 import torch
 from llava_edge.benchmark.accuracy.teacher_forcing import Question, divergence, force_answers, read_questions
 from llava_edge.benchmark.recipes import imatrix_gain, presets
-from llava_edge.runtime.errors import OptionError
+from llava_edge.runtime.errors import DataError
 from PIL import Image
 from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
@@ -70,7 +70,7 @@ def test_divergence_is_torchs() -> None:
 def test_questions_are_read_and_spread(data: Path, tmp_path: Path) -> None:
     assert [one.text for one in read_questions(data)] == [ASKED, "How many?", ASKED]
     assert [one.picture.name for one in read_questions(data, 2)] == ["a.png", "a.png"]
-    with pytest.raises(OptionError, match="questions in LLaVA's JSON format"):
+    with pytest.raises(DataError, match=r"questions\.json, or one JSON"):
         read_questions(tmp_path)
 
 
