@@ -19,7 +19,7 @@ HEAVY = {"torch", "transformers", "onnx", "optimum", "gguf", "safetensors", "sen
 RUNTIME_PACKAGES = {"numpy", "PIL", "onnxruntime", "llama_cpp", "jinja2"}
 FACE = "runtime/__init__.py"
 """The only file that imports our own modules by a name it computes: the lazy names of the public package."""
-LARGEST_FOLDER = 13
+LARGEST_FOLDER = 12
 ONE_FILE_A_COMMAND = "cli/commands"
 
 

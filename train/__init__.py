@@ -1,4 +1,4 @@
-"""The reference recipe: two stages of training on transformers' Trainer.
+"""LLaVA's recipe: two stages of training on transformers' Trainer.
 
 May import: runtime/system, train/data, train/loop, train/model.
 """

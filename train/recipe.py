@@ -6,15 +6,20 @@ recipe says which are ours. The code has one path: everything that differs is in
 
 from __future__ import annotations
 
+import math
+import re
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
+from ..runtime.bundle.strict_reading import StrictReader
 from ..runtime.errors import OptionError
-from .strict_table import read_table, read_toml
 
 Sharding = Literal["none", "zero2", "zero3", "fsdp2"]
-Precision = Literal["bf16", "f32"]
+RecipeType = TypeVar("RecipeType")
+DEMO_TABLES = {"tile", "vision", "llm", "tower", "language", "looking", "data"}
+"""Tables that only a recipe of the demo has."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ class RunRecipe:
     lets torch compile tower and LLM: some minutes at the start, then faster steps.
     """
 
-    precision: Precision = "bf16"
+    precision: Literal["bf16", "f32"] = "bf16"
     attention: Literal["", "eager", "sdpa", "flash_attention_2"] = ""
     compile: bool = False
     gradient_checkpointing: bool = True
@@ -123,7 +128,7 @@ class HardwareRecipe:
 
 
 @dataclass(frozen=True)
-class ReferenceRecipe:
+class Recipe:
     """A whole recipe. ``folder`` is where its file lies."""
 
     name: str
@@ -136,51 +141,95 @@ class ReferenceRecipe:
     folder: str = "."
 
 
-def is_reference_recipe(path: Path) -> bool:
-    """Whether the file is of this schema rather than the toy demo's, which has no ``stages``."""
-    return "stages" in read_toml(path)
+def read_toml(path: Path) -> dict[str, Any]:
+    """The file's tables. Raises :class:`OptionError` where there is no such file or no TOML in it."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
+        raise OptionError(expected=f"a recipe at {path}", got=reason or str(error), fix="check --config") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise OptionError(expected=f"TOML in {path}", got=str(error)[:200], fix="correct the recipe") from None
 
 
-def load_reference_recipe(path: Path) -> ReferenceRecipe:
+def read_recipe(kind: type[RecipeType], table: dict[str, Any], where: str) -> RecipeType:
+    """A file's tables as this ``kind`` of recipe. Raises :class:`OptionError` that names the place below ``where``."""
+    return StrictReader(OptionError, "correct the recipe", defaults=True).read(kind, table, where)
+
+
+def is_demo_recipe(path: Path) -> bool:
+    """Whether it is the demo's recipe rather than LLaVA's. Raises :class:`OptionError` where it is neither."""
+    keys = set(read_toml(path))
+    if "stages" not in keys and not keys & DEMO_TABLES:
+        raise OptionError(
+            expected=f"a recipe in {path}: LLaVA's, with [[stages]], or the demo's, with [tower] and [language]",
+            got=", ".join(sorted(keys))[:120] or "an empty file",
+            fix="begin with one of train/recipes",
+        )
+    return "stages" not in keys
+
+
+def load_recipe(path: Path) -> Recipe:
     """Read and check a recipe. Raises :class:`OptionError` that names the key."""
-    raw = read_toml(path)
-    recipe = read_table(ReferenceRecipe, {**raw, "folder": str(path.parent)}, path.name)
+    recipe = read_recipe(Recipe, {**read_toml(path), "folder": str(path.parent)}, path.name)
     if not recipe.stages:
         _refuse("at least one stage", "none", path)
-    names = [stage.name for stage in recipe.stages]
-    if len(set(names)) != len(names):
-        _refuse("stages with different names", ", ".join(names), path)
+    if len({stage.name for stage in recipe.stages}) < len(recipe.stages):
+        _refuse("stages with different names", "equal ones", path)
     if recipe.run.keep < 2:
         _refuse("run.keep of 2 or more, so that a whole checkpoint outlives a broken save", str(recipe.run.keep), path)
     if recipe.run.log_steps < 1 or recipe.run.save_steps < 1 or recipe.run.save_steps % recipe.run.log_steps:
         _refuse("run.save_steps a multiple of run.log_steps, so that no loss is lost on resuming", "other", path)
+    _check_numbers(recipe, path)
     for stage in recipe.stages:
         _check_stage(stage, path)
     return recipe
 
 
+def _check_numbers(recipe: Recipe, path: Path) -> None:
+    hardware, run, lora = recipe.hardware, recipe.run, recipe.lora
+    if not 0 <= recipe.seed < 2**32:
+        _refuse("a seed from 0 to 2^32 - 1", str(recipe.seed), path)
+    for name in ("world_size", "memory_gb", "peak_tflops", "utilisation"):
+        if not 0 < getattr(hardware, name) < math.inf:
+            _refuse(f"a positive hardware.{name}", str(getattr(hardware, name)), path)
+    if min(run.workers, run.evaluation_steps) < 0:
+        _refuse("run.workers and run.evaluation_steps of 0 or more", f"{run.workers}, {run.evaluation_steps}", path)
+    if lora and not (lora.rank > 0 and lora.alpha > 0 and 0 <= lora.dropout < 1):
+        _refuse("lora with a positive rank and alpha, and dropout from 0 to 1", str(lora), path)
+    if lora and not re.fullmatch(r"([\w.]+,)+", ",".join((*lora.targets, ""))):
+        _refuse("names of layers as lora.targets", str(list(lora.targets)), path)
+
+
 def _check_stage(stage: StageRecipe, path: Path) -> None:
     where = f"stage {stage.name!r}"
+    if not re.fullmatch(r"\w[\w.-]*", stage.name):
+        _refuse("stages named by letters, digits, '.', '_' and '-'", repr(stage.name), path)
     if unknown := sorted(set(stage.rates) - {"connector", "llm", "tower"}):
         _refuse(f"rates of connector, llm and tower in {where}", ", ".join(unknown), path)
-    if not stage.rates or min(stage.rates.values()) <= 0:
+    if not stage.rates or not all(0 < rate < math.inf for rate in stage.rates.values()):
         _refuse(f"a positive rate of at least one part in {where}", str(stage.rates), path)
     if not stage.data or not stage.pinpoints:
         _refuse(f"data and pinpoints in {where}", "none", path)
+    if any("\0" in source.samples + source.images for source in (*stage.data, *stage.evaluation)):
+        _refuse(f"paths of data in {where}", "one with a NUL", path)
+    if min(min(pinpoint) for pinpoint in stage.pinpoints) < 1:
+        _refuse(f"positive pinpoints in {where}", str(stage.pinpoints), path)
     for name in ("batch", "device_batch", "sequence_length", "epochs"):
-        if getattr(stage, name) <= 0:
+        if not 0 < getattr(stage, name) < math.inf:
             _refuse(f"a positive {name} in {where}", str(getattr(stage, name)), path)
+    if not (0 <= stage.weight_decay < math.inf and 0 <= stage.clip_norm < math.inf):
+        _refuse(f"weight_decay and clip_norm of 0 or more in {where}", f"{stage.weight_decay}, {stage.clip_norm}", path)
     if not 0 <= stage.warm_up_ratio < 1:
         _refuse(f"a warm_up_ratio from 0 to 1 in {where}", str(stage.warm_up_ratio), path)
 
 
 def sharding_named(name: str) -> Sharding:
     """``name`` as a kind of sharding. Raises :class:`OptionError`."""
-    known: tuple[Sharding, ...] = get_args(Sharding)
-    for one in known:
-        if name == one:
-            return one
-    raise OptionError(expected=f"sharding {', '.join(known)}", got=repr(name), fix="choose one of these")
+    known = get_args(Sharding)
+    if name not in known:
+        raise OptionError(expected=f"sharding {', '.join(known)}", got=repr(name[:80]), fix="choose one of these")
+    return cast(Sharding, name)
 
 
 def accumulation(stage: StageRecipe, world_size: int) -> int:
@@ -196,4 +245,4 @@ def accumulation(stage: StageRecipe, world_size: int) -> int:
 
 
 def _refuse(expected: str, got: str, path: Path) -> None:
-    raise OptionError(expected=f"{expected} in {path}", got=got, fix="correct the recipe")
+    raise OptionError(expected=f"{expected} in {path}", got=got[:120], fix="correct the recipe")

@@ -1,4 +1,4 @@
-"""The reference recipe run: base checkpoint in, one stage after the other, trained checkpoint out.
+"""A recipe run: base checkpoint in, one stage after the other, trained checkpoint out.
 
 Started by itself or by ``accelerate launch``, whose config file alone decides how many processes
 there are and how the model is sharded. A finished stage is skipped on ``resume`` and an
@@ -12,15 +12,16 @@ import shutil
 import sys
 from pathlib import Path
 
+from ..runtime.errors import OptionError
 from ..runtime.system.storage import write_text, writing_folder
-from .data.dataset import Collator, ReferenceDataset
+from .data.dataset import Collator, SampleDataset
 from .data.sample_index import SampleIndex, data_fingerprint, index_samples, open_sources
-from .loop.trainer import COMPLETE, ReferenceTrainer, last_checkpoint, make_trainer, mark_complete, training_arguments
+from .loop.trainer import COMPLETE, StageTrainer, last_checkpoint, make_trainer, mark_complete, training_arguments
 from .model.base import Base, load_model, read_base, shrink_frozen
 from .model.lora import add_adapters, merge_saved
 from .model.parts import freeze
 from .model.sharded_loading import loading_options
-from .recipe import DataRecipe, ReferenceRecipe, StageRecipe, load_reference_recipe
+from .recipe import DataRecipe, Recipe, StageRecipe, load_recipe
 from .run_folder import open_run_folder
 
 
@@ -29,10 +30,10 @@ def run(config: Path, output: Path, *, resume: bool = False) -> None:
 
     Raises OptionError, SampleError and what the runtime's loaders raise, before training where it can.
     """
-    run_recipe(load_reference_recipe(config), output, resume=resume)
+    run_recipe(load_recipe(config), output, resume=resume)
 
 
-def run_recipe(recipe: ReferenceRecipe, output: Path, *, resume: bool = False) -> None:
+def run_recipe(recipe: Recipe, output: Path, *, resume: bool = False) -> None:
     """The same for a recipe that has been read."""
     from transformers.utils import logging
 
@@ -51,7 +52,7 @@ def run_recipe(recipe: ReferenceRecipe, output: Path, *, resume: bool = False) -
         _publish(source, output)
 
 
-def run_stage(recipe: ReferenceRecipe, stage: StageRecipe, source: Path, folder: Path) -> None:
+def run_stage(recipe: Recipe, stage: StageRecipe, source: Path, folder: Path) -> None:
     """Train one stage from the checkpoint ``source``; leave its own in ``folder``/model."""
     from accelerate import PartialState
     from transformers import set_seed
@@ -96,9 +97,7 @@ def run_stage(recipe: ReferenceRecipe, stage: StageRecipe, source: Path, folder:
     _save(trainer, base, source, folder, recipe, lora is not None)
 
 
-def _dataset(
-    recipe: ReferenceRecipe, stage: StageRecipe, data: tuple[DataRecipe, ...], base: Base, path: Path
-) -> ReferenceDataset:
+def _dataset(recipe: Recipe, stage: StageRecipe, data: tuple[DataRecipe, ...], base: Base, path: Path) -> SampleDataset:
     """The stage's usable samples. The main process looks through all of them, the others read what it found."""
     from accelerate import PartialState
 
@@ -112,7 +111,13 @@ def _dataset(
             write_text(path, index.to_json())
             for line in index.broken:
                 print(f"skipped: {line}", file=sys.stderr)
-    return ReferenceDataset(
+    if not index.entries:
+        raise OptionError(
+            expected=f"a usable sample in stage {stage.name!r}",
+            got=f"{len(index.broken)} broken ones",
+            fix="correct the samples",
+        )
+    return SampleDataset(
         index,
         sources,
         encoder=base.encoder,
@@ -124,15 +129,13 @@ def _dataset(
     )
 
 
-def _shared_checkpoint(trainer: ReferenceTrainer, folder: Path) -> Path | None:
+def _shared_checkpoint(trainer: StageTrainer, folder: Path) -> Path | None:
     """The checkpoint to resume from; the main process puts interrupted ones aside before the others look."""
     with trainer.accelerator.main_process_first():
         return last_checkpoint(folder)
 
 
-def _save(
-    trainer: ReferenceTrainer, base: Base, source: Path, folder: Path, recipe: ReferenceRecipe, lora: bool
-) -> None:
+def _save(trainer: StageTrainer, base: Base, source: Path, folder: Path, recipe: Recipe, lora: bool) -> None:
     """Gather the weights of all processes and write an ordinary checkpoint, adapters merged."""
     destination = folder / "model"
     trained = folder / "adapters" if lora else destination
@@ -148,7 +151,7 @@ def _save(
     trainer.accelerator.wait_for_everyone()
 
 
-def ensure_base(recipe: ReferenceRecipe) -> Path:
+def ensure_base(recipe: Recipe) -> Path:
     """The base checkpoint's folder, assembled first by the main process where it is missing."""
     base = Path(recipe.model.base)
     if not (base / "config.json").is_file() and recipe.model.llm:

@@ -12,13 +12,13 @@ from typing import Any
 
 from ..runtime.errors import OptionError
 from ..runtime.system.storage import write_text
-from .recipe import ReferenceRecipe
+from .recipe import Recipe
 
 RECIPE, VERSIONS = "recipe.json", "versions.json"
 PACKAGES = ("llava-edge", "torch", "transformers", "accelerate", "peft", "tokenizers", "numpy", "pillow")
 
 
-def open_run_folder(folder: Path, recipe: ReferenceRecipe, *, output: Path, resume: bool) -> None:
+def open_run_folder(folder: Path, recipe: Recipe, *, output: Path, resume: bool) -> None:
     """Make the run folder with the recipe as resolved and the versions in use.
 
     Raises :class:`OptionError` where there is a run already and it is not to be resumed, where it
@@ -34,13 +34,22 @@ def open_run_folder(folder: Path, recipe: ReferenceRecipe, *, output: Path, resu
                 got="one",
                 fix="add --resume, or choose another --output",
             )
-        if changed := _changes(json.loads((folder / RECIPE).read_text(encoding="utf-8")), resolved):
+        if changed := _changes(_read_resolved(folder / RECIPE), resolved):
             raise OptionError(
                 expected="the recipe this run was begun with", got=f"another {changed}", fix="start a new run for it"
             )
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / RECIPE, resolved)
     write_json(folder / VERSIONS, versions())
+
+
+def _read_resolved(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise OptionError(
+            expected=f"the recipe of an earlier run in {path}", got=str(error)[:120], fix="start a new run"
+        ) from error
 
 
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> str:

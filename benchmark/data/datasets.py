@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -11,12 +10,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ...runtime.errors import DataError
+from ...runtime.prompts.conversations import Conversation, SampleError, find_samples, read_samples, shown
 from .heldout import MAX_TOKENS, heldout
 from .parquet import read_rows
 from .published import FREE_FORM_TOKENS, PUBLISHED
 from .questions import Metric, Question
-
-QUESTIONS_FILE = "questions.json"
 
 
 def load_questions(data: str, *, limit: int = 0) -> list[Question]:
@@ -60,67 +58,40 @@ def _read_published(name: str, source: str) -> Iterator[Question]:
 
 
 def read_folder(folder: Path) -> Iterator[Question]:
-    """Questions of ``questions.json`` in ``folder``, or of its only JSON file: a list in LLaVA format.
+    """Questions of ``questions.json`` in ``folder``, or of its only file: LLaVA's JSON format.
 
-    A record's first human turn is the question and the first answer the right one; later turns are
-    left out. Beside LLaVA's ``id``, ``image`` (a path inside the folder, or a list) and
+    A record's first turn is the question and the second the right answer; later turns are left out.
+    Beside LLaVA's ``id``, ``image`` (a path inside the folder, or a list) and
     ``conversations`` a record may have ``type``, ``metric``, ``accepted`` (further right answers),
     ``choices`` and ``max_tokens``. Raises :class:`DataError`.
     """
-    path = _json_file(folder)
+    samples = read_samples(find_samples(folder))
+    for index, record in enumerate(samples.records):
+        yield _question(folder, samples.conversation(index), record)
+
+
+def _question(folder: Path, conversation: Conversation, record: dict[str, Any]) -> Question:
+    asked, answered = conversation.messages[:2]
+    if (asked.role, answered.role) != ("user", "assistant"):
+        raise SampleError(conversation.where, expected="conversations that begin with human, gpt", got="others")
+    metric: Metric = record.get("metric", "exact")
     try:
-        records = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(expected=f"JSON in {path}", got=str(error), fix="correct the file") from error
-    if not isinstance(records, list) or not records:
-        raise DataError(expected=f"a list of records in {path}", got=type(records).__name__, fix="correct the file")
-    for index, record in enumerate(records):
-        yield _from_record(folder, index, record)
-
-
-def _json_file(folder: Path) -> Path:
-    if (folder / QUESTIONS_FILE).is_file():
-        return folder / QUESTIONS_FILE
-    found = sorted(folder.glob("*.json"))
-    if len(found) != 1:
-        raise DataError(
-            expected=f"{QUESTIONS_FILE}, or one JSON file, in {folder}",
-            got=", ".join(one.name for one in found) or "none",
-            fix=f"name the questions {QUESTIONS_FILE}",
-        )
-    return found[0]
-
-
-def _from_record(folder: Path, index: int, record: Any) -> Question:
-    try:
-        asked, answered = record["conversations"][:2]
-        if (asked["from"], answered["from"]) != ("human", "gpt"):
-            raise ValueError("conversations that do not begin with human, gpt")
-        metric: Metric = record.get("metric", "exact")
         if metric not in get_args(Metric):
             raise ValueError(f"metric {metric!r}, which is none of {', '.join(get_args(Metric))}")
         return Question(
-            id=str(record.get("id", index)),
+            id=conversation.id,
             type=str(record.get("type", "all")),
-            prompt=asked["value"].replace("<image>", "").strip(),
-            images=tuple(_inside(folder, name) for name in _names(record.get("image"))),
-            answers=(answered["value"], *map(str, record.get("accepted", ()))),
+            prompt=asked.text,
+            images=tuple(_inside(folder, name) for name in conversation.images[: asked.images]),
+            answers=(answered.text, *map(str, record.get("accepted", ()))),
             metric=metric,
             choices=tuple(map(str, record.get("choices", ()))),
             max_tokens=int(record.get("max_tokens", FREE_FORM_TOKENS if metric == "judged" else Question.max_tokens)),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            expected=f"record {index} of {folder} in LLaVA format",
-            got=str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}",
-            fix="correct or drop the record",
+    except (ValueError, TypeError) as error:
+        raise SampleError(
+            conversation.where, expected="a question, its pictures and how it is scored", got=shown(str(error), 160)
         ) from error
-
-
-def _names(image: Any) -> list[str]:
-    if image is None:
-        return []
-    return [image] if isinstance(image, str) else list(image)
 
 
 def _inside(folder: Path, name: str) -> Path:

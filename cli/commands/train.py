@@ -1,4 +1,4 @@
-"""``llava-edge train``: the reference recipe, or the toy demo's."""
+"""``llava-edge train``: LLaVA's stages by a recipe, or the demo from nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ...runtime.errors import OptionError, needing_extra
+from ...runtime.errors import LlavaEdgeError, OptionError, StorageError, first_line, needing_extra
 
 
 def train(
@@ -32,8 +32,17 @@ def train(
 
     On several devices start it with 'accelerate launch', see docs/training.md.
     """
-    with needing_extra("train"):
-        _train(config, output, dry_run or as_json, as_json, resume, world_size, sharding)
+    try:
+        with needing_extra("train"):
+            _train(config, output, dry_run or as_json, as_json, resume, world_size, sharding)
+    except LlavaEdgeError:
+        raise
+    except OSError as error:  # a folder that can't be read or written, a name that is too long, a full disk
+        raise StorageError(
+            expected="files that can be read and written",
+            got=f"{error.strerror or first_line(error)}: {str(error.filename)[:120]}",
+            fix="check the paths in the recipe and --output, and the disk",
+        ) from error
 
 
 def _train(
@@ -45,33 +54,33 @@ def _train(
     world_size: int | None,
     sharding: str | None,
 ) -> None:
-    from ...train.recipe import is_reference_recipe
+    from ...train.recipe import is_demo_recipe
 
-    reference = is_reference_recipe(config)
+    demo = is_demo_recipe(config)
     if dry_run:
-        if not reference:
+        if demo:
             raise OptionError(expected="a recipe with [[stages]] to plan", got=str(config), fix="train it instead")
         _print_plan(config, as_json, world_size, sharding)
     elif output is None:
         raise OptionError(expected="--output, a folder for the checkpoint", got="none", fix="give one, or --dry-run")
-    elif reference:
-        from ...train.run import run
-
-        run(config, output, resume=resume)
-    else:
+    elif demo:
         from ...train.demo.run import run as run_demo
 
         run_demo(config, output)  # finds its interrupted stages by itself
+    else:
+        from ...train.run import run
+
+        run(config, output, resume=resume)
 
 
 def _print_plan(config: Path, as_json: bool, world_size: int | None, sharding: str | None) -> None:
-    from ...train.plan.plan import make_plan
-    from ...train.plan.table import plan_dictionary, plan_table
-    from ...train.recipe import load_reference_recipe, sharding_named
+    from ...train.plan.plan import plan_training
+    from ...train.plan.table import training_dictionary, training_table
+    from ...train.recipe import load_recipe, sharding_named
 
     if world_size is not None and world_size < 1:
         raise OptionError(expected="--world-size of 1 or more", got=str(world_size), fix="give a number of devices")
-    plan = make_plan(
-        load_reference_recipe(config), world_size=world_size, sharding=sharding_named(sharding) if sharding else None
+    plan = plan_training(
+        load_recipe(config), world_size=world_size, sharding=sharding_named(sharding) if sharding else None
     )
-    print(json.dumps(plan_dictionary(plan)) if as_json else plan_table(plan))
+    print(json.dumps(training_dictionary(plan)) if as_json else training_table(plan))

@@ -10,10 +10,10 @@ from ...runtime.engine import Engine
 from ...runtime.errors import OptionError
 from ...runtime.language.llm import Llm
 from ...runtime.model import Model, load
+from ...runtime.prompts.conversations import Conversation
 from ...runtime.prompts.prompt import Prompt
 from ...runtime.prompts.segments import ImageSegment, TextSegment
 from .activations import ActivationSums
-from .calibration import Conversation
 from .matrix import ImportanceMatrix
 
 CHUNK = 512

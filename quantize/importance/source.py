@@ -13,7 +13,7 @@ from ...runtime.bundle.gguf_reading import read_model
 from ...runtime.bundle.manifest import Importance
 from ...runtime.errors import OptionError
 from ...runtime.system.storage import file_sha256
-from .calibration import DEMO, demo_calibration, fingerprint, read_conversations, text_fingerprint
+from .calibration import DEMO, demo_calibration, fingerprint, read_conversations, text_fingerprint, without_pictures
 from .collect import Collected, collect, conversation_prompts, text_prompts
 from .matrix import ImportanceMatrix, read_imatrix
 
@@ -31,7 +31,7 @@ def importance_matrix(
     ``wanted`` is "calibrate:DATA" (conversations with their pictures), "calibrate-text:DATA" (the
     same without pictures, or a plain text file) or the path of an imatrix GGUF. DATA is a folder
     or file in LLaVA's JSON format, or "demo". At most ``prompts`` conversations are taken, evenly spread; 0 takes
-    all. Raises OptionError, ImageError, and what ``load`` raises.
+    all. Raises OptionError, DataError, ImageError, and what ``load`` raises.
     """
     if wanted == NONE:
         return None
@@ -73,7 +73,7 @@ def _on_conversations(
     path = demo_calibration() if data == DEMO else Path(data)
     conversations = read_conversations(path, limit=limit)
     if not pictures:
-        conversations = [one.without_pictures() for one in conversations]
+        conversations = [without_pictures(conversation) for conversation in conversations]
     print_of_data = fingerprint(conversations)
     name = data if data == DEMO else path.resolve().name
     collected = collect(
@@ -84,7 +84,7 @@ def _on_conversations(
 
 def _on_text(bundle: Bundle, data: str, limit: int, threads: int) -> tuple[ImportanceMatrix, Importance]:
     path = Path(data)
-    if data == DEMO or path.is_dir() or path.suffix == ".json":
+    if data == DEMO or path.is_dir() or path.suffix in (".json", ".jsonl"):
         return _on_conversations(bundle, data, limit, threads, pictures=False)
     try:
         text = path.read_text(encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import os
@@ -25,21 +26,43 @@ ImageSource = str | os.PathLike[str] | bytes | Image.Image
 """A path, the bytes of an image file, or a Pillow image."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Picture:
-    """A decoded picture: RGB pixels, (width, height), and a digest that identifies what was decoded."""
+    """A decoded picture: RGB pixels, which nobody may alter, the mode they had before, and the file's name.
 
-    image: Image.Image = field(repr=False, compare=False)
-    size: tuple[int, int]
-    digest: str
+    Equal are pictures of one digest and name.
+    """
+
+    image: Image.Image = field(repr=False)
+    mode: str
     name: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self.image.size
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256, in hex, over mode, size and RGB pixels: the same picture under another name is the same picture.
+
+        Worked out when first asked for, which training never does.
+        """
+        digest = hashlib.sha256(f"{self.mode} {self.size[0]}x{self.size[1]} ".encode())
+        digest.update(self.image.tobytes())
+        return digest.hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Picture) and (self.digest, self.name) == (other.digest, other.name)
+
+    def __hash__(self) -> int:
+        return hash((self.digest, self.name))
 
 
 def load_picture(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Picture:
     """Open, turn upright (EXIF) and convert a picture to RGB the way the reference does.
 
-    The first frame of an animation counts. ``digest`` is a SHA-256 over mode, size and RGB pixels,
-    so the same picture under another name is the same picture. Raises :class:`ImageError`.
+    The first frame of an animation counts. Raises :class:`ImageError`.
     """
     if isinstance(source, Image.Image):
         return _picture(source, "picture", max_pixels)
@@ -92,10 +115,7 @@ def _open(file: io.BytesIO | io.BufferedReader, name: str, max_pixels: int) -> P
 def _picture(image: Image.Image, name: str, max_pixels: int) -> Picture:
     _check_size(image.size, name, max_pixels)
     upright = ImageOps.exif_transpose(image)
-    rgb = to_rgb(upright)
-    digest = hashlib.sha256(f"{upright.mode} {rgb.size[0]}x{rgb.size[1]} ".encode())
-    digest.update(rgb.tobytes())
-    return Picture(rgb, rgb.size, digest.hexdigest(), name)
+    return Picture(to_rgb(upright), upright.mode, name)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from llava_edge.benchmark import demo
+from llava_edge.runtime.errors import DataError
 
 
 def record(kind: str, answer: str, image: str = "a.png") -> dict[str, object]:
@@ -33,6 +34,11 @@ def test_scores_count_right_answers_and_the_best_blind_guess(tmp_path: Path, mon
     assert (read.questions, read.tiles, read.overview, read.chance) == (4, 0.5, 0.0, 0.5)
     assert (count.questions, count.tiles, count.chance) == (1, 0.0, 1.0)
     assert "40.0%" in demo.table([count, read]).splitlines()[-1]
+
+
+def test_missing_questions_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"questions\.json"):
+        demo.score_demo(None, data=str(tmp_path))
 
 
 def test_the_demo_bundle_sees() -> None:

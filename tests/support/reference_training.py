@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import subprocess
-import sys
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from support.checkpoints import make_checkpoint
 PINPOINTS = ((112, 112), (56, 112), (112, 56), (56, 168), (168, 56))
 SMALL_TEXT = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2}
 SMALL_VISION = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 1}
+FORKS = multiprocessing.get_context("forkserver")
 HARDWARE = {"device": "CPU", "world_size": 1, "memory_gb": 1.0, "peak_tflops": 0.1, "utilisation": 0.5}
 
 
@@ -73,16 +75,26 @@ def _toml(value: Any) -> str:
     return json.dumps(value)
 
 
-def command(config: Path, output: Path, *more: str) -> list[str]:
-    """What starts a training run in a process of its own, as a user would."""
-    program = [sys.executable, "-m", "llava_edge.cli.main", "train"]
-    return [*program, "--config", str(config), "--output", str(output), *more]
-
-
 def start(arguments: list[str], **more: str) -> subprocess.Popen[str]:
     """Start a process with one thread, so that two of them share this machine."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **more}
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+def fork_training(config: Path, output: Path, *, resume: bool = False) -> BaseProcess:
+    """Start a run in a process of its own, forked off one that has imported all that training needs."""
+    FORKS.set_forkserver_preload(["llava_edge.train.run", "peft", "matplotlib.backends.backend_agg"])
+    process = FORKS.Process(target=_train, args=(config, output, resume))
+    process.start()
+    return process
+
+
+def _train(config: Path, output: Path, resume: bool) -> None:
+    import torch
+    from llava_edge.train.run import run
+
+    torch.set_num_threads(1)
+    run(config, output, resume=resume)
 
 
 def losses(output: Path, stage_folder: str = "stage-1-everything") -> list[dict[str, str]]:

@@ -7,6 +7,7 @@ import json
 import shutil
 import signal
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +16,23 @@ import torch
 from llava_edge.export.pipeline import export_checkpoint
 from llava_edge.runtime import load
 from llava_edge.runtime.errors import OptionError
-from llava_edge.train.data.dataset import ReferenceDataset
+from llava_edge.train.data.dataset import SampleDataset
 from llava_edge.train.data.grouping import grouped_order
 from llava_edge.train.loop.trainer import COMPLETE, last_checkpoint
 from llava_edge.train.model.parts import freeze, parameter_groups, part_of, unreached
 from llava_edge.train.model.saved_weights import load_saved_weights
-from llava_edge.train.recipe import load_reference_recipe
+from llava_edge.train.recipe import load_recipe
 from llava_edge.train.run import run
 from PIL import Image
 from support.checkpoints import make_checkpoint
+from support.command_line import run_here
 from support.reference_training import (
     SMALL_TEXT,
     SMALL_VISION,
-    command,
+    fork_training,
     losses,
     small_base,
     stage,
-    start,
     weights,
     write_recipe,
     write_samples,
@@ -178,55 +179,57 @@ def test_interrupted_checkpoints_are_not_resumed_from(tmp_path: Path) -> None:
     assert not (tmp_path / "checkpoint-6").exists()
 
 
-def kill_after(arguments: list[str], log: Path, rows: int) -> None:
-    """Start a run and kill it, without a chance to tidy up, once its log has ``rows`` lines of losses."""
-    process = start(arguments)
+def kill_after(process: BaseProcess, log: Path, rows: int) -> None:
+    """Kill a run, without a chance to tidy up, once its log has ``rows`` lines of losses."""
     try:
         end = time.monotonic() + 120
         while not log.is_file() or len(log.read_text().splitlines()) <= rows:
-            assert process.poll() is None, process.communicate()[0]
+            assert process.is_alive()
             assert time.monotonic() < end
             time.sleep(0.005)
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    assert process.returncode == -signal.SIGKILL
+        process.kill()
+        process.join()
+    assert process.exitcode == -signal.SIGKILL
 
 
 @pytest.mark.slow
-def test_killed_twice_and_resumed_equals_an_uninterrupted_run(place: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("more", "kills"),
+    [({}, [3, 7]), ({"lora": {"rank": 4, "alpha": 8, "targets": ["q_proj", "v_proj"], "dropout": 0.1}}, [7])],
+    ids=["full", "lora"],
+)
+def test_killed_and_resumed_equals_an_uninterrupted_run(
+    more: dict[str, Any], kills: list[int], place: Path, tmp_path: Path
+) -> None:
     """Bit for bit: losses, gradient norms and weights; with accumulation, dropout, and a kill inside an epoch."""
-    epochs = stage(place, epochs=3.0)
-    lora = {"rank": 4, "alpha": 8, "targets": ["q_proj", "v_proj"], "dropout": 0.1}
-    kinds: list[tuple[str, dict[str, Any], list[int]]] = [("full", {}, [3, 7]), ("lora", {"lora": lora}, [7])]
-    for name, more, kills in kinds:
-        config = write_recipe(tmp_path / f"{name}.toml", place / "base", [epochs], **more)
-        whole, cut = tmp_path / f"{name}-whole", tmp_path / f"{name}-cut"
-        undisturbed = start(command(config, whole))
-        log = cut.with_name(cut.name + ".work") / "stage-1-everything" / "loss.csv"
-        for number, rows in enumerate(kills):
-            kill_after(command(config, cut, *["--resume"] * bool(number)), log, rows)
-        resumed = start(command(config, cut, "--resume"))
-        assert resumed.wait(120) == 0, resumed.communicate()[0]
-        assert undisturbed.wait(120) == 0, undisturbed.communicate()[0]
-        for process in (resumed, undisturbed):
-            process.communicate()
-        assert len(losses(whole)) == 12
-        assert losses(cut) == losses(whole)
-        one, other = weights(whole), weights(cut)
-        assert set(one) == set(other)
-        assert all(torch.equal(one[tensor], other[tensor]) for tensor in one)
+    config = write_recipe(tmp_path / "r.toml", place / "base", [stage(place, epochs=3.0)], **more)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    undisturbed = fork_training(config, whole)
+    log = tmp_path / "cut.work" / "stage-1-everything" / "loss.csv"
+    for number, rows in enumerate(kills):
+        kill_after(fork_training(config, cut, resume=number > 0), log, rows)
+    assert not cut.exists()
+    resumed = fork_training(config, cut, resume=True)
+    for process in (resumed, undisturbed):
+        process.join(120)
+        assert process.exitcode == 0
+    assert len(losses(whole)) == 12
+    assert losses(cut) == losses(whole)
+    one, other = weights(whole), weights(cut)
+    assert set(one) == set(other)
+    assert all(torch.equal(one[tensor], other[tensor]) for tensor in one)
 
 
 def test_each_epoch_has_its_own_order(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    read = ReferenceDataset.read
+    read = SampleDataset.read
 
-    def recording(self: ReferenceDataset, position: int) -> Any:
+    def recording(self: SampleDataset, position: int) -> Any:
         seen.append(position)
         return read(self, position)
 
-    monkeypatch.setattr(ReferenceDataset, "read", recording)
+    monkeypatch.setattr(SampleDataset, "read", recording)
     only = stage(place, rates=CONNECTOR, epochs=2.0)
     run(write_recipe(tmp_path / "r.toml", place / "base", [only]), tmp_path / "out")
     index = json.loads((tmp_path / "out.work" / "stage-1-everything" / "index.json").read_text())
@@ -261,14 +264,13 @@ def test_a_picture_that_a_worker_finds_damaged_ends_the_command_in_one_line(plac
     damaged.write_bytes(damaged.read_bytes()[:-900])  # behind the header, which is all the first pass reads
     data = [{"samples": str(place / "samples.json"), "images": str(tmp_path / "images")}]
     only = stage(place, rates=CONNECTOR, data=data)
-    process = start(
-        command(write_recipe(tmp_path / "r.toml", place / "base", [only], run={"workers": 1}), tmp_path / "o")
-    )
-    said = process.communicate(timeout=120)[0]
-    assert process.returncode == 1
+    config = write_recipe(tmp_path / "r.toml", place / "base", [only], run={"workers": 1})
+    status, _, said = run_here("train", "--config", str(config), "--output", str(tmp_path / "o"))
+    assert status == 1
     assert "Traceback" not in said
     (line,) = [line for line in said.splitlines() if line.startswith("llava-edge: ")]
-    assert "in sample sample-5; got 5.png" in line
+    assert "('sample-5') of " in line
+    assert "; got '5.png': " in line
 
 
 def test_bf16_trains_float32_weights(place: Path, tmp_path: Path) -> None:
@@ -286,6 +288,6 @@ def test_bf16_trains_float32_weights(place: Path, tmp_path: Path) -> None:
 
 def test_a_recipe_without_its_base_says_so(place: Path, tmp_path: Path) -> None:
     config = write_recipe(tmp_path / "r.toml", tmp_path / "none", [stage(place)])
-    assert load_reference_recipe(config).name == "tiny"
+    assert load_recipe(config).name == "tiny"
     with pytest.raises(OptionError, match="a checkpoint at"):
         run(config, tmp_path / "out")

@@ -14,9 +14,9 @@ from torch.utils.data import Dataset
 from ...runtime.errors import LlavaEdgeError
 from ...runtime.pictures.geometry import Geometry
 from ...runtime.pictures.tiles import Layout, lay_out, pixels_of
-from ...runtime.prompts.conversations import Conversation, SampleError, read_conversation
+from ...runtime.prompts.conversations import Conversation, SampleError
 from .picture_store import open_picture
-from .sample_index import SampleIndex, Source
+from .sample_index import SampleIndex, SampleSource
 from .sequences import IGNORED, Encoder, cut, encode_chat, encode_plain
 from .worker_errors import portable
 
@@ -31,13 +31,13 @@ class Item:
     sizes: tuple[tuple[int, int], ...]
 
 
-class ReferenceDataset(Dataset[Item]):
+class SampleDataset(Dataset[Item]):
     """The usable samples of a stage, each read and tiled when asked for."""
 
     def __init__(
         self,
         index: SampleIndex,
-        sources: Sequence[Source],
+        sources: Sequence[SampleSource],
         *,
         encoder: Encoder,
         geometry: Geometry,
@@ -79,22 +79,22 @@ class ReferenceDataset(Dataset[Item]):
         """Exactly this sample. Raises :class:`SampleError`."""
         entry = self.entries[position]
         source = self._sources[entry.source]
-        conversation = read_conversation(source.samples[entry.position], entry.position)
+        conversation = source.samples.conversation(entry.position, strict=True)
         try:
             return self._item(conversation, source)
         except SampleError:
             raise
         except LlavaEdgeError as error:  # a picture that is damaged, a template that refuses these roles
-            raise SampleError(conversation.id, expected=error.expected, got=error.got) from error
+            raise SampleError(conversation.where, expected=error.expected, got=error.got) from error
 
-    def _item(self, conversation: Conversation, source: Source) -> Item:
+    def _item(self, conversation: Conversation, source: SampleSource) -> Item:
         pictures = [open_picture(source.store, name) for name in conversation.images]
         layouts = [lay_out(picture.size, self._geometry) for picture in pictures]
         sequence = self._encode(self._encoder, conversation, [layout.image_tokens for layout in layouts])
         length, whole = self._sequence_length, len(sequence.ids)
         if whole > length and not self._cut_long:
-            raise SampleError(conversation.id, expected=f"at most {length} positions", got=str(whole))
-        sequence = cut(sequence, length, image_token=self._encoder.image_token, sample=conversation.id)
+            raise SampleError(conversation.where, expected=f"at most {length} positions", got=str(whole))
+        sequence = cut(sequence, length, image_token=self._encoder.image_token, sample=conversation.where)
         tiles = [
             torch.from_numpy(pixels_of(picture.image, self._geometry, layout))
             for picture, layout in zip(pictures, layouts, strict=True)

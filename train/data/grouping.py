@@ -1,6 +1,6 @@
 """The order of samples: steps of one modality and of like lengths, the same for every device.
 
-Source of the idea: LLaVA's ``group_by_modality_length``. A pure function of lengths, seed and
+SampleSource of the idea: LLaVA's ``group_by_modality_length``. A pure function of lengths, seed and
 epoch, so a resumed run and every process see the same order.
 """
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from ...runtime.errors import ImageError, OptionError
 from ...runtime.pictures.picture import FORMATS, Picture, load_picture
+from ...runtime.prompts.conversations import shown
 
 ORIENTATION = 0x0112
 """EXIF's tag; values from 5 on turn the picture by a quarter, so that width and height swap."""
@@ -34,17 +35,22 @@ class PictureStore(Protocol):
 class FolderStore:
     """Pictures below one folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | None) -> None:
+        """Without a ``folder`` there are none."""
         self._folder = folder
 
     def read(self, name: str) -> bytes:
         """The file's bytes. Names that lead out of the folder are refused."""
+        if self._folder is None:
+            raise _missing(name, "the recipe", "no data.images")
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise ImageError(expected="a picture name below the folder", got=repr(name), fix="use a relative name")
+            raise ImageError(
+                expected="a picture name below the folder", got=shown(name, 100), fix="use a relative name"
+            )
         try:
             return (self._folder / name).read_bytes()
-        except OSError as error:
-            raise _missing(name, self._folder, error.strerror or str(error)) from error
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            raise _missing(name, self._folder, getattr(error, "strerror", None) or str(error)) from error
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -59,14 +65,14 @@ class TarStore:
         self._process = 0
         try:
             with tarfile.open(path, "r:") as archive:
-                members = [one for one in archive if one.isfile()]
+                members = [member for member in archive if member.isfile()]
         except (OSError, tarfile.TarError) as error:
             raise OptionError(
                 expected=f"an uncompressed tar at {path}",
                 got=str(error),
                 fix="unpack it or pack it again",
             ) from error
-        self._places = {one.name.removeprefix("./"): (one.offset_data, one.size) for one in members}
+        self._places = {member.name.removeprefix("./"): (member.offset_data, member.size) for member in members}
 
     def read(self, name: str) -> bytes:
         """The member's bytes."""
@@ -92,7 +98,7 @@ class TarStore:
 def open_store(path: str) -> PictureStore:
     """A folder's or a tar's pictures; without a path, a store that has none. Raises :class:`OptionError`."""
     if not path:
-        return FolderStore(Path("/nonexistent"))
+        return FolderStore(None)
     place = Path(path)
     if place.is_dir():
         return FolderStore(place)
@@ -106,7 +112,7 @@ def open_picture(store: PictureStore, name: str) -> Picture:
     try:
         return load_picture(store.read(name))
     except ImageError as error:
-        raise ImageError(expected=error.expected, got=f"{name}: {error.got}", fix=error.fix) from error
+        raise ImageError(expected=error.expected, got=f"{shown(name, 100)}: {error.got}", fix=error.fix) from error
 
 
 def picture_size(store: PictureStore, name: str) -> tuple[int, int]:
@@ -118,9 +124,13 @@ def picture_size(store: PictureStore, name: str) -> tuple[int, int]:
     except ImageError:
         raise
     except Exception as error:  # Pillow's readers raise whatever a broken file makes them trip over
-        raise ImageError(expected=f"a picture in {name}", got=str(error)[:80], fix="get the file again") from error
+        raise ImageError(
+            expected=f"a picture in {shown(name, 100)}", got=str(error)[:80], fix="get the file again"
+        ) from error
     return (height, width) if turned else (width, height)
 
 
-def _missing(name: str, where: Path, reason: str) -> ImageError:
-    return ImageError(expected=f"the picture {name} in {where}", got=reason, fix="add the picture or drop the sample")
+def _missing(name: str, where: Path | str, reason: str) -> ImageError:
+    return ImageError(
+        expected=f"the picture {shown(name, 100)} in {where}", got=reason, fix="add the picture or drop the sample"
+    )

@@ -12,12 +12,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ...runtime.errors import ImageError
 from ...runtime.pictures.geometry import Geometry
 from ...runtime.pictures.tiles import lay_out
-from ...runtime.prompts.conversations import SampleError, read_conversation, read_samples
+from ...runtime.prompts.conversations import SampleError, SampleFile, read_samples
 from ..recipe import DataRecipe
 from .picture_store import PictureStore, open_store, picture_size
 
@@ -26,7 +25,7 @@ CHARACTERS_A_TOKEN = 4
 
 
 @dataclass(frozen=True)
-class Entry:
+class IndexEntry:
     """One usable sample: which source and position in it, its pictures, its estimated positions."""
 
     source: int
@@ -40,7 +39,7 @@ class SampleIndex:
     """The usable samples, and what was wrong with the others, one line each."""
 
     fingerprint: str
-    entries: tuple[Entry, ...]
+    entries: tuple[IndexEntry, ...]
     broken: tuple[str, ...]
 
     def to_json(self) -> str:
@@ -52,20 +51,20 @@ class SampleIndex:
     def from_json(text: str) -> SampleIndex:
         """The reverse of ``to_json``."""
         raw = json.loads(text)
-        return SampleIndex(raw["fingerprint"], tuple(Entry(*row) for row in raw["entries"]), tuple(raw["broken"]))
+        return SampleIndex(raw["fingerprint"], tuple(IndexEntry(*row) for row in raw["entries"]), tuple(raw["broken"]))
 
 
 @dataclass(frozen=True)
-class Source:
-    """A source opened: its raw samples and where its pictures are."""
+class SampleSource:
+    """A source opened: its samples and where its pictures are."""
 
-    samples: list[Any]
+    samples: SampleFile
     store: PictureStore
 
 
-def open_sources(data: Sequence[DataRecipe]) -> tuple[Source, ...]:
-    """Read the sample files and open the picture stores. Raises OptionError."""
-    return tuple(Source(read_samples(Path(one.samples)), open_store(one.images)) for one in data)
+def open_sources(data: Sequence[DataRecipe]) -> tuple[SampleSource, ...]:
+    """Read the sample files and open the picture stores. Raises OptionError and DataError."""
+    return tuple(SampleSource(read_samples(Path(one.samples)), open_store(one.images)) for one in data)
 
 
 def data_fingerprint(data: Sequence[DataRecipe], geometry: Geometry) -> str:
@@ -79,14 +78,14 @@ def data_fingerprint(data: Sequence[DataRecipe], geometry: Geometry) -> str:
     return digest.hexdigest()
 
 
-def index_samples(sources: Sequence[Source], geometry: Geometry, *, fatal: bool, fingerprint: str) -> SampleIndex:
+def index_samples(sources: Sequence[SampleSource], geometry: Geometry, *, fatal: bool, fingerprint: str) -> SampleIndex:
     """Check every sample. With ``fatal`` the first broken one raises :class:`SampleError`."""
-    entries: list[Entry] = []
+    entries: list[IndexEntry] = []
     broken: list[str] = []
     for number, source in enumerate(sources):
-        for position, raw in enumerate(source.samples):
+        for position in range(len(source.samples)):
             try:
-                entries.append(_entry(raw, number, position, source.store, geometry))
+                entries.append(_entry(source, number, position, geometry))
             except SampleError as error:
                 if fatal:
                     raise
@@ -94,12 +93,12 @@ def index_samples(sources: Sequence[Source], geometry: Geometry, *, fatal: bool,
     return SampleIndex(fingerprint, tuple(entries), tuple(broken))
 
 
-def _entry(raw: Any, number: int, position: int, store: PictureStore, geometry: Geometry) -> Entry:
-    conversation = read_conversation(raw, position)
+def _entry(source: SampleSource, number: int, position: int, geometry: Geometry) -> IndexEntry:
+    conversation = source.samples.conversation(position, strict=True)
     try:
-        sizes = [picture_size(store, name) for name in conversation.images]
+        sizes = [picture_size(source.store, name) for name in conversation.images]
         pictures = sum(lay_out(size, geometry).image_tokens for size in sizes)
     except ImageError as error:
-        raise SampleError(conversation.id, expected=error.expected, got=error.got) from error
+        raise SampleError(conversation.where, expected=error.expected, got=error.got) from error
     characters = sum(len(message.text) for message in conversation.messages)
-    return Entry(number, position, len(sizes), pictures + characters // CHARACTERS_A_TOKEN)
+    return IndexEntry(number, position, len(sizes), pictures + characters // CHARACTERS_A_TOKEN)

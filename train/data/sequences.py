@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from ...runtime.prompts.conversations import Conversation, SampleError
 from ...runtime.prompts.prompt import Prompt
@@ -19,7 +18,7 @@ from ...runtime.prompts.segments import ImageSegment, Tokenize, build_segments
 from ...runtime.prompts.template import Control, ImageSlot, Piece, Plain, TemplateMessage, render
 from ...runtime.prompts.template_spec import TemplateSpec
 
-IGNORED: Final = -100
+IGNORED = -100
 """The label that torch's cross-entropy leaves out."""
 
 
@@ -57,14 +56,16 @@ def encode_chat(encoder: Encoder, conversation: Conversation, image_tokens: Sequ
         start = len(prompt)
         if ids[:start] != prompt:
             raise SampleError(
-                conversation.id,
+                conversation.where,
                 expected="a chat template that extends its own prompt",
                 got=f"other ids in turn {index}",
             )
         end = next((place for place in range(start, len(ids)) if ids[place] in stops), None)
         if end is None:
             raise SampleError(
-                conversation.id, expected="a chat template that ends each answer with a stop token", got="no such token"
+                conversation.where,
+                expected="a chat template that ends each answer with a stop token",
+                got="no such token",
             )
         labels[start : end + 1] = ids[start : end + 1]
     return TokenSequence(tuple(ids), tuple(labels))

@@ -1,7 +1,7 @@
 """The demo's data set for LLaVA's two stages, in the LLaVA format: pictures in a tar, conversations in JSON.
 
-Most pictures are drawn by `pictures`; the public easy-VQA training set is mixed in where its package is installed. Its
-test questions are for measuring only (`llava-edge benchmark demo --easy-vqa`).
+Most pictures are drawn by ``pictures``; the public easy-VQA training set is mixed in where its package is installed.
+Its test questions are for measuring only (``llava-edge benchmark demo --easy-vqa``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tarfile
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
@@ -22,18 +22,20 @@ from PIL import Image
 from ...runtime.errors import needing_extra
 from ...runtime.system.storage import write_text, write_whole
 from .pictures import draw, sample_scale, sample_scene
-from .questions import Turn, ask_for_description, converse
-from .recipe import DataRecipe
+from .questions import Exchange, ask_for_description, converse
+from .recipe import DrawnData
 
-DATA_SEED: Final = 5  # picture `n` is drawn from [recipe seed, this, n]; the held-out set has numbers of its own
+DATA_SEED = 5
+"""Picture ``n`` is drawn from [recipe seed, this, n]; the held-out set has numbers of its own."""
 CAPTIONS, CONVERSATIONS, PICTURES = "captions.json", "conversations.json", "pictures.tar"
-EASY_VQA_TURNS: Final = 3  # a conversation: more would mostly repeat what has been said about the one shape
+EASY_VQA_TURNS = 3
+"""A conversation: more would mostly repeat what has been said about the one shape."""
 
 Record = dict[str, Any]
 
 
-def write_data(folder: Path, data: DataRecipe, *, seed: int) -> None:
-    """Write the data set to `folder`, whole or not at all; one that is there already is kept."""
+def write_data(folder: Path, data: DrawnData, *, seed: int) -> None:
+    """Write the data set to ``folder``, whole or not at all; one that is there already is kept."""
     if (folder / CONVERSATIONS).is_file():
         return
     captions: list[Record] = []
@@ -43,9 +45,9 @@ def write_data(folder: Path, data: DataRecipe, *, seed: int) -> None:
         with tarfile.open(fileobj=file, mode="w") as tar:
             for number in range(data.pictures):
                 name, records = f"drawn/{number:06d}.png", _drawn(seed, number, tar)
-                conversations.append(_record(f"drawn-{number}", name, records[0]))
+                conversations.append(llava_record(f"drawn-{number}", name, records[0]))
                 if number < data.captions:
-                    captions.append(_record(f"caption-{number}", name, records[1]))
+                    captions.append(llava_record(f"caption-{number}", name, records[1]))
                 if (number + 1) % 10000 == 0:
                     print(f"pictures {number + 1}/{data.pictures}", file=sys.stderr, flush=True)
             if data.easy_vqa:
@@ -56,7 +58,7 @@ def write_data(folder: Path, data: DataRecipe, *, seed: int) -> None:
     write_text(folder / CONVERSATIONS, json.dumps(conversations))  # last: its presence says that all is there
 
 
-def _drawn(seed: int, number: int, tar: tarfile.TarFile) -> tuple[list[Turn], list[Turn]]:
+def _drawn(seed: int, number: int, tar: tarfile.TarFile) -> tuple[list[Exchange], list[Exchange]]:
     """Draw one picture into the tar; its conversation, and its description alone."""
     random = np.random.default_rng([seed, DATA_SEED, number])
     scene = sample_scene(random, random_text=0.3)
@@ -73,12 +75,13 @@ def _add(tar: tarfile.TarFile, name: str, image: Image.Image) -> None:
     tar.addfile(member, buffer)
 
 
-def _record(identifier: str, image: str, turns: list[Turn]) -> Record:
+def llava_record(identifier: str, image: str, exchanges: list[Exchange]) -> Record:
+    """A conversation about one picture as LLaVA's JSON format has it."""
     conversations = []
-    for index, turn in enumerate(turns):
+    for index, exchange in enumerate(exchanges):
         opening = "<image>\n" if index == 0 else ""
-        conversations.append({"from": "human", "value": opening + turn.question})
-        conversations.append({"from": "gpt", "value": turn.answer})
+        conversations.append({"from": "human", "value": opening + exchange.question})
+        conversations.append({"from": "gpt", "value": exchange.answer})
     return {"id": identifier, "image": image, "conversations": conversations}
 
 
@@ -86,15 +89,15 @@ def _easy_vqa(seed: int, tar: tarfile.TarFile) -> Iterator[Record]:
     """The public training set: its pictures go into the tar, its questions into short conversations."""
     folder = easy_vqa_folder() / "train"
     random = np.random.default_rng([seed, DATA_SEED])
-    questions: dict[int, list[Turn]] = defaultdict(list)
+    questions: dict[int, list[Exchange]] = defaultdict(list)
     for question, answer, picture in json.loads((folder / "questions.json").read_text(encoding="utf-8")):
-        questions[picture].append(Turn("easy-vqa", question, answer))
+        questions[picture].append(Exchange("easy-vqa", question, answer))
     for picture, turns in questions.items():
         name = f"easy-vqa/{picture}.png"
         tar.add(folder / "images" / f"{picture}.png", name)
         order = [turns[int(index)] for index in random.permutation(len(turns))]
         for start in range(0, len(order), EASY_VQA_TURNS):
-            yield _record(f"easy-vqa-{picture}-{start}", name, order[start : start + EASY_VQA_TURNS])
+            yield llava_record(f"easy-vqa-{picture}-{start}", name, order[start : start + EASY_VQA_TURNS])
 
 
 def easy_vqa_text() -> list[str]:

@@ -6,17 +6,14 @@ three grey pixels a letter: too few to tell A from R. That is what makes the dem
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 from numpy.typing import NDArray
 
-GLYPH_WIDTH: Final = 5
-GLYPH_HEIGHT: Final = 7
-GLYPH_GAP: Final = 1
+GLYPH_WIDTH = 5
+GLYPH_HEIGHT = 7
+GLYPH_GAP = 1
 
-# One line a glyph, rows from top to bottom, `#` is ink.
-_ROWS: Final[dict[str, str]] = {
+_ROWS: dict[str, str] = {
     "A": ".###. #...# #...# ##### #...# #...# #...#",
     "B": "####. #...# #...# ####. #...# #...# ####.",
     "C": ".#### #.... #.... #.... #.... #.... .####",
@@ -54,18 +51,19 @@ _ROWS: Final[dict[str, str]] = {
     "8": ".###. #...# #...# .###. #...# #...# .###.",
     "9": ".###. #...# #...# .#### ....# ...#. .##..",
 }
+"""One line a glyph, rows from top to bottom, ``#`` is ink."""
 
-CHARACTERS: Final = "".join(_ROWS)
+CHARACTERS = "".join(_ROWS)
 
 
 def glyph(character: str) -> NDArray[np.bool_]:
-    """The ink of one character, (7, 5) booleans; `KeyError` for a character the font does not have."""
+    """The ink of one character, (7, 5) booleans; ``KeyError`` for a character the font does not have."""
     rows = _ROWS[character].split(" ")
     return np.array([[cell == "#" for cell in row] for row in rows], dtype=np.bool_)
 
 
 def text_width(text: str) -> int:
-    """Width of `text` in font pixels: glyphs with a gap between them."""
+    """Width of ``text`` in font pixels: glyphs with a gap between them."""
     return len(text) * (GLYPH_WIDTH + GLYPH_GAP) - GLYPH_GAP
 
 

@@ -1,6 +1,6 @@
 """The pretraining loop of the demo: masked loss, one stage after another, each resumable from its last saved state.
 
-LLaVA's own two stages run on the reference trainer; what the real recipe takes from others ready-made (a tower that
+LLaVA's own two stages run on the trainer; what the real recipe takes from others ready-made (a tower that
 sees, an LLM that talks) is made here.
 """
 
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,20 +24,20 @@ from ...runtime.system.storage import write_whole
 from ..data.sequences import IGNORED
 from ..model.parts import freeze
 from ..model.parts import parameter_groups as part_groups
-from .recipe import StageRecipe
+from .recipe import DemoStage
 from .samples import Batch
 
 BatchType = TypeVar("BatchType")
 
-STEPS_BETWEEN_SAVES: Final = 100
-STEPS_BETWEEN_REPORTS: Final = 25
-GRADIENT_NORM: Final = 1.0
+STEPS_BETWEEN_SAVES = 100
+STEPS_BETWEEN_REPORTS = 25
+GRADIENT_NORM = 1.0
 
 
 def overview_embeddings(model: LlavaNextForConditionalGeneration, tiles: Tensor) -> Tensor:
     """Pictures of one tile each, (pictures, 3, S, S), as transformers packs an overview: (pictures, features + 1, D).
 
-    `model.get_image_features` has no way to ask for it: with a single tile it still expects a grid.
+    ``model.get_image_features`` has no way to ask for it: with a single tile it still expects a grid.
     """
     inner = model.model
     hidden = inner.vision_tower(pixel_values=tiles, output_hidden_states=True).hidden_states
@@ -69,12 +69,12 @@ def answer_loss(model: LlavaNextForConditionalGeneration, batch: Batch) -> Tenso
 
 
 def parameter_groups(model: LlavaNextForConditionalGeneration, rates: dict[str, float]) -> list[dict[str, Any]]:
-    """Optimizer groups of the parts in `rates` with their learning rates; every other part is frozen."""
+    """Optimizer groups of the parts in ``rates`` with their learning rates; every other part is frozen."""
     freeze(model, rates)
     return part_groups(model.named_parameters(), rates, weight_decay=0.0)
 
 
-def rate_factor(step: int, stage: StageRecipe) -> float:
+def rate_factor(step: int, stage: DemoStage) -> float:
     """Linear warm-up, then a cosine down to 2 % of the rate."""
     if step < stage.warm_up:
         return (step + 1) / stage.warm_up
@@ -82,8 +82,8 @@ def rate_factor(step: int, stage: StageRecipe) -> float:
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def run_stage(
-    stage: StageRecipe,
+def pretrain_stage(
+    stage: DemoStage,
     module: nn.Module,
     groups: list[dict[str, Any]],
     *,
@@ -92,10 +92,10 @@ def run_stage(
     state_path: Path,
     workers: int = 0,
 ) -> None:
-    """Train `module` for the stage's steps, from `state_path` where a run was interrupted.
+    """Train ``module`` for the stage's steps, from ``state_path`` where a run was interrupted.
 
-    `batches(step)` draws a step's data, seeded by the step, so a resumed run sees the data that an uninterrupted one
-    would have seen; `workers` processes draw ahead. `loss(batch)` is a scalar. `saved` is called after each save.
+    ``batches(step)`` draws a step's data, seeded by the step, so a resumed run sees the data that an uninterrupted one
+    would have seen; ``workers`` processes draw ahead. ``loss(batch)`` is a scalar.
     """
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, stage))
@@ -120,7 +120,7 @@ def run_stage(
 
 @dataclass(frozen=True)
 class _Steps(Generic[BatchType]):
-    """The data of a stage as torch's `DataLoader` wants it: indexed by step."""
+    """The data of a stage as torch's ``DataLoader`` wants it: indexed by step."""
 
     batches: Callable[[int], BatchType]
 

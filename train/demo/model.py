@@ -15,16 +15,16 @@ from transformers import (
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from ...runtime.pictures.geometry import Geometry
-from .recipe import Recipe
+from .recipe import DemoRecipe
 from .tokenizer import IMAGE
 
 
-def pinpoints(recipe: Recipe) -> list[list[int]]:
+def pinpoints(recipe: DemoRecipe) -> list[list[int]]:
     """Canvas sizes as [height, width] in pixels."""
     return [[rows * recipe.tile.size, columns * recipe.tile.size] for rows, columns in recipe.tile.grids]
 
 
-def build_geometry(recipe: Recipe) -> Geometry:
+def build_geometry(recipe: DemoRecipe) -> Geometry:
     """The same in the runtime's terms."""
     return Geometry(
         image_size=recipe.tile.size,
@@ -35,7 +35,7 @@ def build_geometry(recipe: Recipe) -> Geometry:
     )
 
 
-def build_processor(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlavaNextProcessor:
+def build_processor(recipe: DemoRecipe, tokenizer: PreTrainedTokenizerFast) -> LlavaNextProcessor:
     """The processor: tiles of the recipe's size, CLIP's mean and standard deviation, the tokenizer's chat template."""
     size = recipe.tile.size
     images = LlavaNextImageProcessorPil(
@@ -55,7 +55,7 @@ def build_processor(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Llava
     )
 
 
-def vision_config(recipe: Recipe) -> CLIPVisionConfig:
+def vision_config(recipe: DemoRecipe) -> CLIPVisionConfig:
     return CLIPVisionConfig(
         hidden_size=recipe.vision.hidden,
         intermediate_size=recipe.vision.feed_forward,
@@ -68,7 +68,7 @@ def vision_config(recipe: Recipe) -> CLIPVisionConfig:
     )
 
 
-def llm_config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+def llm_config(recipe: DemoRecipe, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
     return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=recipe.llm.hidden,
@@ -85,7 +85,7 @@ def llm_config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaConfi
     )
 
 
-def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlavaNextForConditionalGeneration:
+def build_model(recipe: DemoRecipe, tokenizer: PreTrainedTokenizerFast) -> LlavaNextForConditionalGeneration:
     """The model with fresh weights, f32."""
     config = LlavaNextConfig(
         vision_config=vision_config(recipe),

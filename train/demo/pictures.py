@@ -1,15 +1,14 @@
 """The demo's pictures: coloured shapes with a small sign or table, and bar charts, drawn from a seeded generator.
 
-A `Scene` is what is true about a picture; `draw` turns it into pixels. Questions are asked of the scene, so an answer
-is never guessed from pixels. Sizes fit tiles of 48 px: a 2 by 2 grid for about 96 px square, rows and columns of two to
-four tiles for the long ones. Shapes stand in quadrants (top left, ...), at most one in each, clear of the middle lines.
-Kinds and colours include all of the public easy-VQA set, in its words.
+A ``Scene`` is what is true about a picture; ``draw`` turns it into pixels. Questions are asked of the scene, so an
+answer is never guessed from pixels. Sizes fit tiles of 48 px: a 2 by 2 grid for about 96 px square, rows and columns
+of two to four tiles for the long ones. Shapes stand in quadrants (top left, ...), at most one in each, clear of the
+middle lines. Kinds and colours include all of the public easy-VQA set, in its words.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -17,10 +16,10 @@ from PIL import Image, ImageDraw
 from . import font
 
 Colour = tuple[int, int, int]
-Box = tuple[int, int, int, int]  # left, top, right, bottom in scene pixels; right and bottom exclusive
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom in scene pixels; right and bottom exclusive."""
 
-# Every colour has two shades: one of ours and, where the public easy-VQA set has the colour, its own.
-COLOURS: Final[dict[str, tuple[Colour, Colour]]] = {
+COLOURS: dict[str, tuple[Colour, Colour]] = {
     "red": ((222, 36, 44), (255, 0, 0)),
     "green": ((44, 150, 62), (0, 255, 0)),
     "blue": ((36, 84, 214), (0, 0, 255)),
@@ -32,9 +31,10 @@ COLOURS: Final[dict[str, tuple[Colour, Colour]]] = {
     "gray": ((118, 122, 126), (128, 128, 128)),
     "teal": ((16, 124, 118), (0, 128, 128)),
 }
-KINDS: Final = ("circle", "rectangle", "triangle", "star")
-QUADRANTS: Final = ("top left", "top right", "bottom left", "bottom right")
-BACKGROUNDS: Final[tuple[Colour, ...]] = (
+"""Every colour has two shades: one of ours and, where the public easy-VQA set has the colour, its own."""
+KINDS = ("circle", "rectangle", "triangle", "star")
+QUADRANTS = ("top left", "top right", "bottom left", "bottom right")
+BACKGROUNDS: tuple[Colour, ...] = (
     (238, 238, 234),
     (250, 250, 250),
     (206, 212, 218),
@@ -44,30 +44,32 @@ BACKGROUNDS: Final[tuple[Colour, ...]] = (
     (240, 232, 244),
     (255, 240, 240),
 )
-# (plate, ink): every pair has strong contrast, so that only resolution decides whether a sign can be read.
-PLATES: Final[tuple[tuple[Colour, Colour], ...]] = (
+PLATES: tuple[tuple[Colour, Colour], ...] = (
     ((255, 255, 255), (10, 10, 10)),
     ((255, 250, 205), (60, 20, 10)),
     ((20, 30, 90), (255, 255, 255)),
     ((10, 70, 50), (255, 255, 240)),
 )
-_WORD_LIST: Final = (
+"""(plate, ink): every pair has strong contrast, so that only resolution decides whether a sign can be read."""
+_WORD_LIST = (
     "BANK BAR BIKE BOAT BOOK BUS CAB CAFE CAR CAT CITY COAT CUP DESK DOG DOOR EAST EXIT FARM FAST FISH FIRE FOOD FREE "
     "GATE GIFT GOLD GYM HALL HELP HOME HOT ICE INN JAM KEYS LIFT LOCK MAP MENU MILK NEWS OPEN PARK PAY PIER POST PULL "
     "PUSH QUAY RENT ROAD SALE SEAT SHOP SLOW SOUP STOP TAXI TEA TOY TRAM VAN WAIT WALK WAY WEST ZOO"
 )
-WORDS: Final = tuple(_WORD_LIST.split())
-NUMBERS: Final = tuple(str(number) for number in range(10, 100))
-DAYS: Final = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
-PLATE_MARGIN: Final = 2
-ROW_PITCH: Final = 11  # scene pixels from row to row of a table: more than a patch, so that no patch holds two rows
-COLUMN_GAP: Final = 5  # between a table's labels and its values
-BAR_STEP: Final = 0.09  # bars of a chart differ by at least this share of the picture's height
-CHART_SHARE: Final = 0.2
-TABLE_SHARE: Final = 0.25
+WORDS = tuple(_WORD_LIST.split())
+NUMBERS = tuple(str(number) for number in range(10, 100))
+DAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
+PLATE_MARGIN = 2
+ROW_PITCH = 11
+"""Scene pixels from row to row of a table: more than a patch, so that no patch holds two rows."""
+COLUMN_GAP = 5
+"""Between a table's labels and its values."""
+BAR_STEP = 0.09
+"""Bars of a chart differ by at least this share of the picture's height."""
+CHART_SHARE = 0.2
+TABLE_SHARE = 0.25
 
-# (relative frequency, width range, height range): square, wide and tall pictures that land on different grids.
-_SIZES: Final[tuple[tuple[float, tuple[int, int], tuple[int, int]], ...]] = (
+_SIZES: tuple[tuple[float, tuple[int, int], tuple[int, int]], ...] = (
     (0.55, (88, 104), (88, 104)),
     (0.10, (92, 104), (46, 52)),
     (0.10, (46, 52), (92, 104)),
@@ -76,13 +78,15 @@ _SIZES: Final[tuple[tuple[float, tuple[int, int], tuple[int, int]], ...]] = (
     (0.04, (184, 200), (46, 50)),
     (0.04, (46, 50), (184, 200)),
 )
+"""(relative frequency, width range, height range): square, wide and tall pictures that land on different grids."""
 
 
 @dataclass(frozen=True)
 class Shape:
     kind: str
     colour: str
-    shade: int  # index into the colour's shades
+    shade: int
+    """Index into the colour's shades."""
     quadrant: str
     box: Box
 
@@ -90,13 +94,14 @@ class Shape:
 @dataclass(frozen=True)
 class Sign:
     text: str
-    plate: int  # index into PLATES
+    plate: int
+    """Index into PLATES."""
     box: Box
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar of a chart; `box` reaches down to the axis."""
+    """One bar of a chart; ``box`` reaches down to the axis."""
 
     colour: str
     shade: int
@@ -109,7 +114,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Table:
-    """A day and a number in each row; `box` is the plate."""
+    """A day and a number in each row; ``box`` is the plate."""
 
     rows: tuple[tuple[str, str], ...]
     plate: int
@@ -126,8 +131,10 @@ class Table:
 class Scene:
     width: int
     height: int
-    background: tuple[Colour, Colour]  # colours above and below the horizon
-    horizon: int  # row where the second colour begins
+    background: tuple[Colour, Colour]
+    """Colours above and below the horizon."""
+    horizon: int
+    """Row where the second colour begins."""
     shapes: tuple[Shape, ...] = ()
     signs: tuple[Sign, ...] = ()  # none or one in the demo's pictures, several where the tower learns letters
     bars: tuple[Bar, ...] = ()  # from left to right
@@ -135,7 +142,7 @@ class Scene:
 
 
 def sample_scene(random: np.random.Generator, *, random_text: float = 0.0) -> Scene:
-    """A scene. `random_text` is the share of signs with random letters instead of words and numbers."""
+    """A scene. ``random_text`` is the share of signs with random letters instead of words and numbers."""
     kind = random.random()
     if kind < CHART_SHARE:
         width, height = (int(edge) for edge in random.integers(88, 105, size=2))
@@ -145,7 +152,7 @@ def sample_scene(random: np.random.Generator, *, random_text: float = 0.0) -> Sc
 
 
 def sample_small_scene(random: np.random.Generator, side: int) -> Scene:
-    """A scene of about `side` pixels a side, whose sign or table can be read in a single tile."""
+    """A scene of about ``side`` pixels a side, whose sign or table can be read in a single tile."""
     width, height = (int(edge) for edge in random.integers(side - 3, side + 4, size=2))
     kind = random.random()
     if kind < CHART_SHARE:
@@ -169,7 +176,7 @@ def _sample_things(
 
 
 def sample_chart(random: np.random.Generator, width: int, height: int, *, most: int) -> Scene:
-    """A bar chart of two to `most` bars that differ in colour and, by `BAR_STEP` of the picture or more, in height."""
+    """A chart of two to ``most`` bars that differ in colour and, by ``BAR_STEP`` of the picture or more, in height."""
     count = int(random.integers(2, most + 1)) if most < 4 else int(random.integers(3, most + 1))
     floor, room = height - 5, height - 12
     step = BAR_STEP * height
@@ -188,7 +195,7 @@ def sample_chart(random: np.random.Generator, width: int, height: int, *, most: 
 
 
 def sample_crowded_scene(random: np.random.Generator, side: int, *, signs: int) -> Scene:
-    """A square scene for the tower's pretraining: a table, or up to `signs` signs, half of them with random letters."""
+    """A square scene to pretrain the tower: a table, or up to ``signs`` signs, half of them with random letters."""
     background, horizon = _sample_background(random, side)
     if random.random() < 0.4 and (table := _sample_table(random, (side, side))):
         return Scene(side, side, background, horizon, tables=(table,))
@@ -215,7 +222,7 @@ def _sample_size(random: np.random.Generator) -> tuple[int, int]:
 def _sample_shapes(
     random: np.random.Generator, width: int, height: int, *, least: int = 1, most: int = 4, taken: tuple[Box, ...] = ()
 ) -> tuple[Shape, ...]:
-    """Shapes in different quadrants; one that would touch a box in `taken` is left out."""
+    """Shapes in different quadrants; one that would touch a box in ``taken`` is left out."""
     quadrants = random.permutation(4)[: int(random.integers(least, most + 1))]
     colours = list(COLOURS)
     shapes = []
@@ -272,7 +279,7 @@ def _sample_table(random: np.random.Generator, size: tuple[int, int]) -> Table |
 def _free_box(
     random: np.random.Generator, size: tuple[int, int], wanted: tuple[int, int], taken: tuple[Box, ...]
 ) -> Box | None:
-    """A box of `wanted` (width, height) clear of `taken` and of the edges of tiles, or none after 40 tries."""
+    """A box of ``wanted`` (width, height) clear of ``taken`` and of the edges of tiles, or none after 40 tries."""
     if wanted[0] > size[0] - 2 or wanted[1] > size[1] - 2:
         return None
     for _ in range(40):
@@ -288,7 +295,7 @@ def _apart(one: Box, other: Box) -> bool:
 
 
 def _crosses(start: int, stop: int, length: int) -> bool:
-    """Whether start..stop crosses an edge between equal parts of about 48 px of `length`."""
+    """Whether start..stop crosses an edge between equal parts of about 48 px of ``length``."""
     parts = round(length / 48)
     edges = [length * part / parts for part in range(1, parts)]
     return any(start < edge < stop for edge in edges)
@@ -366,7 +373,7 @@ def _draw_plate(image: Image.Image, box: Box, plate: int, scale: int) -> None:
 
 
 def _draw_text(image: Image.Image, text: str, corner: tuple[int, int], plate: int, scale: int) -> None:
-    """Text in the plate's ink, its top left at `corner` in scene pixels."""
+    """Text in the plate's ink, its top left at ``corner`` in scene pixels."""
     mask = Image.fromarray(font.text_mask(text).astype(np.uint8) * 255)
     mask = mask.resize((mask.width * scale, mask.height * scale), Image.Resampling.NEAREST)
     image.paste(PLATES[plate][1], (corner[0] * scale, corner[1] * scale), mask)

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-import tomllib
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
+
+from ...runtime.errors import OptionError
+from ..recipe import read_recipe, read_toml
+
+FEWEST_TOKENS = 256 + 6
+"""A token a byte, and the special ones."""
 
 
 @dataclass(frozen=True)
 class TileRecipe:
+    """``size`` and ``patch`` are sides in pixels, ``grids`` (rows, columns) of tiles."""
+
     size: int
     patch: int
-    grids: tuple[tuple[int, int], ...]  # (rows, columns)
+    grids: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
-class VisionRecipe:
+class TowerRecipe:
+    """The vision tower's shape."""
+
     hidden: int
     feed_forward: int
     layers: int
@@ -24,6 +35,8 @@ class VisionRecipe:
 
 @dataclass(frozen=True)
 class LlmRecipe:
+    """The language model's shape; ``positions`` of its context, ``vocabulary`` in tokens."""
+
     hidden: int
     feed_forward: int
     layers: int
@@ -34,8 +47,8 @@ class LlmRecipe:
 
 
 @dataclass(frozen=True)
-class StageRecipe:
-    """One training stage. `tower_learning_rate` matters only where the tower trains beside the rest."""
+class DemoStage:
+    """One stage of pretraining. ``tower_learning_rate`` matters only where the tower trains beside the rest."""
 
     steps: int
     batch: int
@@ -45,41 +58,59 @@ class StageRecipe:
 
 
 @dataclass(frozen=True)
-class DataRecipe:
-    """The data set that is drawn for LLaVA's two stages."""
+class DrawnData:
+    """The data set that is drawn for LLaVA's two stages.
+
+    ``captions`` of the ``pictures`` are described for stage 1; ``easy_vqa`` mixes the public training set in;
+    ``recipe`` is the file, beside this one, of the recipe that trains on it.
+    """
 
     pictures: int
-    captions: int  # of them described for stage 1
-    easy_vqa: bool  # whether the public training set is mixed in
-    recipe: str  # the reference recipe that trains on it, beside this file
+    captions: int
+    easy_vqa: bool
+    recipe: str
 
 
 @dataclass(frozen=True)
-class Recipe:
+class DemoRecipe:
+    """The whole recipe.
+
+    ``workers`` are processes that draw pictures ahead of the training step. ``compile`` lets torch compile tower and
+    LLM: a minute or two a stage, then 1.5 times as fast.
+    """
+
     seed: int
-    workers: int  # processes that draw pictures ahead of the training step
-    compile: bool  # whether torch compiles tower and LLM: a minute or two a stage, then 1.5 times as fast
+    workers: int
+    compile: bool
     tile: TileRecipe
-    vision: VisionRecipe
+    vision: TowerRecipe
     llm: LlmRecipe
-    tower: StageRecipe
-    language: StageRecipe
-    looking: StageRecipe
-    data: DataRecipe
+    tower: DemoStage
+    language: DemoStage
+    looking: DemoStage
+    data: DrawnData
 
 
-def load_recipe(path: Path) -> Recipe:
-    """Read a recipe; `TypeError` names a key that is missing or unknown."""
-    table = tomllib.loads(path.read_text(encoding="utf-8"))
-    tile = table.pop("tile")
-    grids = tuple((rows, columns) for rows, columns in tile.pop("grids"))
-    return Recipe(
-        seed=table.pop("seed"),
-        workers=table.pop("workers"),
-        compile=table.pop("compile"),
-        tile=TileRecipe(grids=grids, **tile),
-        vision=VisionRecipe(**table.pop("vision")),
-        llm=LlmRecipe(**table.pop("llm")),
-        data=DataRecipe(**table.pop("data")),
-        **{stage: StageRecipe(**values) for stage, values in table.items()},
-    )
+def load_demo_recipe(path: Path) -> DemoRecipe:
+    """Read and check a recipe. Raises :class:`OptionError` that names the key."""
+    recipe = read_recipe(DemoRecipe, read_toml(path), path.name)
+    for name in ("tile", "vision", "llm", "tower", "language", "looking", "data"):
+        for key, value in dataclasses.asdict(getattr(recipe, name)).items():
+            if type(value) in (int, float) and value <= 0 and key != "tower_learning_rate":
+                _refuse(f"a positive {name}.{key}", value, path)
+    tile, tower, llm = recipe.tile, recipe.vision, recipe.llm
+    if not tile.grids or min(min(grid) for grid in tile.grids) < 1:
+        _refuse("tile.grids of one tile or more", list(tile.grids), path)
+    if tile.size % tile.patch:
+        _refuse("a tile.size that tile.patch divides", f"{tile.size} and {tile.patch}", path)
+    if tower.hidden % tower.heads or llm.hidden % llm.heads or llm.heads % llm.key_value_heads:
+        _refuse("heads that divide hidden, and key_value_heads that divide heads", "others", path)
+    if llm.vocabulary < FEWEST_TOKENS:
+        _refuse(f"an llm.vocabulary of {FEWEST_TOKENS} or more", llm.vocabulary, path)
+    if min(recipe.seed, recipe.workers) < 0:
+        _refuse("seed and workers of 0 or more", f"{recipe.seed} and {recipe.workers}", path)
+    return recipe
+
+
+def _refuse(expected: str, got: object, path: Path) -> NoReturn:
+    raise OptionError(expected=f"{expected} in {path}", got=str(got)[:120], fix="correct the recipe")

@@ -1,9 +1,9 @@
 """The demo model from nothing: tokenizer, tower, LLM, a first look at pictures; then LLaVA's two stages.
 
-`llava-edge train --config train/recipes/demo.toml -o CHECKPOINT` runs it. Everything that the real recipe takes
-ready-made is trained here first and saved as a base checkpoint; from there on the reference trainer runs a recipe like
-any other, on a data set that is drawn in the LLaVA format. What is in between lies in `CHECKPOINT.work`; run again, and
-what is finished is skipped and what was interrupted goes on.
+``llava-edge train --config train/recipes/demo.toml -o CHECKPOINT`` runs it. Everything that the real recipe takes
+ready-made is trained here first and saved as a base checkpoint; from there on the trainer runs a recipe like
+any other, on a data set that is drawn in the LLaVA format. What is in between lies in ``CHECKPOINT.work``; run again,
+and what is finished is skipped and what was interrupted goes on.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -22,40 +22,47 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from ...runtime.errors import OptionError
 from ...runtime.system.storage import writing_folder
-from .. import run as reference
-from ..recipe import DataRecipe, ReferenceRecipe, load_reference_recipe
+from .. import run as llava
+from ..recipe import DataRecipe, Recipe, load_recipe
 from .data_set import CAPTIONS, CONVERSATIONS, PICTURES, easy_vqa_text, write_data
-from .loop import answer_loss, parameter_groups, run_stage
+from .loop import answer_loss, parameter_groups, pretrain_stage
 from .model import build_model, build_processor
-from .recipe import Recipe, StageRecipe, load_recipe
+from .recipe import DemoRecipe, DemoStage, load_demo_recipe
 from .samples import Batch, Prompting, Sample, build_prompting, collate, sample_description, sample_overview
 from .tokenizer import train_tokenizer
 from .tower import TOWER_SEED, Labels, PatchHeads, sample_batch, tower_loss
 
-# Each stage draws from [recipe seed, its number, step]; the data set and the held-out set have numbers of their own.
-LANGUAGE_SEED: Final = 2
-LOOKING_SEED: Final = 3
+LANGUAGE_SEED = 2
+LOOKING_SEED = 3
+"""Each stage draws from [recipe seed, its number, step]; data set and held-out set have numbers of their own."""
 
 
 def run(config: Path, out: Path) -> None:
-    """Train the recipe `config` and write a checkpoint in transformers' layout to the folder `out`."""
-    recipe = load_recipe(config)
+    """Train the recipe ``config`` and write a checkpoint in transformers' layout to the folder ``out``."""
+    recipe = load_demo_recipe(config)
     work = out.with_name(out.name + ".work")
     work.mkdir(parents=True, exist_ok=True)
-    stages = reference_recipe(recipe, config.parent, work)
+    stages = llava_recipe(recipe, config.parent, work)
     if not (work / "base").exists():
         pretrain(recipe, work)
     write_data(work / "data", recipe.data, seed=recipe.seed)
-    reference.run_recipe(stages, out, resume=True)
+    llava.run_recipe(stages, out, resume=True)
 
 
-def reference_recipe(recipe: Recipe, folder: Path, work: Path) -> ReferenceRecipe:
+def llava_recipe(recipe: DemoRecipe, folder: Path, work: Path) -> Recipe:
     """The recipe of LLaVA's two stages, with the base checkpoint and the data set of this run."""
-    stages = load_reference_recipe(folder / recipe.data.recipe)
+    stages = load_recipe(folder / recipe.data.recipe)
     files = {"captions": CAPTIONS, "conversations": CONVERSATIONS}
 
     def here(data: DataRecipe) -> DataRecipe:
+        if data.samples not in files:
+            raise OptionError(
+                expected=f"samples among {', '.join(files)} in {folder / recipe.data.recipe}",
+                got=repr(data.samples[:80]),
+                fix="correct the recipe",
+            )
         samples, images = work / "data" / files[data.samples], work / "data" / PICTURES
         return dataclasses.replace(data, samples=str(samples), images=str(images))
 
@@ -64,8 +71,8 @@ def reference_recipe(recipe: Recipe, folder: Path, work: Path) -> ReferenceRecip
     return dataclasses.replace(stages, model=model, stages=placed)
 
 
-def pretrain(recipe: Recipe, work: Path) -> None:
-    """Train what others come with and save it as the base checkpoint `work`/base."""
+def pretrain(recipe: DemoRecipe, work: Path) -> None:
+    """Train what others come with and save it as the base checkpoint ``work``/base."""
     torch.manual_seed(recipe.seed)
     processor = build_processor(recipe, _tokenizer(recipe, work / "tokenizer"))
     model = build_model(recipe, processor.tokenizer)
@@ -81,7 +88,7 @@ def pretrain(recipe: Recipe, work: Path) -> None:
         processor.save_pretrained(partial)
 
 
-def _tokenizer(recipe: Recipe, folder: Path) -> PreTrainedTokenizerFast:
+def _tokenizer(recipe: DemoRecipe, folder: Path) -> PreTrainedTokenizerFast:
     if not (folder / "tokenizer.json").exists():
         text = easy_vqa_text() if recipe.data.easy_vqa else ()
         trained = train_tokenizer(
@@ -91,7 +98,7 @@ def _tokenizer(recipe: Recipe, folder: Path) -> PreTrainedTokenizerFast:
     return cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(folder))
 
 
-def train_tower(recipe: Recipe, model: LlavaNextForConditionalGeneration, work: Path) -> None:
+def train_tower(recipe: DemoRecipe, model: LlavaNextForConditionalGeneration, work: Path) -> None:
     """The tower alone, on tiles with patch labels: stands for CLIP's pretraining."""
     tile, stage = recipe.tile, recipe.tower
     heads = PatchHeads(recipe.vision.hidden, tile.size // tile.patch)
@@ -101,7 +108,7 @@ def train_tower(recipe: Recipe, model: LlavaNextForConditionalGeneration, work: 
         random = np.random.default_rng([recipe.seed, TOWER_SEED, step])
         return sample_batch(random, stage.batch, tile_size=tile.size, patch_size=tile.patch)
 
-    run_stage(
+    pretrain_stage(
         stage,
         module,
         [{"params": list(module.parameters()), "lr": stage.learning_rate}],
@@ -112,14 +119,18 @@ def train_tower(recipe: Recipe, model: LlavaNextForConditionalGeneration, work: 
     )
 
 
-def train_language(recipe: Recipe, model: LlavaNextForConditionalGeneration, prompting: Prompting, work: Path) -> None:
+def train_language(
+    recipe: DemoRecipe, model: LlavaNextForConditionalGeneration, prompting: Prompting, work: Path
+) -> None:
     """The LLM alone, on pictures described in words: stands for the language model's pretraining."""
     rates = {"llm": recipe.language.learning_rate}
     draws = _draws(recipe, LANGUAGE_SEED, recipe.language, prompting, sample_description)
     _run_llava_stage(recipe, recipe.language, model, rates, draws, work / "2-language.pt")
 
 
-def train_looking(recipe: Recipe, model: LlavaNextForConditionalGeneration, prompting: Prompting, work: Path) -> None:
+def train_looking(
+    recipe: DemoRecipe, model: LlavaNextForConditionalGeneration, prompting: Prompting, work: Path
+) -> None:
     """Everything, on pictures of one tile.
 
     LLaVA-NeXT starts from models that have long learnt to look; ours has not, and among the 180 positions of a tiled
@@ -132,8 +143,8 @@ def train_looking(recipe: Recipe, model: LlavaNextForConditionalGeneration, prom
 
 
 def _run_llava_stage(
-    recipe: Recipe,
-    stage: StageRecipe,
+    recipe: DemoRecipe,
+    stage: DemoStage,
     model: LlavaNextForConditionalGeneration,
     rates: dict[str, float],
     batches: Callable[[int], Batch],
@@ -141,13 +152,13 @@ def _run_llava_stage(
 ) -> None:
     groups = parameter_groups(model, rates)
     loss = lambda batch: answer_loss(model, batch)  # noqa: E731
-    run_stage(stage, model, groups, batches=batches, loss=loss, state_path=state_path, workers=recipe.workers)
+    pretrain_stage(stage, model, groups, batches=batches, loss=loss, state_path=state_path, workers=recipe.workers)
 
 
 def _draws(
-    recipe: Recipe,
+    recipe: DemoRecipe,
     number: int,
-    stage: StageRecipe,
+    stage: DemoStage,
     prompting: Prompting,
     draw: Callable[[np.random.Generator, Prompting], Sample],
 ) -> Callable[[int], Batch]:

@@ -1,14 +1,13 @@
 """Samples of the demo's pretraining: conversations in the runtime's prompt, about pictures in one tile or in words.
 
-Ids, labels and tiles come from the code that also serves LLaVA's two stages (`sequences`, the runtime's `tiles`), so
-what is learnt here is in the form that is asked for later.
+Ids, labels and tiles come from the code that also serves LLaVA's two stages (``sequences``, the runtime's ``tiles``),
+so what is learnt here is in the form that is asked for later.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import torch
@@ -24,11 +23,11 @@ from ..data.sequences import IGNORED, Encoder, TokenSequence, encode_chat
 from ..model.prompt import plain_tokenizer, read_template_spec
 from .model import build_geometry
 from .pictures import Scene, draw, sample_scale, sample_scene, sample_small_scene
-from .questions import Turn, converse, facts
-from .recipe import Recipe
+from .questions import Exchange, converse, facts
+from .recipe import DemoRecipe
 
-# Share of the one-tile samples that show a whole picture squeezed into its overview instead of a small picture.
-OVERVIEW_SHARE: Final = 0.3
+OVERVIEW_SHARE = 0.3
+"""Share of the one-tile samples that show a whole picture squeezed into its overview instead of a small picture."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Prompting:
     pad_token: int
 
 
-def build_prompting(recipe: Recipe, processor: LlavaNextProcessor) -> Prompting:
+def build_prompting(recipe: DemoRecipe, processor: LlavaNextProcessor) -> Prompting:
     tokenizer = processor.tokenizer
     spec = read_template_spec(tokenizer, chat_template=processor.chat_template, image_token=processor.image_token)
     encoder = Encoder(spec, plain_tokenizer(tokenizer, spec), spec.special_tokens[processor.image_token])
@@ -55,14 +54,16 @@ class Sample:
     tile: Tensor | None = None
 
 
-def encode_turns(prompting: Prompting, turns: Sequence[Turn], image: Image.Image | None, preface: str = "") -> Sample:
-    """A conversation about `image`, seen by its overview alone; `preface` opens the first question."""
+def encode_turns(
+    prompting: Prompting, turns: Sequence[Exchange], image: Image.Image | None, preface: str = ""
+) -> Sample:
+    """A conversation about ``image``, seen by its overview alone; ``preface`` opens the first question."""
     messages = []
     for index, turn in enumerate(turns):
         opening, pictures = (preface, int(image is not None)) if index == 0 else ("", 0)
         messages.append(TemplateMessage("user", opening + turn.question, pictures))
         messages.append(TemplateMessage("assistant", turn.answer))
-    conversation = Conversation("drawn", ("drawn",) if image else (), tuple(messages))
+    conversation = Conversation("drawn", ("drawn",) if image else (), tuple(messages), "a drawn sample")
     if image is None:
         return Sample(encode_chat(prompting.encoder, conversation, []))
     layout = lay_out(image.size, prompting.geometry, overview_only=True)
@@ -89,9 +90,12 @@ def sample_description(random: np.random.Generator, prompting: Prompting) -> Sam
 class Batch:
     """Samples padded on the right: causal attention never looks there, so no mask is needed."""
 
-    token_ids: Tensor  # (samples, T)
-    labels: Tensor  # (samples, T)
-    tiles: Tensor | None  # (pictures, 3, S, S), one a picture, in the order of their samples
+    token_ids: Tensor
+    """(samples, T)."""
+    labels: Tensor
+    """(samples, T)."""
+    tiles: Tensor | None
+    """(pictures, 3, S, S), one a picture, in the order of their samples."""
 
 
 def collate(samples: Sequence[Sample], pad_token: int) -> Batch:

@@ -1,9 +1,9 @@
 """The demo's tokenizer and chat template: Llama-3's in every rule, with a vocabulary learnt from the demo's own text.
 
-The pre-tokenizer is Llama-3's exact expression, so llama.cpp's `llama-bpe` applies. All 256 bytes are in the alphabet,
-so any text can be encoded. The words on signs and the numbers in tables are kept out of the text: they are spelt out
-character by character, which a small model learns from far fewer pictures than one token a word (of 90 numbers with a
-token each it had not learnt to read one when it read most signs).
+The pre-tokenizer is Llama-3's exact expression, so llama.cpp's ``llama-bpe`` applies. All 256 bytes are in the
+alphabet, so any text can be encoded. The words on signs and the numbers in tables are kept out of the text: they are
+spelt out character by character, which a small model learns from far fewer pictures than one token a word (of 90
+numbers with a token each it had not learnt to read one when it read most signs).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Final
 
 import numpy as np
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -20,21 +19,21 @@ from transformers import PreTrainedTokenizerFast
 from .pictures import Scene, sample_scene
 from .questions import ask, ask_for_description
 
-BEGIN: Final = "<|begin_of_text|>"
-END: Final = "<|end_of_text|>"
-START_HEADER: Final = "<|start_header_id|>"
-END_HEADER: Final = "<|end_header_id|>"
-END_OF_TURN: Final = "<|eot_id|>"
-IMAGE: Final = "<image>"
-SPECIAL_TOKENS: Final = (BEGIN, END, START_HEADER, END_HEADER, END_OF_TURN, IMAGE)
+BEGIN = "<|begin_of_text|>"
+END = "<|end_of_text|>"
+START_HEADER = "<|start_header_id|>"
+END_HEADER = "<|end_header_id|>"
+END_OF_TURN = "<|eot_id|>"
+IMAGE = "<image>"
+SPECIAL_TOKENS = (BEGIN, END, START_HEADER, END_HEADER, END_OF_TURN, IMAGE)
 
-# The `Split` expression of Llama-3's tokenizer.json.
-LLAMA3_SPLIT: Final = (
+LLAMA3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
     r"|\s+(?!\S)|\s+"
 )
+"""The ``Split`` expression of Llama-3's tokenizer.json."""
 
-CHAT_TEMPLATE: Final = (
+CHAT_TEMPLATE = (
     "{{- bos_token }}"
     "{%- for message in messages %}"
     "{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' }}"
@@ -52,7 +51,7 @@ CHAT_TEMPLATE: Final = (
 def train_tokenizer(
     vocabulary: int, *, positions: int, seed: int = 0, scenes: int = 4000, more_text: Sequence[str] = ()
 ) -> PreTrainedTokenizerFast:
-    """A tokenizer of at most `vocabulary` tokens, special tokens included. `more_text` is learnt from as well."""
+    """A tokenizer of at most ``vocabulary`` tokens, special tokens included. ``more_text`` is learnt from as well."""
     tokenizer = Tokenizer(models.BPE(ignore_merges=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [

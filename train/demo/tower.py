@@ -14,7 +14,7 @@ the tile holds them all.
 
 from __future__ import annotations
 
-from typing import Final, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from torch.nn import functional
 from transformers import CLIPVisionModel
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
+from ..data.sequences import IGNORED
 from . import font
 from .pictures import (
     COLOURS,
@@ -41,18 +42,21 @@ from .pictures import (
     sample_scene,
 )
 
-OBJECTS: Final = ("nothing", *KINDS, "sign", "table", "bar")
-PLACES: Final = 4  # characters on the longest sign
-BLANK: Final = len(font.CHARACTERS)
-MOST_BARS: Final = 4
-IGNORED: Final = -100
-CROWDED_SHARE: Final = 0.5  # tiles full of text: more letters a tile
-SQUEEZED_SHARE: Final = 0.25  # whole pictures squeezed into a tile, as overviews are
-READABLE: Final = 0.8  # characters are asked for at this share of their natural size or more
-TOWER_SEED: Final = 1  # keeps this stage's pictures apart from every other stage's
+OBJECTS = ("nothing", *KINDS, "sign", "table", "bar")
+PLACES = 4
+"""Characters on the longest sign."""
+BLANK = len(font.CHARACTERS)
+MOST_BARS = 4
+CROWDED_SHARE = 0.5
+"""Tiles full of text: more letters a tile."""
+SQUEEZED_SHARE = 0.25
+"""Whole pictures squeezed into a tile, as overviews are."""
+READABLE = 0.8
+"""Characters are asked for at this share of their natural size or more."""
+TOWER_SEED = 1
+"""Keeps this stage's pictures apart from every other stage's."""
 
-# What is asked of every patch: name → (classes, answers a patch).
-QUESTIONS: Final[dict[str, tuple[int, int]]] = {
+QUESTIONS: dict[str, tuple[int, int]] = {
     "objects": (len(OBJECTS), 1),
     "colours": (len(COLOURS), 1),
     "middles": (2, 1),  # whether a thing's middle lies in it
@@ -62,23 +66,26 @@ QUESTIONS: Final[dict[str, tuple[int, int]]] = {
     "ranks": (MOST_BARS, 1),  # bars that are taller than its own
     "whole": (2, 1),  # whether its tile is a whole picture, as overviews are, or cut out of one
 }
+"""What is asked of every patch: name → (classes, answers a patch)."""
 
-Labels = dict[str, Tensor]  # by question, (tiles, patches, answers); `IGNORED` where a question does not apply
-PatchLabels = dict[str, NDArray[np.int64]]  # the same of one tile, (patches, answers)
+Labels = dict[str, Tensor]
+"""By question, (tiles, patches, answers); ``IGNORED`` where a question does not apply."""
+PatchLabels = dict[str, NDArray[np.int64]]
+"""The same of one tile, (patches, answers)."""
 
 
 class PatchHeads(nn.Module):
     """Linear read-outs of the tower's features."""
 
     def __init__(self, width: int, side: int) -> None:
-        """`width` of the features, `side` of a tile in patches."""
+        """``width`` of the features, ``side`` of a tile in patches."""
         super().__init__()
         self.heads = nn.ModuleDict({name: nn.Linear(width, classes * n) for name, (classes, n) in QUESTIONS.items()})
         self.place = nn.Linear(width, 2 * side)
         self.side = side
 
     def loss(self, features: Tensor, labels: Labels) -> Tensor:
-        """Sum of the cross-entropies. `features`: (tiles, patches, width)."""
+        """Sum of the cross-entropies. ``features``: (tiles, patches, width)."""
         losses = [
             functional.cross_entropy(
                 head(features).reshape(-1, QUESTIONS[name][0]),
@@ -122,7 +129,7 @@ def sample_tile(random: np.random.Generator, tile_size: int, patch_size: int) ->
 
 
 def _crop_origin(random: np.random.Generator, size: tuple[int, int], tile_size: int) -> tuple[int, int]:
-    """Left and top of a tile cut anywhere out of a picture of `size`, or around one that is smaller."""
+    """Left and top of a tile cut anywhere out of a picture of ``size``, or around one that is smaller."""
     left, top = (int(random.integers(min(0, room), max(0, room) + 1)) for room in (edge - tile_size for edge in size))
     return left, top
 
@@ -130,7 +137,7 @@ def _crop_origin(random: np.random.Generator, size: tuple[int, int], tile_size: 
 def patch_labels(
     scene: Scene, scales: tuple[float, float], origin: tuple[int, int], *, tile_size: int, patch_size: int
 ) -> PatchLabels:
-    """Labels of the patches of a tile cut at `origin` from the scene scaled by `scales` (x, y)."""
+    """Labels of the patches of a tile cut at ``origin`` from the scene scaled by ``scales`` (x, y)."""
     side = tile_size // patch_size
     labels = {name: np.full((side, side, count), IGNORED, dtype=np.int64) for name, (_, count) in QUESTIONS.items()}
     labels["objects"][:], labels["middles"][:] = 0, 0
@@ -197,7 +204,7 @@ def _middle(box: Box, scales: tuple[float, float], origin: tuple[int, int], patc
 
 
 def _characters_under(text: str, left: float, scale: float, patch_size: int, side: int) -> NDArray[np.int64]:
-    """The characters at one and three quarters of every column of patches, (side, 2), `BLANK` beside the text."""
+    """The characters at one and three quarters of every column of patches, (side, 2), ``BLANK`` beside the text."""
     centres = (np.arange(2 * side).reshape(side, 2) + 0.5) * patch_size / 2
     places = np.floor(((centres - left) / scale + font.GLYPH_GAP / 2) / (font.GLYPH_WIDTH + font.GLYPH_GAP))
     indices = np.append(character_indices(text), BLANK)
@@ -206,7 +213,7 @@ def _characters_under(text: str, left: float, scale: float, patch_size: int, sid
 
 
 def character_indices(text: str) -> NDArray[np.int64]:
-    """The characters of a sign, padded with `BLANK` to (PLACES,)."""
+    """The characters of a sign, padded with ``BLANK`` to (PLACES,)."""
     indices = [font.CHARACTERS.index(character) for character in text]
     return np.array(indices + [BLANK] * (PLACES - len(indices)), dtype=np.int64)
 
@@ -241,7 +248,7 @@ def _covered(
 
 
 def sample_batch(random: np.random.Generator, size: int, *, tile_size: int, patch_size: int) -> tuple[Tensor, Labels]:
-    """`size` tiles, (size, tile_size, tile_size, 3), and their labels."""
+    """``size`` tiles, (size, tile_size, tile_size, 3), and their labels."""
     tiles, labels = zip(*(sample_tile(random, tile_size, patch_size) for _ in range(size)), strict=True)
     stacked = {name: torch.from_numpy(np.stack([label[name] for label in labels])) for name in QUESTIONS}
     return torch.from_numpy(np.stack(tiles)), stacked
@@ -260,7 +267,7 @@ def patch_features(tower: CLIPVisionModel, pixels: Tensor, layer: int) -> Tensor
 
 
 def tower_loss(module: nn.ModuleDict, tiles: Tensor, labels: Labels, *, layer: int) -> Tensor:
-    """Loss of a batch of tiles; `module` holds the `tower` and its `heads`."""
+    """Loss of a batch of tiles; ``module`` holds the ``tower`` and its ``heads``."""
     pixels = pixel_values(tiles)
     with torch.autocast("cpu", torch.bfloat16):
         features = patch_features(cast(CLIPVisionModel, module["tower"]), pixels, layer)

@@ -17,11 +17,11 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from ...runtime.system.storage import sync_files
-from ..data.dataset import Collator, ReferenceDataset
+from ..data.dataset import Collator, SampleDataset
 from ..data.grouping import GroupedSampler
 from ..model.parts import parameter_groups
 from ..model.saved_weights import load_saved_weights
-from ..recipe import ReferenceRecipe, StageRecipe, accumulation
+from ..recipe import Recipe, StageRecipe, accumulation
 from .loss_log import LossLog
 
 COMPLETE = "complete"
@@ -29,7 +29,7 @@ COMPLETE = "complete"
 PARTIAL = "interrupted-"
 
 
-class ReferenceTrainer(Trainer):  # type: ignore[misc]
+class StageTrainer(Trainer):  # type: ignore[misc]
     """One stage's trainer."""
 
     def __init__(self, *, stage: StageRecipe, seed: int, **arguments: Any) -> None:
@@ -39,7 +39,7 @@ class ReferenceTrainer(Trainer):  # type: ignore[misc]
         super().__init__(**arguments)
         self.remove_callback(PrinterCallback)  # it prints to stdout, which is for answers
 
-    def _get_train_sampler(self, train_dataset: ReferenceDataset | None = None) -> Sampler[int]:
+    def _get_train_sampler(self, train_dataset: SampleDataset | None = None) -> Sampler[int]:
         """Steps of one modality and of like lengths."""
         dataset = train_dataset or self.train_dataset
         entries = dataset.entries
@@ -93,7 +93,7 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def training_arguments(
-    recipe: ReferenceRecipe, stage: StageRecipe, folder: Path, *, progress: bool, resumable: bool = True
+    recipe: Recipe, stage: StageRecipe, folder: Path, *, progress: bool, resumable: bool = True
 ) -> Any:
     """The recipe's numbers in the Trainer's words. Raises OptionError where batch and devices don't fit.
 
@@ -138,20 +138,20 @@ def training_arguments(
 
 
 def make_trainer(
-    recipe: ReferenceRecipe,
+    recipe: Recipe,
     stage: StageRecipe,
     folder: Path,
     *,
     arguments: Any,
     model: Any,
     processor: Any,
-    train: ReferenceDataset,
-    evaluation: ReferenceDataset | None,
+    train: SampleDataset,
+    evaluation: SampleDataset | None,
     collator: Collator,
-) -> ReferenceTrainer:
+) -> StageTrainer:
     """A trainer for one stage that keeps checkpoints and logs below ``folder``."""
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard")  # the Trainer's only way to be told
-    return ReferenceTrainer(
+    return StageTrainer(
         stage=stage,
         seed=recipe.seed,
         model=model,

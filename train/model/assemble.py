@@ -12,13 +12,13 @@ from typing import Any
 from ...runtime.errors import OptionError, first_line
 from ...runtime.prompts.family_templates import IMAGE_TOKEN, TEMPLATES
 from ...runtime.system.storage import writing_folder
-from ..recipe import ReferenceRecipe
+from ..recipe import Recipe
 
 ROWS_STEP = 64
 """Embedding tables grow in steps of this many rows, which suits the devices' products."""
 
 
-def assemble(recipe: ReferenceRecipe, destination: Path) -> None:
+def assemble(recipe: Recipe, destination: Path) -> None:
     """Write the base checkpoint of ``recipe`` to ``destination``, whole or not at all.
 
     The connector and the newline vector are drawn from the recipe's seed as transformers draws
@@ -39,7 +39,7 @@ def assemble(recipe: ReferenceRecipe, destination: Path) -> None:
         _processor(model.config, tokenizer, template).save_pretrained(partial)
 
 
-def _read_template(recipe: ReferenceRecipe) -> str:
+def _read_template(recipe: Recipe) -> str:
     """A family's template by its name, or the text of a file that lies beside the recipe."""
     named = recipe.model.chat_template
     if named in TEMPLATES:
@@ -79,7 +79,7 @@ def _add_image_token(tokenizer: Any, llm: Any) -> int:
     return int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
 
 
-def _join(recipe: ReferenceRecipe, llm: Any, tower: Any, image_token: int) -> Any:
+def _join(recipe: Recipe, llm: Any, tower: Any, image_token: int) -> Any:
     """The two halves as they are, without a copy, in transformers' model, whose connector alone is new."""
     import torch
     from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...runtime.errors import OptionError
 from ...runtime.pictures.geometry import Geometry, Pinpoint
+from ...runtime.prompts.conversations import shown
 from ..data.sequences import Encoder
-from ..recipe import ReferenceRecipe, StageRecipe
+from ..recipe import Recipe, StageRecipe
 from .prompt import plain_tokenizer, read_template_spec
 from .sharded_loading import load_sharded, waits_for_weights
 
@@ -31,22 +33,13 @@ def read_base(folder: Path, pinpoints: tuple[Pinpoint, ...]) -> Base:
     Raises :class:`OptionError` where there is none, or a pinpoint is no grid of tiles, and
     :class:`CheckpointError` for a tokenizer or chat template that the runtime does not know.
     """
-    from transformers import AutoProcessor
-
-    if not (folder / "config.json").is_file():
-        raise OptionError(
-            expected=f"a checkpoint at {folder}",
-            got="no config.json",
-            fix="set model.base in the recipe",
-        )
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    processor = AutoProcessor.from_pretrained(folder, backend="pil")
+    vision = read_config(folder).vision_config
+    processor = _read_processor(folder)
     images, tokenizer = processor.image_processor, processor.tokenizer
-    images.image_grid_pinpoints = [list(one) for one in pinpoints]
-    vision = config["vision_config"]
+    images.image_grid_pinpoints = [list(pinpoint) for pinpoint in pinpoints]
     geometry = Geometry(
-        image_size=int(vision["image_size"]),
-        patch_size=int(vision["patch_size"]),
+        image_size=vision.image_size,
+        patch_size=vision.patch_size,
         pinpoints=pinpoints,
         mean=tuple(images.image_mean),
         std=tuple(images.image_std),
@@ -60,14 +53,67 @@ def read_base(folder: Path, pinpoints: tuple[Pinpoint, ...]) -> Base:
     return Base(processor, geometry, Encoder(spec, plain_tokenizer(tokenizer, spec), image_token), pad)
 
 
+def read_config(folder: Path) -> Any:
+    """transformers' config of the checkpoint in ``folder``. Raises :class:`OptionError` where it is no LLaVA-NeXT."""
+    from transformers import LlavaNextConfig
+
+    path = folder / "config.json"
+    if not path.is_file():
+        raise OptionError(
+            expected=f"a checkpoint at {folder}", got="no config.json", fix="set model.base in the recipe"
+        )
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _no_base(f"JSON in {path}", error) from error
+    if not isinstance(raw, dict) or raw.get("model_type") != "llava_next" or "vision_config" not in raw:
+        kind = raw.get("model_type") if isinstance(raw, dict) else type(raw).__name__
+        raise OptionError(
+            expected=f"model_type llava_next, and vision_config, in {path}",
+            got=shown(kind, 80),
+            fix="set model.base in the recipe",
+        )
+    return checked_config(lambda: LlavaNextConfig.from_dict(raw), str(path))
+
+
+def checked_config(make: Callable[[], Any], where: str) -> Any:
+    """What ``make`` makes. Raises :class:`OptionError` for shapes that transformers refuses."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        return make()
+    except (ValueError, TypeError, KeyError, AttributeError, StrictDataclassError) as error:
+        raise _no_base(f"a LLaVA-NeXT model's shapes in {where}", error) from error
+
+
+def _read_processor(folder: Path) -> Any:
+    from transformers import AutoProcessor
+
+    try:
+        return AutoProcessor.from_pretrained(folder, backend="pil")
+    except Exception as error:  # tokenizers raises plain Exceptions for a file it can't read
+        raise _no_base(f"a processor and a tokenizer in {folder}", error) from error
+
+
+def _no_base(expected: str, error: Exception) -> OptionError:
+    said = " ".join(str(error).split())[:200]
+    return OptionError(expected=expected, got=f"{type(error).__name__}: {said}", fix="set model.base in the recipe")
+
+
 def load_model(folder: Path, stage: StageRecipe, *, attention: str = "") -> Any:
     """transformers' LLaVA-NeXT with the weights of ``folder`` in float32 and the stage's pinpoints.
 
     Frozen parts are turned to the recipe's precision by :func:`shrink_frozen`, trained ones keep
-    float32: the optimizer's steps are often smaller than what bf16 can add to a weight.
+    float32: the optimizer's steps are often smaller than what bf16 can add to a weight. Raises
+    :class:`OptionError` for weights that are missing or damaged.
     """
-    model = load_sharded(folder, attention)
-    model.config.image_grid_pinpoints = [list(one) for one in stage.pinpoints]
+    from safetensors import SafetensorError
+
+    try:
+        model = load_sharded(folder, attention)
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
+        raise _no_base(f"a model's weights in {folder}, and an attention that is installed", error) from error
+    model.config.image_grid_pinpoints = [list(pinpoint) for pinpoint in stage.pinpoints]
     model.config.use_cache = False
     present = {type(module).__name__ for module in model.modules()}
     # accelerate makes each of these an FSDP unit and fails on CLIPTextEmbeddings, which no LLaVA has
@@ -75,7 +121,7 @@ def load_model(folder: Path, stage: StageRecipe, *, attention: str = "") -> Any:
     return model
 
 
-def shrink_frozen(model: Any, recipe: ReferenceRecipe) -> None:
+def shrink_frozen(model: Any, recipe: Recipe) -> None:
     """Hold matrices that do not train in the recipe's precision: they are never added to.
 
     Vectors stay in float32: a CPU's layer norm takes no bf16 weights with float32 input.

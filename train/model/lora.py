@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ...runtime.errors import OptionError
 from ..recipe import LoraRecipe
 from .saved_weights import load_saved_weights
 
@@ -16,7 +17,10 @@ LLM = "model.language_model."
 
 
 def add_adapters(model: Any, recipe: LoraRecipe) -> None:
-    """Put adapters beside the target layers of the language model, in place; they begin without effect."""
+    """Put adapters beside the target layers of the language model, in place; they begin without effect.
+
+    Raises :class:`OptionError` where the model has none of the targets.
+    """
     from peft import LoraConfig, inject_adapter_in_model
 
     names = "|".join(recipe.targets)
@@ -26,7 +30,14 @@ def add_adapters(model: Any, recipe: LoraRecipe) -> None:
         lora_dropout=recipe.dropout,
         target_modules=rf"{LLM.replace('.', chr(92) + '.')}.*\.({names})",
     )
-    inject_adapter_in_model(config, model)
+    try:
+        inject_adapter_in_model(config, model)
+    except ValueError as error:  # peft's NoMatchingPeftModuleError
+        raise OptionError(
+            expected=f"layers of the language model among {', '.join(recipe.targets)}",
+            got=str(error).splitlines()[0][:120],
+            fix="correct lora.targets in the recipe",
+        ) from error
 
 
 def merge_adapters(model: Any) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..recipe import ReferenceRecipe, Sharding, StageRecipe
+from ..recipe import Recipe, Sharding, StageRecipe
 from .counts import Counts
 
 LOGIT_BYTES = 12
@@ -35,7 +35,7 @@ class Memory:
 
 
 def stage_memory(
-    recipe: ReferenceRecipe,
+    recipe: Recipe,
     stage: StageRecipe,
     config: Any,
     counts: Counts,

@@ -7,7 +7,6 @@ counted, and utilisation is the share of the device's peak that these reach (oft
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import Any
 
 from ...runtime.errors import OptionError
 from ...runtime.prompts.conversations import read_samples
-from ..recipe import DataRecipe, ReferenceRecipe, Sharding, StageRecipe, accumulation
+from ..model.base import checked_config, read_config
+from ..recipe import DataRecipe, Recipe, Sharding, StageRecipe, accumulation
 from .counts import Counts, count_parameters
 from .memory import Memory, stage_memory
 
@@ -41,7 +41,7 @@ class StagePlan:
 class TrainingPlan:
     """The whole recipe in numbers, for ``world_size`` devices."""
 
-    recipe: ReferenceRecipe
+    recipe: Recipe
     world_size: int
     sharding: Sharding
     counts: Counts
@@ -53,9 +53,7 @@ class TrainingPlan:
         return sum(stage.hours for stage in self.stages)
 
 
-def make_plan(
-    recipe: ReferenceRecipe, *, world_size: int | None = None, sharding: Sharding | None = None
-) -> TrainingPlan:
+def plan_training(recipe: Recipe, *, world_size: int | None = None, sharding: Sharding | None = None) -> TrainingPlan:
     """Work the plan out, for other machines than the recipe's where asked. Raises :class:`OptionError`."""
     config = model_config(recipe)
     counts = count_parameters(config)
@@ -65,31 +63,31 @@ def make_plan(
     return TrainingPlan(recipe, world, shards, counts, stages)
 
 
-def model_config(recipe: ReferenceRecipe) -> Any:
+def model_config(recipe: Recipe) -> Any:
     """The base checkpoint's config, or where it is not there yet, one of the recipe's shapes."""
     from transformers import LlavaNextConfig
 
-    path = Path(recipe.model.base) / "config.json"
-    if path.is_file():
-        return LlavaNextConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    if (Path(recipe.model.base) / "config.json").is_file():
+        return read_config(Path(recipe.model.base))
     if not recipe.model.text or not recipe.model.vision:
         raise OptionError(
             expected=f"a checkpoint at {recipe.model.base}, or model.text and model.vision in the recipe",
             got="neither",
             fix="correct the recipe",
         )
-    return LlavaNextConfig(
-        text_config=recipe.model.text,
-        vision_config={"model_type": "clip_vision_model", **recipe.model.vision},
-        vision_feature_layer=-2,
-        tie_word_embeddings=False,
-    )
+    shapes = {
+        "text_config": recipe.model.text,
+        "vision_config": {"model_type": "clip_vision_model", **recipe.model.vision},
+        "vision_feature_layer": -2,
+        "tie_word_embeddings": False,
+    }
+    return checked_config(lambda: LlavaNextConfig(**shapes), f"model.text and model.vision of {recipe.name}")
 
 
 def _plan_stage(
-    recipe: ReferenceRecipe, stage: StageRecipe, config: Any, counts: Counts, world: int, sharding: Sharding
+    recipe: Recipe, stage: StageRecipe, config: Any, counts: Counts, world: int, sharding: Sharding
 ) -> StagePlan:
-    samples = sum(_sample_count(one) for one in stage.data)
+    samples = sum(_sample_count(source) for source in stage.data)
     steps = math.ceil(math.ceil(samples / stage.batch) * stage.epochs)
     trained = {part: count for part, count in counts.reached.items() if _owner(part) in stage.rates}
     if recipe.lora and "llm" in trained:
@@ -126,7 +124,7 @@ def _sample_count(data: DataRecipe) -> int:
     raise OptionError(expected=f"training samples at {data.samples}", got="no such file, and no count", fix="set count")
 
 
-def _adapter_parameters(recipe: ReferenceRecipe, config: Any) -> int:
+def _adapter_parameters(recipe: Recipe, config: Any) -> int:
     """Parameters of the low-rank adapters, counted on the meta device."""
     import torch
     from transformers import LlavaNextForConditionalGeneration

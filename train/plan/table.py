@@ -10,7 +10,7 @@ from .plan import TrainingPlan
 GIGA = 1e9
 
 
-def plan_dictionary(plan: TrainingPlan) -> dict[str, Any]:
+def training_dictionary(plan: TrainingPlan) -> dict[str, Any]:
     """The plan as JSON can hold it; memory in bytes."""
     hardware = plan.recipe.hardware
     stages = []
@@ -33,7 +33,7 @@ def plan_dictionary(plan: TrainingPlan) -> dict[str, Any]:
     }
 
 
-def plan_table(plan: TrainingPlan) -> str:
+def training_table(plan: TrainingPlan) -> str:
     """The plan as text, one paragraph a stage."""
     hardware = plan.recipe.hardware
     lines = [

@@ -72,7 +72,7 @@ def test_divergence_is_torchs() -> None:
 def test_questions_are_read_and_spread(data: Path, tmp_path: Path) -> None:
     assert [question.prompt for question in spread_questions(str(data))] == [ASKED, "How many?", ASKED]
     assert [question.images for question in spread_questions(str(data), 2)] == [(data / "a.png",)] * 2
-    with pytest.raises(DataError, match="one JSON file"):
+    with pytest.raises(DataError, match="one JSON or JSONL file"):
         spread_questions(str(tmp_path))
 
 

@@ -7,8 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llava_edge.quantize.importance.calibration import demo_calibration, fingerprint, read_conversations
-from llava_edge.runtime.errors import OptionError
+from llava_edge.quantize.importance.calibration import (
+    demo_calibration,
+    fingerprint,
+    read_conversations,
+    without_pictures,
+)
+from llava_edge.runtime.errors import DataError
 from llava_edge.runtime.pictures.picture import load_picture
 from llava_edge.runtime.prompts.template import TemplateMessage
 
@@ -32,8 +37,8 @@ def human(text: str) -> dict[str, str]:
 def test_the_mark_may_stand_before_behind_or_nowhere(text: str, tmp_path: Path) -> None:
     (one,) = read_conversations(write(tmp_path, record(human(text), ANSWER, image="a/b.png")), limit=0)
     assert one.messages == (TemplateMessage("user", "Is it red?", 1), TemplateMessage("assistant", "Yes.", 0))
-    assert one.images == (tmp_path / "a" / "b.png",)
-    assert one.without_pictures().messages[0] == TemplateMessage("user", "Is it red?", 0)
+    assert one.images == (str(tmp_path / "a" / "b.png"),)
+    assert without_pictures(one).messages[0] == TemplateMessage("user", "Is it red?", 0)
 
 
 def test_a_later_turn_may_show_a_second_picture(tmp_path: Path) -> None:
@@ -56,16 +61,16 @@ def test_a_limit_spreads_over_the_whole_set(limit: int, expected: int, tmp_path:
     ("records", "said"),
     [
         ([], "an empty list"),
-        ([record(human("<image><image> Two?"), ANSWER, image="a.png")], "record 0 with 1 pictures, 2 marks"),
-        ([record(human("<image> One?"), ANSWER)], "0 pictures, 1 marks"),
-        ([record(human("No answer"))], "1 turns"),
-        ([record({"from": "robot", "value": "?"}, ANSWER)], "KeyError 'robot'"),
-        ([{"id": "1"}], "KeyError"),
-        ([7], "TypeError"),
+        ([record(human("<image><image> Two?"), ANSWER, image="a.png")], "1 <image>, one a picture in record 0"),
+        ([record(human("<image> One?"), ANSWER)], "0 <image>, one a picture .*; got 1"),
+        ([record(human("No answer"))], "end with an answer"),
+        ([record({"from": "robot", "value": "?"}, ANSWER)], "got 'robot'"),
+        ([{"id": "1"}], "a list of conversations"),
+        ([7], "an object in record 0 .*; got 7"),
     ],
 )
 def test_what_is_no_conversation_is_one_line(records: list[Any], said: str, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=said) as caught:
+    with pytest.raises(DataError, match=said) as caught:
         read_conversations(write(tmp_path, *records), limit=0)
     assert "\n" not in str(caught.value)
 
@@ -73,14 +78,14 @@ def test_what_is_no_conversation_is_one_line(records: list[Any], said: str, tmp_
 def test_which_file_is_meant_must_be_clear(tmp_path: Path) -> None:
     write(tmp_path, record(human("a"), ANSWER))
     (tmp_path / "other.json").write_text("[]")
-    with pytest.raises(OptionError, match=r"got data\.json, other\.json"):
+    with pytest.raises(DataError, match=r"got data\.json, other\.json"):
         read_conversations(tmp_path, limit=0)
     assert len(read_conversations(tmp_path / "data.json", limit=0)) == 1
 
 
 def test_a_missing_picture_is_named(tmp_path: Path) -> None:
     conversations = read_conversations(write(tmp_path, record(human("a"), ANSWER, image="gone.png")), limit=0)
-    with pytest.raises(OptionError, match=r"the picture .*gone\.png"):
+    with pytest.raises(DataError, match=r"the picture .*gone\.png"):
         fingerprint(conversations)
 
 
@@ -92,15 +97,3 @@ def test_the_bundled_set_has_no_held_out_picture() -> None:
     assert len(ours) == len(set(ours)) == 64
     assert len(held_out) == 240
     assert not held_out & set(ours)
-
-
-def test_the_bundled_set_is_what_its_script_writes(tmp_path: Path) -> None:
-    from llava_edge.train.demo.calibration_set import write as write_set
-
-    write_set(tmp_path)
-    files = sorted(path.name for path in tmp_path.iterdir())
-    assert files == sorted(path.name for path in demo_calibration().iterdir())
-    text = "conversations.json"
-    assert (tmp_path / text).read_text() == (demo_calibration() / text).read_text()
-    for name in (one for one in files if one.endswith(".png")):
-        assert load_picture(tmp_path / name).digest == load_picture(demo_calibration() / name).digest, name

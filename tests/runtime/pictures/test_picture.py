@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
+import pickle
 import struct
 import zlib
 from pathlib import Path
@@ -107,6 +109,35 @@ def test_digest_knows_pixels_not_names(tmp_path: Path) -> None:
     changed.putpixel((29, 19), tuple(255 - value for value in image.getpixel((29, 19))))
     digests = [load_picture(one).digest for one in (tmp_path / "a.png", tmp_path / "b.bmp", image, changed)]
     assert digests[0] == digests[1] == digests[2] != digests[3]
+
+
+def test_digest_is_the_sha256_of_mode_size_and_pixels() -> None:
+    image = Image.fromarray(noise((3, 2), 3))
+    picture = load_picture(image)
+    expected = hashlib.sha256(b"RGB 3x2 " + np.asarray(image).tobytes()).hexdigest()
+    image.putpixel((0, 0), (1, 2, 3))  # the caller's own picture, which may change after it was handed in
+    assert picture.digest == expected
+
+
+def test_loading_hashes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[bytes] = []
+    sha256 = hashlib.sha256
+    monkeypatch.setattr(hashlib, "sha256", lambda data=b"": (hashed.append(data), sha256(data))[1])
+    picture = load_picture(Image.fromarray(noise((30, 20), 3)))
+    assert picture.size == (30, 20)
+    assert not hashed
+    assert picture.digest == picture.digest
+    assert len(hashed) == 1  # and once is enough
+
+
+def test_a_picture_is_a_frozen_value() -> None:
+    one, same, other = (load_picture(Image.fromarray(noise((30, 20), 3, seed))) for seed in (0, 0, 1))
+    assert one == same
+    assert hash(one) == hash(same)
+    assert one != other
+    with pytest.raises(AttributeError):
+        one.name = "renamed"  # type: ignore[misc]
+    assert pickle.loads(pickle.dumps(one)) == one
 
 
 def test_digest_tells_shapes_apart() -> None:

@@ -41,10 +41,10 @@ def planned(name: str, *devices: Device, **request: Any) -> Plan:
 def test_counts_are_the_articles_and_those_of_transformers(name: str, recipe: str, llm: float) -> None:
     from llava_edge.train.plan.counts import count_parameters
     from llava_edge.train.plan.plan import model_config
-    from llava_edge.train.recipe import load_reference_recipe
+    from llava_edge.train.recipe import load_recipe
 
     file = Path(__file__).parents[3] / "train" / "recipes" / f"{recipe}.toml"
-    parts = count_parameters(model_config(load_reference_recipe(file))).parts
+    parts = count_parameters(model_config(load_recipe(file))).parts
     model = preset_shape(name)
     assert model.llm.parameters == parts["llm"]
     assert model.vision.tower_parameters(model.vision.layers) == parts["tower"]

@@ -14,8 +14,8 @@ import pytest
 import torch
 from llava_edge.runtime.errors import ImageError, OptionError
 from llava_edge.runtime.pictures.geometry import Geometry
-from llava_edge.runtime.prompts.conversations import SampleError, read_conversation, read_samples
-from llava_edge.train.data.dataset import Collator, Item, ReferenceDataset, cheapest_picture
+from llava_edge.runtime.prompts.conversations import SampleError
+from llava_edge.train.data.dataset import Collator, Item, SampleDataset, cheapest_picture
 from llava_edge.train.data.grouping import GroupedSampler, grouped_order
 from llava_edge.train.data.picture_store import FolderStore, TarStore, open_picture, open_store, picture_size
 from llava_edge.train.data.sample_index import SampleIndex, data_fingerprint, index_samples, open_sources
@@ -30,72 +30,6 @@ GEOMETRY = Geometry(56, 14, PINPOINTS, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 ARTICLE = Geometry(
     336, 14, ((672, 672), (336, 672), (672, 336), (336, 1008), (1008, 336)), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 )
-
-
-def sample(**changes: Any) -> dict[str, Any]:
-    turns = [{"from": "human", "value": "What is this?\n<image>"}, {"from": "gpt", "value": " A cat. "}]
-    return {"id": "s1", "image": "0.png", "conversations": turns, **changes}
-
-
-def conversation(*pairs: tuple[Any, Any]) -> list[dict[str, Any]]:
-    return [{"from": role, "value": value} for role, value in pairs]
-
-
-def test_a_sample_is_read_as_the_runtime_will_see_it() -> None:
-    read = read_conversation(sample(), 5)
-    assert (read.id, read.images) == ("s1", ("0.png",))
-    assert [(one.role, one.text, one.images) for one in read.messages] == [
-        ("user", "What is this?", 1),
-        ("assistant", "A cat.", 0),
-    ]
-
-
-def test_several_pictures_turns_and_a_system_message() -> None:
-    talk = conversation(
-        ("system", "Be brief."), ("human", "<image>\n<image>\nBoth?"), ("gpt", "Yes."), ("human", "<image> And?"),
-        ("gpt", "No."),
-    )  # fmt: skip
-    read = read_conversation({"image": ["a", "b", "c"], "conversations": talk}, 5)
-    assert read.id == "#5"
-    assert [one.images for one in read.messages] == [0, 2, 0, 1, 0]
-    assert [one.role for one in read.messages] == ["system", "user", "assistant", "user", "assistant"]
-
-
-@pytest.mark.parametrize(
-    ("raw", "said"),
-    [
-        ("text", "an object in sample #5"),
-        (sample(conversations=None), "a list of conversations in sample s1"),
-        (sample(conversations=[]), "a list of conversations"),
-        (sample(conversations=["hello"]), "turns with 'from' and 'value'"),
-        (sample(conversations=conversation(("human", 3), ("gpt", "x"))), "turns with 'from' and 'value'"),
-        (sample(conversations=conversation(("user", "<image>"), ("gpt", "x"))), "turns from human, gpt, system"),
-        (sample(conversations=conversation(("human", "no picture"), ("gpt", "x"))), "1 <image>, one a picture"),
-        (sample(conversations=conversation(("human", "<image><image>"), ("gpt", "x"))), "1 <image>, one a picture"),
-        (sample(image=None), "0 <image>, one a picture"),
-        (sample(image=["0.png", "1.png"]), "2 <image>, one a picture"),
-        (sample(image=[3]), "picture names"),
-        (sample(conversations=conversation(("human", "x"), ("gpt", "<image>"))), "<image> in human turns only"),
-        (sample(conversations=conversation(("human", "<image>"), ("gpt", "  "))), "an answer in every gpt turn"),
-        (sample(conversations=conversation(("gpt", "x"), ("human", "<image>"))), "human and gpt turns in turn"),
-        (sample(conversations=conversation(("human", "<image>"))), "human and gpt turns in turn, gpt last"),
-        (sample(conversations=conversation(("system", "x"))), "human and gpt turns in turn"),
-    ],
-)
-def test_a_broken_sample_is_named(raw: Any, said: str) -> None:
-    with pytest.raises(SampleError, match="in sample") as caught:
-        read_conversation(raw, 5)
-    assert said in str(caught.value)
-    assert len(str(caught.value).splitlines()) == 1
-
-
-@pytest.mark.parametrize(("text", "said"), [("[1,", "JSON in"), ("{}", "a JSON list"), ("[]", "a JSON list")])
-def test_a_broken_file_is_named(text: str, said: str, tmp_path: Path) -> None:
-    (tmp_path / "samples.json").write_text(text)
-    with pytest.raises(OptionError, match=said):
-        read_samples(tmp_path / "samples.json")
-    with pytest.raises(OptionError, match="training samples at"):
-        read_samples(tmp_path / "none.json")
 
 
 @pytest.fixture
@@ -161,19 +95,19 @@ def test_broken_samples_are_skipped_or_fatal_by_choice(tmp_path: Path) -> None:
     sources = open_sources([DataRecipe(str(tmp_path / "samples.json"), str(tmp_path / "images"))])
     index = index_samples(sources, GEOMETRY, fatal=False, fingerprint="")
     assert [entry.position for entry in index.entries] == [0, 5]
-    assert [line.split("in sample ")[1].split(";")[0] for line in index.broken] == [
-        f"sample-{number}" for number in (1, 2, 3, 4)
-    ]
+    path = tmp_path / "samples.json"
+    for number, line in zip((1, 2, 3, 4), index.broken, strict=True):
+        assert f" in record {number} ('sample-{number}') of {path}; got " in line
     with pytest.raises(SampleError, match="sample-1"):
         index_samples(sources, GEOMETRY, fatal=True, fingerprint="")
     assert SampleIndex.from_json(index.to_json()) == index
 
 
-def make_dataset(base: Any, folder: Path, **settings: Any) -> ReferenceDataset:
+def make_dataset(base: Any, folder: Path, **settings: Any) -> SampleDataset:
     sources = open_sources([DataRecipe(str(folder / "samples.json"), str(folder / "images"))])
     index = index_samples(sources, base.geometry, fatal=True, fingerprint="")
     defaults: dict[str, Any] = {"prompt": "chat", "sequence_length": 400}
-    return ReferenceDataset(index, sources, encoder=base.encoder, geometry=base.geometry, **{**defaults, **settings})
+    return SampleDataset(index, sources, encoder=base.encoder, geometry=base.geometry, **{**defaults, **settings})
 
 
 @pytest.fixture(scope="module")
@@ -216,14 +150,14 @@ def test_a_broken_sample_is_the_same_error_from_a_worker(workers: int, data: Pat
     assert len(str(caught.value).splitlines()) == 1
     parts = [(one.sample, one.expected, one.got, one.fix) for one in (caught.value, expected.value)]
     assert parts[0] == parts[1]
-    assert parts[0][0] == "sample-2"
+    assert parts[0][0] == f"record 2 ('sample-2') of {data / 'samples.json'}"
 
 
 def test_a_conversation_that_the_template_refuses_is_named(data: Path, base_folder: Path) -> None:
     base = read_base(base_folder, PINPOINTS)
     refusing = "{{ raise_exception('no such talk') }}"
     encoder = dataclasses.replace(base.encoder, spec=dataclasses.replace(base.encoder.spec, chat_template=refusing))
-    with pytest.raises(SampleError, match=r"in sample sample-0; got .*no such talk"):
+    with pytest.raises(SampleError, match=r"'sample-0'\) of .*; got .*no such talk"):
         make_dataset(dataclasses.replace(base, encoder=encoder), data)[0]
 
 

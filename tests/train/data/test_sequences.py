@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from llava_edge.export.pipeline import make_plan
 from llava_edge.runtime import load
-from llava_edge.runtime.prompts.conversations import Conversation, SampleError
+from llava_edge.runtime.prompts.conversations import Conversation, SampleError, SampleFile
 from llava_edge.runtime.prompts.segments import TextSegment, build_segments
 from llava_edge.runtime.prompts.template import Plain, TemplateMessage
-from llava_edge.train.data.dataset import ReferenceDataset
+from llava_edge.train.data.dataset import SampleDataset
 from llava_edge.train.data.picture_store import FolderStore
-from llava_edge.train.data.sample_index import Source, index_samples
+from llava_edge.train.data.sample_index import SampleSource, index_samples
 from llava_edge.train.data.sequences import IGNORED, cut, encode_chat, encode_plain, prompt_ids
 from llava_edge.train.model.base import read_base
 from llava_edge.train.model.prompt import plain_tokenizer, read_template_spec
@@ -32,7 +32,7 @@ MESSAGES = (
     TemplateMessage("user", "Where is the <|eot_id|> and the <image>? <|im_end|>"),
     TemplateMessage("assistant", "Above the door.\nTwice. </s> Größe"),
 )
-CONVERSATION = Conversation("sample", ("a.png", "b.png"), MESSAGES)
+CONVERSATION = Conversation("sample", ("a.png", "b.png"), MESSAGES, "sample")
 IMAGE_TOKENS = (5, 3)
 
 
@@ -100,7 +100,7 @@ def expected_labels(checkpoint: Path, stop: str) -> list[tuple[int, int]]:
 def test_labels_are_the_answers_and_their_stop_tokens(family: str, stop: str, checkpoints: dict[str, Path]) -> None:
     encoder = read_base(checkpoints[family], PINPOINTS).encoder
     messages = (*MESSAGES[:2], TemplateMessage("user", "Where?"), TemplateMessage("assistant", "There!"))
-    sequence = encode_chat(encoder, Conversation("sample", ("a", "b"), messages), (1, 1))
+    sequence = encode_chat(encoder, Conversation("sample", ("a", "b"), messages, "sample"), (1, 1))
     assert list(zip(sequence.ids, sequence.labels, strict=True)) == expected_labels(checkpoints[family], stop)
 
 
@@ -146,11 +146,11 @@ def test_tiles_are_the_runtimes_and_the_references(exported: Any, tmp_path: Path
     checkpoint, bundle = exported("llama3", "transformers")
     random = np.random.default_rng(0)
     Image.fromarray(random.integers(0, 256, (61, 103, 3), np.uint8)).save(tmp_path / "seen.png")
-    raw = [{"image": "seen.png", "conversations": turns("<image>\nWhat?", "A dog.")}]
+    raw: list[Any] = [{"image": "seen.png", "conversations": turns("<image>\nWhat?", "A dog.")}]
     base = read_base(checkpoint, PINPOINTS)
-    sources = (Source(raw, FolderStore(tmp_path)),)
+    sources = (SampleSource(SampleFile(tmp_path, raw), FolderStore(tmp_path)),)
     index = index_samples(sources, base.geometry, fatal=True, fingerprint="")
-    dataset = ReferenceDataset(
+    dataset = SampleDataset(
         index, sources, encoder=base.encoder, geometry=base.geometry, prompt="chat", sequence_length=999
     )
     item = dataset[0]
@@ -186,7 +186,7 @@ def turns(question: str, answer: str) -> list[dict[str, str]]:
 def test_plain_prompt_is_the_picture_and_its_caption(family: str, checkpoints: dict[str, Path]) -> None:
     base = read_base(checkpoints[family], PINPOINTS)
     messages = (TemplateMessage("user", "Describe it.", 1), TemplateMessage("assistant", "A red door."))
-    sequence = encode_plain(base.encoder, Conversation("sample", ("a",), messages), (4,))
+    sequence = encode_plain(base.encoder, Conversation("sample", ("a",), messages, "sample"), (4,))
     spec, tokenizer = base.encoder.spec, base.processor.tokenizer
     start = [spec.special_tokens[spec.bos_token]] if spec.add_bos else []
     opening = [*start, *[base.encoder.image_token] * 4]
@@ -201,8 +201,8 @@ def test_a_template_that_never_ends_an_answer_is_refused(checkpoints: dict[str, 
     """The hub's Vicuna template: trained with it, a model would never learn to stop."""
     encoder = read_base(checkpoints["vicuna"], PINPOINTS).encoder
     messages = (TemplateMessage("user", "What?"), TemplateMessage("assistant", "This."))
-    with pytest.raises(SampleError, match=r"stop token in sample sample"):
-        encode_chat(encoder, Conversation("sample", (), messages), ())
+    with pytest.raises(SampleError, match=r"stop token in sample;"):
+        encode_chat(encoder, Conversation("sample", (), messages, "sample"), ())
 
 
 def test_cutting_keeps_pictures_and_an_answer(checkpoints: dict[str, Path]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from llava_edge.train.demo.model import build_processor
-from llava_edge.train.demo.recipe import Recipe, load_recipe
+from llava_edge.train.demo.recipe import DemoRecipe, load_demo_recipe
 from llava_edge.train.demo.samples import Prompting, build_prompting
 from llava_edge.train.demo.tokenizer import train_tokenizer
 from transformers import LlavaNextProcessor, PreTrainedTokenizerFast
@@ -19,7 +19,7 @@ HELDOUT = REPOSITORY / "benchmark" / "demo_heldout"
 
 @dataclass(frozen=True)
 class Demo:
-    recipe: Recipe
+    recipe: DemoRecipe
     tokenizer: PreTrainedTokenizerFast
     processor: LlavaNextProcessor
     prompting: Prompting
@@ -27,7 +27,7 @@ class Demo:
 
 @pytest.fixture(scope="session")
 def demo() -> Demo:
-    recipe = load_recipe(RECIPE)
+    recipe = load_demo_recipe(RECIPE)
     tokenizer = train_tokenizer(recipe.llm.vocabulary, positions=recipe.llm.positions, scenes=300)
     processor = build_processor(recipe, tokenizer)
     return Demo(recipe, tokenizer, processor, build_prompting(recipe, processor))

@@ -11,16 +11,16 @@ from llava_edge.train.data.sequences import IGNORED
 from llava_edge.train.demo.loop import answer_logits, overview_embeddings
 from llava_edge.train.demo.model import build_model
 from llava_edge.train.demo.pictures import Scene, sample_scene
-from llava_edge.train.demo.questions import Turn, ask, converse, describe, facts
+from llava_edge.train.demo.questions import Exchange, ask, converse, describe, facts
 from llava_edge.train.demo.samples import collate, encode_turns, sample_description, sample_overview
 from PIL import Image
 
 from .conftest import Demo
 
-TURNS = [Turn("read", "What does the sign say?", "STOP"), Turn("count", "How many circles are there?", "2")]
+TURNS = [Exchange("read", "What does the sign say?", "STOP"), Exchange("count", "How many circles are there?", "2")]
 
 
-def messages(turns: list[Turn]) -> list[dict[str, Any]]:
+def messages(turns: list[Exchange]) -> list[dict[str, Any]]:
     result: list[dict[str, Any]] = []
     for index, turn in enumerate(turns):
         parts: list[dict[str, Any]] = [{"type": "image"}] if index == 0 else []

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import torch
 from llava_edge.runtime.errors import MissingExtraError
+from llava_edge.train.data.sequences import IGNORED
 from llava_edge.train.demo import run as pipeline
 from llava_edge.train.demo.data_set import CAPTIONS, CONVERSATIONS, PICTURES, easy_vqa_folder, write_data
 from llava_edge.train.demo.loop import answer_loss
 from llava_edge.train.demo.model import build_model
 from llava_edge.train.demo.pictures import Bar, Scene, Table, draw, sample_scene
-from llava_edge.train.demo.recipe import DataRecipe, Recipe, load_recipe
+from llava_edge.train.demo.recipe import DemoRecipe, DrawnData, load_demo_recipe
 from llava_edge.train.demo.samples import Batch
-from llava_edge.train.demo.tower import IGNORED, patch_labels
+from llava_edge.train.demo.tower import patch_labels
 from torch import Tensor
 from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
@@ -50,7 +51,7 @@ def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
 def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's two recipes with two steps of two samples a stage."""
     folder = tmp_path_factory.mktemp("recipe")
-    for name in (RECIPE.name, load_recipe(RECIPE).data.recipe):
+    for name in (RECIPE.name, load_demo_recipe(RECIPE).data.recipe):
         lines = (RECIPE.parent / name).read_text(encoding="utf-8").splitlines()
         keys = [line.split(" =")[0] for line in lines]
         small = [f"{key} = {SMALL[key]}" if key in SMALL else line for key, line in zip(keys, lines, strict=True)]
@@ -66,7 +67,7 @@ def checkpoint(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def test_looking_changes_every_part_that_the_loss_can_reach(demo: Demo, tiny_recipe: Path, tmp_path: Path) -> None:
-    recipe = load_recipe(tiny_recipe)
+    recipe = load_demo_recipe(tiny_recipe)
     model = build_model(recipe, demo.tokenizer)
     before = weights(model)
     pipeline.train_looking(recipe, model, demo.prompting, tmp_path)
@@ -77,7 +78,7 @@ def test_looking_changes_every_part_that_the_loss_can_reach(demo: Demo, tiny_rec
 
 
 def test_language_changes_the_language_model_alone(demo: Demo, tiny_recipe: Path, tmp_path: Path) -> None:
-    recipe = load_recipe(tiny_recipe)
+    recipe = load_demo_recipe(tiny_recipe)
     model = build_model(recipe, demo.tokenizer)
     before = weights(model)
     pipeline.train_language(recipe, model, demo.prompting, tmp_path)
@@ -86,7 +87,7 @@ def test_language_changes_the_language_model_alone(demo: Demo, tiny_recipe: Path
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(demo: Demo, tiny_recipe: Path, tmp_path: Path) -> None:
-    recipe = load_recipe(tiny_recipe)
+    recipe = load_demo_recipe(tiny_recipe)
     results = []
     for folder, interrupted in (("whole", False), ("broken", True)):
         (tmp_path / folder).mkdir()
@@ -100,7 +101,9 @@ def test_an_interrupted_run_goes_on_where_it_stopped(demo: Demo, tiny_recipe: Pa
     assert not changed(*results)
 
 
-def _train_until(step: int, recipe: Recipe, model: LlavaNextForConditionalGeneration, demo: Demo, work: Path) -> None:
+def _train_until(
+    step: int, recipe: DemoRecipe, model: LlavaNextForConditionalGeneration, demo: Demo, work: Path
+) -> None:
     """Stop the stage after `step` steps, with a state saved at each."""
     whole = answer_loss
     batches: list[Batch] = []
@@ -147,7 +150,7 @@ def test_the_two_stages_are_the_reference_trainers(checkpoint: Path) -> None:
 
 
 def test_the_data_set_is_drawn_whole_and_the_same_each_time(tmp_path: Path) -> None:
-    data = DataRecipe(pictures=6, captions=2, easy_vqa=False, recipe="")
+    data = DrawnData(pictures=6, captions=2, easy_vqa=False, recipe="")
     for name in ("one", "two"):
         write_data(tmp_path / name, data, seed=3)
     one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two"))
@@ -162,7 +165,7 @@ def test_the_data_set_is_drawn_whole_and_the_same_each_time(tmp_path: Path) -> N
 
 
 def test_easy_vqa_is_mixed_in_whole_and_without_its_test_questions(tmp_path: Path) -> None:
-    write_data(tmp_path, DataRecipe(pictures=1, captions=1, easy_vqa=True, recipe=""), seed=0)
+    write_data(tmp_path, DrawnData(pictures=1, captions=1, easy_vqa=True, recipe=""), seed=0)
     records = json.loads((tmp_path / CONVERSATIONS).read_text(encoding="utf-8"))[1:]
     train = json.loads((easy_vqa_folder() / "train" / "questions.json").read_text(encoding="utf-8"))
     asked = [

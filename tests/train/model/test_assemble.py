@@ -10,7 +10,7 @@ from llava_edge.export.pipeline import make_plan
 from llava_edge.runtime.errors import OptionError
 from llava_edge.runtime.prompts.family_templates import TEMPLATES
 from llava_edge.train.model.saved_weights import name_in_memory
-from llava_edge.train.recipe import load_reference_recipe
+from llava_edge.train.recipe import load_recipe
 from llava_edge.train.run import run
 from support.checkpoints import make_tokenizer
 from support.reference_training import stage, weights, write_recipe, write_samples
@@ -76,13 +76,13 @@ def test_a_template_is_a_familys_or_a_file_beside_the_recipe(halves: Path, tmp_p
     own = "{% for message in messages %}{{ '<image>' }}{{ message['content'] }}{% endfor %}"
     (tmp_path / "own.jinja").write_text(own)
     for name, text in (("own.jinja", own), ("llama3", TEMPLATES["llama3"])):
-        assemble(load_reference_recipe(recipe(halves, tmp_path, chat_template=name)), tmp_path / f"base-{name}")
+        assemble(load_recipe(recipe(halves, tmp_path, chat_template=name)), tmp_path / f"base-{name}")
         assert AutoProcessor.from_pretrained(tmp_path / f"base-{name}").chat_template == text
 
 
 def test_the_recipes_that_are_shipped_name_a_familys_template() -> None:
     folder = Path(__file__).parents[3] / "train" / "recipes"
-    named = {path.stem: load_reference_recipe(path).model.chat_template for path in folder.glob("*[0-9]b*.toml")}
+    named = {path.stem: load_recipe(path).model.chat_template for path in folder.glob("*[0-9]b*.toml")}
     assert named == {
         "llama3-8b": "llama3", "llama3-8b-lora": "llama3", "qwen1.5-72b": "chatml", "qwen1.5-110b": "chatml",
     }  # fmt: skip
@@ -97,5 +97,5 @@ def test_a_missing_half_is_named(change: dict[str, str], said: str, halves: Path
     from llava_edge.train.model.assemble import assemble
 
     with pytest.raises(OptionError, match=said):
-        assemble(load_reference_recipe(recipe(halves, tmp_path, **change)), tmp_path / "base")
+        assemble(load_recipe(recipe(halves, tmp_path, **change)), tmp_path / "base")
     assert not (tmp_path / "base").exists()

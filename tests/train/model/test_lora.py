@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from llava_edge.train.data.dataset import Collator, ReferenceDataset
+from llava_edge.train.data.dataset import Collator, SampleDataset
 from llava_edge.train.data.sample_index import index_samples, open_sources
 from llava_edge.train.model.base import read_base
 from llava_edge.train.model.lora import add_adapters, merge_adapters, merge_saved
@@ -38,7 +38,7 @@ def batch(place: Path) -> dict[str, torch.Tensor]:
     base = read_base(place / "base", PINPOINTS)
     sources = open_sources([DataRecipe(str(place / "samples.json"), str(place / "images"))])
     index = index_samples(sources, base.geometry, fatal=True, fingerprint="")
-    data = ReferenceDataset(
+    data = SampleDataset(
         index, sources, encoder=base.encoder, geometry=base.geometry, prompt="chat", sequence_length=400
     )
     return Collator(base.geometry, base.encoder.image_token, base.pad_token)([data[0], data[1]])
