@@ -170,6 +170,7 @@ def program(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_plan() -> None:
     done = program("--config", str(RECIPES / "llama3-8b.toml"), "--json", "--world-size", "16", "--sharding", "zero3")
     assert done.returncode == 0, done.stderr
@@ -194,6 +195,7 @@ def test_the_command_refuses_in_one_line(arguments: list[str], said: str) -> Non
     assert said in line
 
 
+@pytest.mark.slow
 def test_the_documented_plan_is_the_printed_one(plans: dict[str, TrainingPlan]) -> None:
     page = (RECIPES.parents[1] / "docs" / "training.md").read_text()
     assert plan_table(plans["llama3-8b"]) in page
