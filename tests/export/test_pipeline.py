@@ -27,6 +27,8 @@ from llava_edge.runtime.errors import CheckpointError, OptionError, StorageError
 from safetensors.torch import load_file, save_file
 from support.checkpoints import FAMILIES, LAYOUTS, make_checkpoint
 
+pytestmark = pytest.mark.slow
+
 QUICK = [("llama3", "transformers"), ("vicuna", "original")]
 REST = [(family, layout) for family in FAMILIES for layout in LAYOUTS if (family, layout) not in QUICK]
 
@@ -60,7 +62,6 @@ def test_export(family: str, layout: str, tmp_path: Path, shared_checkpoint: Cal
     assert np.array_equal(bundle.newline(), state["model.image_newline"].float().numpy())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("family", "layout"), REST)
 def test_export_every_family_and_layout(
     family: str, layout: str, tmp_path: Path, shared_checkpoint: Callable[..., Path]
@@ -68,7 +69,6 @@ def test_export_every_family_and_layout(
     exports_and_verifies(shared_checkpoint(family, layout), tmp_path / "bundle")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("llm_type", "vision_type"), [("bf16", "f32"), ("f32", "f32"), ("f16", "f16")])
 def test_export_types(llm_type: str, vision_type: str, tmp_path: Path, shared_checkpoint: Callable[..., Path]) -> None:
     source = str(shared_checkpoint("qwen"))

@@ -38,6 +38,7 @@ def encode(path: Path, shape: TinyShape, pixels: np.ndarray) -> np.ndarray:
         encoder.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", ["fused", "standard"])
 @pytest.mark.parametrize("feature_layer", [-2, -1])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -95,6 +95,7 @@ def hooked_sums(checkpoint: Path, data: Path, turns: list[dict[str, str]]) -> di
     return {name: ((value**2).sum(0).numpy(), len(value)) for name, value in rows.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("turns", "size"), [(TALK[2:], None), (TALK, (130, 90))], ids=["text", "picture"])
 def test_sums_are_those_of_transformers_activations(
     turns: list[dict[str, str]], size: tuple[int, int] | None, exported: Any, tmp_path: Path

@@ -28,6 +28,8 @@ from support.checkpoints import make_checkpoint
 from support.gguf_files_written import write_plan
 from support.gguf_reading import read_fields
 
+pytestmark = pytest.mark.slow
+
 SOURCES = ("f32", "f16", "bf16")
 TOKENS = [5, 300, 17, 42, 256, 99]
 

@@ -38,6 +38,7 @@ def encode(path: Path, pixels: np.ndarray, shape: TinyShape = SHAPE) -> np.ndarr
         encoder.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["f32-fused", "f16-fused", "f32-standard"])
 def test_int8_is_within_its_bound_and_smaller(folder: Path, tmp_path: Path, source: str) -> None:
     pixels = make_pixels(SHAPE, 3)

@@ -176,6 +176,7 @@ def test_kinds_of_recipes_are_told_apart() -> None:
         is_demo_recipe(RECIPES / "none.toml")
 
 
+@pytest.mark.slow
 def test_the_documented_plan_is_the_printed_one(plans: dict[str, TrainingPlan]) -> None:
     page = (RECIPES.parents[1] / "docs" / "training.md").read_text()
     assert training_table(plans["llama3-8b"]) in page
