@@ -21,6 +21,7 @@ from llava_edge.runtime.errors import (
     OptionError,
 )
 from llava_edge.runtime.language.llm import Llm
+from llava_edge.runtime.options import PENALTY_WINDOW
 from llava_edge.runtime.pictures.picture import load_picture
 from llava_edge.runtime.prompts.segments import ImageSegment, TextSegment
 from llava_edge.runtime.prompts.template import TemplateMessage
@@ -137,12 +138,19 @@ def test_ends_are_told_apart(model: Model) -> None:
     stopped = model.ask("What is this?", [picture(1)], max_tokens=5, stop=(stop,))
     assert stopped.finish_reason == "stop"
     assert stopped.text == text[: text.index(stop)]
-    asked = iter([False, False, True])
-    cancelled = model.chat().generate(
-        "What is this?", images=[model.encode_image(picture(1))], cancelled=lambda: next(asked, True), max_tokens=5
-    )
-    assert cancelled.finish_reason == "cancel"
-    assert 0 <= len(cancelled.tokens) < 5
+
+
+def test_cancelled_answer_has_the_tokens_said_until_then(model: Model) -> None:
+    encoded = model.encode_image(picture(1))
+    chunks: list[int] = []
+    model.cache.clear()
+    question: dict[str, Any] = {"question": "What is this?", "images": [encoded], "max_tokens": 5}
+    whole = model.chat().generate(**question, on_prefill=lambda done, _: chunks.append(done))
+    assert len(whole.tokens) == 5
+    for said in range(5):
+        model.cache.clear()  # asked before every chunk, then behind every token
+        cancelled = model.chat().generate(**question, cancelled=count_calls(len(chunks) + said - 1))
+        assert (cancelled.finish_reason, cancelled.tokens) == ("cancel", whole.tokens[:said])
 
 
 def test_end_token_stops_and_is_not_part_of_the_answer(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,8 +216,9 @@ def test_cancelled_answer_keeps_what_was_said(fresh: Model) -> None:
     assert chat.answer is not None
     assert chat.answer.finish_reason == "cancel"
     assert chat.answer.text.startswith(said)
+    prompt = chat.answer.prompt_tokens
     assert [turn.message.role for turn in chat.turns] == ["user", "assistant"]
-    assert chat.generate("Go on.", max_tokens=4).cached_tokens > 0
+    assert chat.generate("Go on.", max_tokens=4).cached_tokens >= prompt - 2
 
 
 def test_greedy_is_deterministic_and_seeds_decide_draws(model: Model) -> None:
@@ -230,10 +239,24 @@ def test_narrow_filters_draw_the_likeliest(narrow: dict[str, Any], model: Model)
     assert drawn.tokens == greedy.tokens
 
 
-def test_repeat_penalty_avoids_repeats(model: Model) -> None:
-    plain = model.ask("What is this?", [picture(1)], max_tokens=40)
-    punished = model.ask("What is this?", [picture(1)], max_tokens=40, repeat_penalty=5.0)
-    assert len(set(punished.tokens)) > len(set(plain.tokens)) or punished.tokens != plain.tokens
+@pytest.mark.parametrize("seed", range(8))
+def test_repeat_penalty_is_that_of_its_paper(seed: int, model: Model) -> None:
+    """Keskar et al. 2019, with the sign minded as everyone does, over the prompt's text and the answer."""
+    encoded = model.encode_image(picture(seed))
+    words = " ".join(chr(code) for code in range(33, 127))
+    punished = model.ask(words, [encoded], max_tokens=12, repeat_penalty=5.0)
+    *before, text = model.cache.segments()  # all but the last token, which nothing was computed from
+    assert isinstance(text, TextSegment)
+    prompt = [*before, TextSegment(text.tokens[: 1 - len(punished.tokens)])]
+    recent = [token for segment in prompt if isinstance(segment, TextSegment) for token in segment.tokens]
+    model.cache.prefill(prompt, {encoded.key: encoded.embeddings})
+    for token in punished.tokens:
+        logits = model.llm.logits()
+        for seen in set(recent[-PENALTY_WINDOW:]):
+            logits[seen] *= 5 if logits[seen] < 0 else 1 / 5
+        assert token == logits.argmax()
+        recent.append(token)
+        model.cache.append(token)
 
 
 def test_prompt_that_cannot_fit_is_refused_before_any_work(fresh: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,11 +271,12 @@ def test_prompt_that_cannot_fit_is_refused_before_any_work(fresh: Model, monkeyp
     assert chat.turns == ()
 
 
-def test_answer_is_cut_where_the_context_ends(tiny_bundle: Path) -> None:
+def test_answer_is_cut_where_the_context_ends(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with load(tiny_bundle, context=256) as small:
+        monkeypatch.setattr(small.llm, "is_end", lambda _: False)
         answer = small.ask("What is this?", [picture(1)], max_tokens=512)
-        assert answer.prompt_tokens + len(answer.tokens) <= 256
-        assert answer.finish_reason in ("length", "stop")
+        assert answer.prompt_tokens + len(answer.tokens) == 256
+        assert answer.finish_reason == "length"
         with pytest.raises(ContextError, match="fewer than 256"):
             small.ask("word " * 300)
 
@@ -415,7 +439,9 @@ def test_prefill_ending_in_a_picture(model: Model) -> None:
 
 def test_loaded_picture_can_be_given(model: Model) -> None:
     opened = load_picture(picture(1))
-    assert model.ask("What is this?", [opened], max_tokens=3).tokens
+    expected = model.ask("What is this?", [picture(1)], max_tokens=3).tokens
+    model.cache.clear()
+    assert model.ask("What is this?", [opened], max_tokens=3).tokens == expected
 
 
 def test_flash_attention_is_off_on_a_cpu_unless_asked_for(tiny_bundle: Path) -> None:

@@ -192,7 +192,7 @@ class Conversations(RuleBasedStateMachine):
         assert self.llm.held == []
 
     @rule(
-        before=strategies.lists(TEXTS | PICTURES, max_size=4).map(joined),
+        before=strategies.lists(TEXTS | PICTURES, max_size=4),
         picture=PICTURES,
         good=strategies.integers(0, 10),
         error=strategies.sampled_from([RuntimeError, KeyboardInterrupt]),
@@ -201,7 +201,7 @@ class Conversations(RuleBasedStateMachine):
         self, before: list[Segment], picture: ImageSegment, good: int, error: type[BaseException]
     ) -> None:
         """What stands in front of the picture stays; after Ctrl-C the next question sets things right."""
-        before = [segment for segment in before if segment != picture]
+        before = joined([segment for segment in before if segment != picture])
         rows = embeddings_of(before) | {picture.digest: BrokenRows(picture, min(good, len(picture) - 1), error)}
         self.llm.context = max(self.llm.context, len(rows_of([*before, picture])))
         with pytest.raises(error):
