@@ -48,7 +48,7 @@ class KvCache:
         again for its logits. Raises :class:`Cancelled` between chunks; what was computed is kept.
         """
         total = total_positions(wanted)
-        kept = self._rewind(_whole_images(wanted, min(common_prefix(self.segments(), wanted), total - 1)))
+        kept = self._rewind(_whole_images(wanted, min(common_prefix(self.segments(), wanted), max(total - 1, 0))))
         start = 0
         for segment in wanted:
             end = start + len(segment)
