@@ -17,10 +17,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ...runtime.pictures.towers import CLIP
 from ...runtime.planning.shapes import LlmShape, ModelShape, Tensor, VisionShape
 from ...runtime.system.storage import writing_folder
 from .llm import SHAPE_1B
-from .tower import CLIP_MEAN, CLIP_STD, FEATURE_LAYER, clip_l
+from .tower import FEATURE_LAYER, clip_l
 
 MODEL_1B = ModelShape("llava-next-1b", SHAPE_1B, clip_l(dim=SHAPE_1B.dim))
 LLM_NAMES = {
@@ -111,10 +112,10 @@ def _tower_tensors(vision: VisionShape) -> Iterator[Tensor]:
     patch = vision.geometry.patch_size
     yield prefix + "embeddings.class_embedding", (hidden,)
     yield prefix + "embeddings.patch_embedding.weight", (hidden, 3, patch, patch)
-    yield prefix + "embeddings.position_embedding.weight", (vision.geometry.features_per_tile + 1, hidden)
+    yield prefix + "embeddings.position_embedding.weight", (CLIP.positions(vision.geometry.features_per_tile), hidden)
     layer = {f"self_attn.{name}_proj": (hidden, hidden) for name in ("q", "k", "v", "out")}
     layer |= {"mlp.fc1": (wide, hidden), "mlp.fc2": (hidden, wide)}
-    modules: dict[str, tuple[int, ...]] = {"pre_layrnorm": (hidden,), "post_layernorm": (hidden,)}
+    modules: dict[str, tuple[int, ...]] = dict.fromkeys(CLIP.outer_modules, (hidden,))
     for index in range(vision.layers):
         place = f"encoder.layers.{index}."
         modules |= {f"{place}layer_norm1": (hidden,), f"{place}layer_norm2": (hidden,)}
@@ -148,7 +149,7 @@ def _settings(model: ModelShape, control: dict[str, int]) -> dict[str, dict[str,
         "image_processor_type": "LlavaNextImageProcessor", "processor_class": "LlavaNextProcessor",
         "crop_size": {"height": side, "width": side}, "size": {"shortest_edge": side}, "do_center_crop": True,
         "do_convert_rgb": True, "do_normalize": True, "do_rescale": True, "do_resize": True, "do_pad": True,
-        "resample": 3, "rescale_factor": 1 / 255, "image_mean": CLIP_MEAN, "image_std": CLIP_STD,
+        "resample": 3, "rescale_factor": 1 / 255, "image_mean": CLIP.mean, "image_std": CLIP.std,
         "image_grid_pinpoints": pinpoints,
     }  # fmt: skip
     processor = {
@@ -184,10 +185,10 @@ def _text_config(shape: LlmShape, control: dict[str, int]) -> dict[str, Any]:
 
 def _vision_config(vision: VisionShape) -> dict[str, Any]:
     return {
-        "model_type": "clip_vision_model", "hidden_size": vision.hidden, "intermediate_size": vision.feed_forward,
+        "model_type": CLIP.model_type, "hidden_size": vision.hidden, "intermediate_size": vision.feed_forward,
         "num_hidden_layers": vision.layers, "num_attention_heads": vision.heads,
         "image_size": vision.geometry.image_size, "patch_size": vision.geometry.patch_size,
-        "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "projection_dim": vision.hidden,
+        "hidden_act": CLIP.activation, "layer_norm_eps": CLIP.layer_norm_epsilon, "projection_dim": vision.hidden,
         "torch_dtype": "bfloat16",
     }  # fmt: skip
 

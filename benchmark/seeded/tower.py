@@ -9,12 +9,12 @@ import numpy as np
 from PIL import Image
 
 from ...runtime.pictures.geometry import Geometry
+from ...runtime.pictures.towers import CLIP
 from ...runtime.planning.shapes import VisionShape
 
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _GRIDS = ((2, 2), (1, 2), (2, 1), (1, 3), (3, 1), (1, 4), (4, 1))
 """Rows and columns of tiles, as in the news article on LLaVA-NeXT."""
-GEOMETRY = Geometry(336, 14, tuple((336 * rows, 336 * columns) for rows, columns in _GRIDS), CLIP_MEAN, CLIP_STD)
+GEOMETRY = Geometry(336, 14, tuple((336 * rows, 336 * columns) for rows, columns in _GRIDS), CLIP.mean, CLIP.std)
 FEATURE_LAYER = -2
 
 
@@ -34,11 +34,11 @@ def seeded_model(shape: VisionShape) -> tuple[Any, Any]:
     there, so that softmax and layer norms see numbers like those of a trained tower.
     """
     import torch
+    import transformers
     from torch import nn
-    from transformers import CLIPVisionConfig, CLIPVisionModel
 
     torch.manual_seed(0)
-    config = CLIPVisionConfig(
+    config = getattr(transformers, CLIP.config_class)(
         hidden_size=shape.hidden,
         intermediate_size=shape.feed_forward,
         num_hidden_layers=shape.layers,
@@ -46,7 +46,7 @@ def seeded_model(shape: VisionShape) -> tuple[Any, Any]:
         image_size=shape.geometry.image_size,
         patch_size=shape.geometry.patch_size,
     )
-    tower = CLIPVisionModel(config).eval()
+    tower = getattr(transformers, CLIP.model_class)(config).eval()
     connector = nn.Sequential(nn.Linear(shape.hidden, shape.dim), nn.GELU(), nn.Linear(shape.dim, shape.dim))
     with torch.no_grad():
         for name, tensor in [*tower.named_parameters(), *connector.named_parameters()]:

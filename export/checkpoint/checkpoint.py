@@ -15,12 +15,12 @@ from typing import Any, Literal
 import torch
 
 from ...runtime.errors import first_line
+from ...runtime.pictures.towers import find_tower, layers_used
 from ...runtime.planning.checkpoint_config import (
     ORIGINAL_TEXTS,
     TEXT_DEFAULTS,
     TRANSFORMERS_ARCHITECTURE,
     has_tower,
-    layers_used,
     transformers_settings,
 )
 from ...store.hub import locate
@@ -142,11 +142,11 @@ def _read_config(
 
 def _check_supported(config: Any) -> None:
     """Refuse what the exported graph and the runtime would get wrong."""
-    text, vision = config.text_config, config.vision_config
+    text = config.text_config
+    find_tower(config.vision_config.model_type, "config.json")
     checks: tuple[tuple[str, Any, bool], ...] = (
         ("a llama, mistral or qwen2 language model", text.model_type, text.model_type in TEXT_DEFAULTS),
         ("silu in the language model", text.hidden_act, text.hidden_act == "silu"),
-        ("a CLIP vision tower", vision.model_type, vision.model_type == "clip_vision_model"),
         ("one vision feature layer", config.vision_feature_layer, type(config.vision_feature_layer) is int),
         (
             "vision features selected with 'default' (class token dropped)",
@@ -185,7 +185,7 @@ def _places(
     places = {canonical: (weights, name) for canonical, name in found.items()}
     if tower is not None:
         alone = Needs(layers=0, vision_layers=needs.vision_layers)
-        matched = match_names(tower[1].entries, "clip", alone, where=str(tower[0]))
+        matched = match_names(tower[1].entries, "tower", alone, where=str(tower[0]))
         places.update({canonical: (tower[1], name) for canonical, name in matched.items()})
     return places
 

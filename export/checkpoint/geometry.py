@@ -8,12 +8,11 @@ from typing import Any, NoReturn
 
 from ...runtime.errors import CheckpointError
 from ...runtime.pictures.geometry import Geometry
+from ...runtime.pictures.towers import CLIP
 from ...runtime.planning.checkpoint_config import checked_pinpoints
 from .checkpoint import Checkpoint
 from .weights import read_json
 
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 BICUBIC = 3
 
 
@@ -39,8 +38,8 @@ def read_geometry(checkpoint: Checkpoint) -> Geometry:
         image_size=side,
         patch_size=patch,
         pinpoints=pinpoints,
-        mean=_triple(settings.get("image_mean", CLIP_MEAN)),
-        std=_triple(settings.get("image_std", CLIP_STD)),
+        mean=_triple(settings.get("image_mean", CLIP.mean)),
+        std=_triple(settings.get("image_std", CLIP.std)),
         rescale=float(settings.get("rescale_factor", 1 / 255)),
     )
 

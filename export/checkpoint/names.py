@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...runtime.errors import CheckpointError
+from ...runtime.pictures.towers import CLIP
 
-Layout = Literal["transformers", "original", "clip"]
+Layout = Literal["transformers", "original", "tower"]
 Part = Literal["decoder", "head", "vision", "connector_1", "connector_2", "newline", "other"]
 
 CANONICAL: dict[Part, str] = {
@@ -50,7 +51,7 @@ ON_DISK: dict[Layout, dict[Part, tuple[str, ...]]] = {
         "connector_2": ("model.mm_projector.2.",),
         "newline": ("model.image_newline",),
     },
-    "clip": {"vision": ("vision_model.", ""), "other": ("",)},  # the tower's own repository
+    "tower": {"vision": ("vision_model.", ""), "other": ("",)},  # the tower's own repository
 }
 
 _NUMBER = "{layer}"
@@ -71,9 +72,7 @@ def _rows() -> tuple[Row, ...]:
     both = ("weight", "bias")
     attention = (("q_proj", "attn_q"), ("k_proj", "attn_k"), ("v_proj", "attn_v"), ("o_proj", "attn_output"))
     mlp = (("gate_proj", "ffn_gate"), ("up_proj", "ffn_up"), ("down_proj", "ffn_down"))
-    clip_layer = f"encoder.layers.{_NUMBER}."
-    clip_modules = tuple(f"self_attn.{name}_proj" for name in ("q", "k", "v", "out"))
-    clip_modules += ("layer_norm1", "layer_norm2", "mlp.fc1", "mlp.fc2")
+    tower_layer, (before, behind) = f"encoder.layers.{_NUMBER}.", CLIP.outer_modules
     return (
         Row("decoder", "embed_tokens.weight", "token_embd.weight"),
         *(Row("decoder", f"{layer}self_attn.{n}.{k}", f"{block}{g}.{k}") for n, g in attention for k in both),
@@ -87,9 +86,9 @@ def _rows() -> tuple[Row, ...]:
         Row("vision", "embeddings.class_embedding"),
         Row("vision", "embeddings.patch_embedding.weight"),
         Row("vision", "embeddings.position_embedding.weight"),
-        *(Row("vision", f"pre_layrnorm.{kind}") for kind in both),
-        *(Row("vision", f"{clip_layer}{module}.{kind}") for module in clip_modules for kind in both),
-        *(Row("vision", f"post_layernorm.{kind}", dropped=True) for kind in both),
+        *(Row("vision", f"{before}.{kind}") for kind in both),
+        *(Row("vision", f"{tower_layer}{module}.{kind}") for module in CLIP.layer_modules for kind in both),
+        *(Row("vision", f"{behind}.{kind}", dropped=True) for kind in both),
         Row("vision", "embeddings.position_ids", dropped=True),
         *(Row(part, kind) for part in ("connector_1", "connector_2") for kind in both),
         Row("newline", ""),

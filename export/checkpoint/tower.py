@@ -1,4 +1,4 @@
-"""The vision half of a checkpoint as torch modules in float32: CLIP tower, connector, newline."""
+"""The vision half of a checkpoint as torch modules in float32: tower, connector, newline."""
 
 from __future__ import annotations
 
@@ -10,17 +10,21 @@ import torch
 from torch import nn
 
 from ...runtime.errors import CheckpointError
+from ...runtime.pictures.towers import find_tower
 from .checkpoint import Checkpoint
 from .names import CANONICAL
 
 
 def load_tower(checkpoint: Checkpoint) -> Any:
-    """Return transformers' ``CLIPVisionModel``; layers after the selected features are zeros."""
-    from transformers import CLIPVisionModel
+    """Return transformers' model of the tower; layers after the selected features are zeros."""
+    import transformers
     from transformers.initialization import no_init_weights
 
+    config = checkpoint.config.vision_config
     with no_init_weights():
-        tower = CLIPVisionModel(checkpoint.config.vision_config).to(torch.float32)
+        tower = getattr(transformers, find_tower(config.model_type, checkpoint.name).model_class)(config).to(
+            torch.float32
+        )
     copy_weights(tower, checkpoint, CANONICAL["vision"])
     return tower.eval()
 

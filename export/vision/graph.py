@@ -30,14 +30,14 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from ...runtime.errors import CheckpointError
+from ...runtime.pictures.towers import find_tower, layers_used
 
 Attention = Literal["fused", "standard"]
 """``fused``: onnxruntime's MultiHeadAttention; ``standard``: ONNX operators only, as TensorRT needs."""
 
 
 class VisionGraph(nn.Module):
-    """CLIP tower up to one layer, without CLS and post layer norm, then the connector.
+    """A vision tower up to one layer, without class token and post layer norm, then the connector.
 
     ``feature_layer`` indexes transformers' ``hidden_states``: -1 is what leaves the last layer, -2
     what LLaVA-NeXT takes. ``precision`` is how matrices are stored, "f32" or "f16". Nothing is computed
@@ -57,23 +57,24 @@ class VisionGraph(nn.Module):
     ) -> None:
         super().__init__()
         trunk: Any = _share(tower)
-        trunk.encoder.layers = trunk.encoder.layers[: layers_used(len(trunk.encoder.layers), feature_layer)]
+        trunk.encoder.layers = trunk.encoder.layers[: layers_used(feature_layer, len(trunk.encoder.layers), least=0)]
         if attention == "fused":
             for layer in trunk.encoder.layers:
                 layer.self_attn = FusedAttention(layer.self_attn)
         self.trunk = trunk
+        self.patches = slice(find_tower(trunk.config.model_type, "the tower").positions(0), None)
         self.connector = _share(connector)
         if precision == "f16":
             _store_half(self)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Turn float32 pixels (tiles, 3, S, S) into float32 features (tiles, P*P, D)."""
-        hidden = self.trunk(pixel_values=pixels).last_hidden_state  # (tiles, 1 + P*P, Dv)
-        return self.connector(hidden[:, 1:])  # type: ignore[no-any-return]
+        hidden = self.trunk(pixel_values=pixels).last_hidden_state  # (tiles, positions, Dv)
+        return self.connector(hidden[:, self.patches])  # type: ignore[no-any-return]
 
 
 class FusedAttention(nn.Module):
-    """CLIP's self-attention with its two products and softmax as one onnxruntime operator."""
+    """The tower's self-attention with its two products and softmax as one onnxruntime operator."""
 
     def __init__(self, attention: Any) -> None:
         super().__init__()
@@ -111,17 +112,6 @@ class HalfLinear(nn.Module):
         """Map (..., inputs) to (..., outputs), in float32."""
         outputs = inputs @ self.matrix.float()
         return outputs if self.bias is None else outputs + self.bias
-
-
-def layers_used(layers: int, feature_layer: int) -> int:
-    """How many of the tower's ``layers`` run before ``hidden_states[feature_layer]`` is known."""
-    if not -layers - 1 <= feature_layer <= layers:
-        raise CheckpointError(
-            expected=f"a vision feature layer between {-layers - 1} and {layers}",
-            got=str(feature_layer),
-            fix="correct vision_feature_layer (mm_vision_select_layer) in config.json",
-        )
-    return feature_layer if feature_layer >= 0 else layers + 1 + feature_layer
 
 
 def _share(module: nn.Module) -> nn.Module:

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from ..errors import CheckpointError
 from ..pictures.geometry import Geometry, Pinpoint
+from ..pictures.towers import CLIP, CLIP_L_336, find_tower, layers_used
 from .shapes import LlmShape, ModelShape, VisionShape
 
 TRANSFORMERS_ARCHITECTURE = "LlavaNextForConditionalGeneration"
@@ -43,29 +44,10 @@ TEXT_DEFAULTS: dict[str, dict[str, Any]] = {
 """What a text config leaves out, in transformers' ``LlamaConfig``, ``MistralConfig`` and ``Qwen2Config``."""
 _ALL_TEXTS = {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32}
 _NULLABLE = ("num_key_value_heads", "sliding_window", "head_dim")
-CLIP_DEFAULTS: dict[str, int] = {
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "image_size": 224,
-    "patch_size": 32,
-}
-"""What a vision config leaves out, in transformers' ``CLIPVisionConfig``."""
-CLIP_L_336 = {
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "image_size": 336,
-    "patch_size": 14,
-}
-"""openai/clip-vit-large-patch14-336, the tower of every published LLaVA-NeXT and of a config that has none."""
 RELEASED_PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
 """(height, width) in pixels: those of the published checkpoints, and transformers' where a config has none."""
 ARTICLE_PINPOINTS = ((2, 2), (1, 2), (2, 1), (1, 3), (3, 1), (1, 4), (4, 1))
 """Grids (rows, columns) of tiles in the LLaVA-NeXT article, where an original checkpoint names none."""
-CLIP_HEAD_SIZE = 64
 _TOWER = "model.vision_tower.vision_tower.vision_model."
 
 
@@ -166,14 +148,6 @@ def checked_pinpoints(value: Any, side: int) -> tuple[Pinpoint, ...]:
     return pinpoints
 
 
-def layers_used(layer: int, layers: int) -> int:
-    """Layers of a tower of ``layers`` that features of ``layer`` come from (23 of 24 for -2)."""
-    used = layer if layer >= 0 else layers + 1 + layer
-    if not 0 < used <= layers:
-        _refuse(f"a feature layer of {layers}", str(used))
-    return used
-
-
 def exact_context(kind: str, positions: int, window: Any, *, windowed: bool) -> int:
     """Positions that are exact: up to a sliding window, if there is one, attention is full. Qwen2 has to ask for it."""
     return positions if not window or (kind == "qwen2" and not windowed) else min(positions, int(window))
@@ -202,15 +176,15 @@ def tower_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     except (KeyError, ValueError) as error:
         _refuse("a CLIP tower under model.vision_tower.vision_tower", f"{error}", error)
     return {
-        "model_type": "clip_vision_model",
+        "model_type": CLIP.model_type,
         "hidden_size": hidden,
         "intermediate_size": intermediate,
         "num_hidden_layers": max(layers) + 1,
-        "num_attention_heads": hidden // CLIP_HEAD_SIZE,
-        "image_size": math.isqrt(positions - 1) * patch,
+        "num_attention_heads": hidden // CLIP.head_size,
+        "image_size": math.isqrt(positions - CLIP.positions(0)) * patch,
         "patch_size": patch,
-        "hidden_act": "quick_gelu",
-        "layer_norm_eps": 1e-5,
+        "hidden_act": CLIP.activation,
+        "layer_norm_eps": CLIP.layer_norm_epsilon,
     }
 
 
@@ -222,7 +196,7 @@ def _original_tower(raw: dict[str, Any], stored: Mapping[str, tuple[int, ...]], 
     for folder in (Path(named), Path(where).parent / named):
         if named and (folder / "config.json").is_file():
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            return {**CLIP_DEFAULTS, **clip_config(config, str(folder))}
+            return {**CLIP.sizes, **clip_config(config, str(folder))}
     if "clip-vit-large-patch14-336" not in named:
         _refuse(f"mm_vision_tower as a folder or clip-vit-large-patch14-336 in {where}", named or "none")
     return dict(CLIP_L_336)
@@ -266,7 +240,8 @@ def _biases(kind: str, text: dict[str, Any]) -> tuple[str, ...]:
 
 def _vision(settings: dict[str, Any], dim: int, where: str) -> VisionShape:
     given = settings.get("vision_config")
-    read = CLIP_L_336 if given is None else {**CLIP_DEFAULTS, **{k: v for k, v in given.items() if v is not None}}
+    tower = find_tower((given or {}).get("model_type", CLIP.model_type), where)
+    read = CLIP_L_336 if given is None else {**tower.sizes, **{k: v for k, v in given.items() if v is not None}}
     layers, side = _size(read, "num_hidden_layers", where), _size(read, "image_size", where)
     layer, listed = settings.get("vision_feature_layer", -2), settings.get("image_grid_pinpoints")
     if type(layer) is not int:
@@ -282,6 +257,7 @@ def _vision(settings: dict[str, Any], dim: int, where: str) -> VisionShape:
         heads=_size(read, "num_attention_heads", where),
         dim=dim,
         geometry=geometry,
+        tower=tower,
     )
 
 

@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 from ..bundle.bundle import Bundle
 from ..bundle.gguf_reading import read_model, refused, shown
 from ..errors import CheckpointError
-from .checkpoint_config import CLIP_L_336, RELEASED_PINPOINTS, TRANSFORMERS_ARCHITECTURE, config_shape
+from ..pictures.towers import CLIP_L_336
+from .checkpoint_config import RELEASED_PINPOINTS, TRANSFORMERS_ARCHITECTURE, config_shape
 from .shapes import BIASES, LlmShape, ModelShape, VisionShape
 
 _HEADER_LIMIT = 100 * 2**20

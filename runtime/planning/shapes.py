@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ..ggml.types import tensor_bytes
 from ..pictures.geometry import Geometry
 from ..pictures.tiles import lay_out
+from ..pictures.towers import CLIP, Tower
 from .recipe_types import tensor_types
 
 Tensor = tuple[str, tuple[int, ...]]
@@ -133,12 +134,13 @@ class VisionShape:
     geometry: Geometry
     recipe: str = ""
     file_bytes: int = 0
+    tower: Tower = CLIP
 
     def tower_parameters(self, layers: int) -> int:
-        """Weights of CLIP's vision model with ``layers`` layers and both outer norms."""
+        """Weights of the tower with ``layers`` layers and both outer norms."""
         side = self.geometry.patch_size
-        positions = self.geometry.features_per_tile + 1
-        embeddings = self.hidden * (3 * side * side + positions + 1)
+        positions = self.tower.positions(self.geometry.features_per_tile)
+        embeddings = self.hidden * (3 * side * side + positions + self.tower.class_token)
         layer = 4 * self.hidden * (self.hidden + 1) + 4 * self.hidden
         layer += 2 * self.hidden * self.feed_forward + self.hidden + self.feed_forward
         return embeddings + layers * layer + 4 * self.hidden

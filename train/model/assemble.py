@@ -1,4 +1,4 @@
-"""A base checkpoint from its two pretrained halves: a language model, a CLIP tower, a fresh connector.
+"""A base checkpoint from its two pretrained halves: a language model, a vision tower, a fresh connector.
 
 One process on the CPU, files in and files out, so that training of any size starts from the same folder.
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.errors import OptionError, first_line
+from ...runtime.pictures.towers import CLIP
 from ...runtime.prompts.family_templates import IMAGE_TOKEN, TEMPLATES
 from ...runtime.system.storage import writing_folder
 from ..recipe import Recipe
@@ -25,12 +26,13 @@ def assemble(recipe: Recipe, destination: Path) -> None:
     them. Raises :class:`OptionError` where a half or the chat template is missing.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, CLIPVisionModel
+    import transformers
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     template = _read_template(recipe)
     tokenizer = _pretrained(AutoTokenizer, recipe.model.llm)
     llm = _pretrained(AutoModelForCausalLM, recipe.model.llm, dtype="auto")
-    tower = _pretrained(CLIPVisionModel, recipe.model.tower, dtype=llm.dtype)
+    tower = _pretrained(getattr(transformers, CLIP.model_class), recipe.model.tower, dtype=llm.dtype)
     image_token = _add_image_token(tokenizer, llm)
     torch.manual_seed(recipe.seed)
     model = _join(recipe, llm, tower, image_token)

@@ -1,4 +1,4 @@
 """What a run needs before it starts: parameters, memory of a device, hours.
 
-May import: runtime/prompts, train/model.
+May import: runtime/pictures, runtime/prompts, train/model.
 """

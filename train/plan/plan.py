@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.errors import OptionError
+from ...runtime.pictures.towers import CLIP
 from ...runtime.prompts.conversations import read_samples
 from ..model.base import checked_config, read_config
 from ..recipe import DataRecipe, Recipe, Sharding, StageRecipe, accumulation
@@ -77,7 +78,7 @@ def model_config(recipe: Recipe) -> Any:
         )
     shapes = {
         "text_config": recipe.model.text,
-        "vision_config": {"model_type": "clip_vision_model", **recipe.model.vision},
+        "vision_config": {"model_type": CLIP.model_type, **recipe.model.vision},
         "vision_feature_layer": -2,
         "tie_word_embeddings": False,
     }

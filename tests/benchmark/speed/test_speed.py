@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from llava_edge.benchmark.contestants.task import Figures, Task
 from llava_edge.benchmark.seeded.checkpoint import write_seeded_checkpoint
-from llava_edge.benchmark.seeded.tower import CLIP_MEAN, CLIP_STD
 from llava_edge.benchmark.speed import rounds as speed
 from llava_edge.benchmark.speed.machine import CpuClock, describe_machine, share_of_others
 from llava_edge.benchmark.speed.report import as_values, markdown, plot, ratio, shares, spread
@@ -27,6 +26,7 @@ from llava_edge.export.pipeline import export_checkpoint
 from llava_edge.runtime.errors import MissingExtraError, NativeError, OptionError
 from llava_edge.runtime.language.vocabulary import open_vocabulary
 from llava_edge.runtime.pictures.geometry import Geometry
+from llava_edge.runtime.pictures.towers import CLIP
 from llava_edge.runtime.planning.shapes import LlmShape, ModelShape, VisionShape
 from PIL import Image
 from tokenizers import Tokenizer
@@ -37,7 +37,7 @@ TINY = ModelShape(
     LlmShape("llama", 2, 256, heads=8, kv_heads=2, head_dim=32, feed_forward=512, vocabulary=704, context_length=1024),
     VisionShape(
         hidden=128, feed_forward=256, layers=3, used=2, heads=2, dim=256,
-        geometry=Geometry(56, 14, PINPOINTS, CLIP_MEAN, CLIP_STD),
+        geometry=Geometry(56, 14, PINPOINTS, CLIP.mean, CLIP.std),
     ),
 )  # fmt: skip
 

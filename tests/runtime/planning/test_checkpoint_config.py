@@ -163,8 +163,8 @@ def test_a_config_without_its_parts_is_transformers_own() -> None:
 BOTH_REFUSE = [
     ("transformers", {"image_grid_pinpoints": [[100, 112]]}, "multiples of 56"),
     ("transformers", {"image_grid_pinpoints": [56]}, "pairs"),
-    ("transformers", {"vision_feature_layer": -9}, "a feature layer of 3"),
-    ("transformers", {"vision_feature_layer": 0}, "a feature layer of 3"),
+    ("transformers", {"vision_feature_layer": -9}, "a vision feature layer between -3 and 3"),
+    ("transformers", {"vision_feature_layer": 0}, "a vision feature layer between -3 and 3"),
     ("original", {"image_grid_pinpoints": "everything"}, "image_grid_pinpoints"),
     ("original", {"mm_patch_merge_type": "flat"}, "spatial_unpad"),
     ("original", {"image_aspect_ratio": "anyres_max_9"}, "anyres"),
