@@ -1,10 +1,13 @@
 """A training run in which accelerate shards with FSDP2 as it does on GPUs, its look for a GPU lifted.
 
-Started by ``accelerate launch``; arguments: recipe, output and, if wanted, --resume.
+Started by ``accelerate launch``; arguments: recipe and output. When the run is through, it is copied to OUTPUT-whole,
+what the second stage left after its checkpoint of step 2 is taken away, and the run is resumed.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,11 +26,26 @@ def main() -> None:
             accelerate.state.PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
 
     accelerate.state.PartialState.__init__ = believing
-    from llava_edge.train import run as reference
+    from llava_edge.train import run as training
     from llava_edge.train.model import sharded_loading
 
-    sharded_loading.loading_options = reference.loading_options = dict
-    reference.run(Path(sys.argv[1]), Path(sys.argv[2]), resume="--resume" in sys.argv)
+    sharded_loading.loading_options = training.loading_options = dict
+    config, output = Path(sys.argv[1]), Path(sys.argv[2])
+    training.run(config, output)
+    with accelerate.state.PartialState().main_process_first():
+        if os.environ["RANK"] == "0":
+            interrupt(output)
+    training.run(config, output, resume=True)
+
+
+def interrupt(output: Path) -> None:
+    """Leave of the run in ``output`` what it had after step 2 of its second stage, and a copy of all."""
+    for suffix in ("", ".work"):
+        shutil.copytree(f"{output}{suffix}", f"{output}-whole{suffix}")
+    stage = Path(f"{output}.work") / "stage-2-everything"
+    shutil.rmtree(output)
+    shutil.rmtree(stage / "model")
+    shutil.rmtree(stage / "checkpoints" / "checkpoint-4")
 
 
 if __name__ == "__main__":

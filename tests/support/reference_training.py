@@ -105,6 +105,12 @@ def losses(output: Path, stage_folder: str = "stage-1-everything") -> list[dict[
         return list(csv.DictReader(file))
 
 
+def checkpoint_times(output: Path, stage_folder: str = "stage-1-everything") -> dict[str, int]:
+    """When each whole checkpoint of a run was written, in ns."""
+    marks = (output.with_name(output.name + ".work") / stage_folder / "checkpoints").glob("checkpoint-*/complete")
+    return {mark.parent.name: mark.stat().st_mtime_ns for mark in marks}
+
+
 def weights(folder: Path) -> dict[str, Any]:
     """The tensors of a checkpoint by their names on disk."""
     from safetensors.torch import load_file

@@ -29,6 +29,7 @@ from support.command_line import run_here
 from support.reference_training import (
     SMALL_TEXT,
     SMALL_VISION,
+    checkpoint_times,
     fork_training,
     losses,
     small_base,
@@ -203,17 +204,21 @@ def test_killed_and_resumed_equals_an_uninterrupted_run(
     more: dict[str, Any], kills: list[int], place: Path, tmp_path: Path
 ) -> None:
     """Bit for bit: losses, gradient norms and weights; with accumulation, dropout, and a kill inside an epoch."""
-    config = write_recipe(tmp_path / "r.toml", place / "base", [stage(place, epochs=3.0)], **more)
+    config = write_recipe(tmp_path / "r.toml", place / "base", [stage(place, epochs=3.0)], run={"keep": 9}, **more)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     undisturbed = fork_training(config, whole)
     log = tmp_path / "cut.work" / "stage-1-everything" / "loss.csv"
+    written: dict[str, int] = {}
     for number, rows in enumerate(kills):
         kill_after(fork_training(config, cut, resume=number > 0), log, rows)
+        written |= checkpoint_times(cut)
     assert not cut.exists()
     resumed = fork_training(config, cut, resume=True)
     for process in (resumed, undisturbed):
         process.join(120)
         assert process.exitcode == 0
+    assert "checkpoint-2" in written
+    assert checkpoint_times(cut).items() >= written.items()  # none was written again: no run began anew
     assert len(losses(whole)) == 12
     assert losses(cut) == losses(whole)
     one, other = weights(whole), weights(cut)

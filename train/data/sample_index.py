@@ -64,17 +64,17 @@ class SampleSource:
 
 def open_sources(data: Sequence[DataRecipe]) -> tuple[SampleSource, ...]:
     """Read the sample files and open the picture stores. Raises OptionError and DataError."""
-    return tuple(SampleSource(read_samples(Path(one.samples)), open_store(one.images)) for one in data)
+    return tuple(SampleSource(read_samples(Path(source.samples)), open_store(source.images)) for source in data)
 
 
 def data_fingerprint(data: Sequence[DataRecipe], geometry: Geometry) -> str:
     """SHA-256 over the sample files, the pictures' places and the geometry that lengths depend on."""
     digest = hashlib.sha256(repr(geometry).encode())
-    for one in data:
-        digest.update(Path(one.samples).read_bytes())
-        place = Path(one.images)
+    for source in data:
+        digest.update(Path(source.samples).read_bytes())
+        place = Path(source.images)
         size = place.stat().st_size if place.is_file() else 0
-        digest.update(f"{one.images} {size}".encode())
+        digest.update(f"{source.images} {size}".encode())
     return digest.hexdigest()
 
 

@@ -92,7 +92,7 @@ def _join(recipe: Recipe, llm: Any, tower: Any, image_token: int) -> Any:
         text_config=llm.config,
         vision_config=vision,
         image_token_index=image_token,
-        image_grid_pinpoints=[list(one) for one in recipe.stages[-1].pinpoints],
+        image_grid_pinpoints=[list(pinpoint) for pinpoint in recipe.stages[-1].pinpoints],
         image_seq_length=(vision.image_size // vision.patch_size) ** 2,
         tie_word_embeddings=llm.config.tie_word_embeddings,
     )

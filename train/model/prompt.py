@@ -41,7 +41,7 @@ def plain_tokenizer(tokenizer: Any, spec: TemplateSpec) -> Tokenize:
 
     description = tokenizer_description(tokenizer)
     control = set(spec.special_tokens)
-    description["added_tokens"] = [one for one in description["added_tokens"] if one["content"] not in control]
+    description["added_tokens"] = [token for token in description["added_tokens"] if token["content"] not in control]
     description["post_processor"] = None
     kept = [step for step in normalizer_steps(description) if step["type"] != "Prepend"]
     description["normalizer"] = {"type": "Sequence", "normalizers": kept} if kept else None

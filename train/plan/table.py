@@ -57,12 +57,12 @@ def training_table(plan: TrainingPlan) -> str:
 
 
 def _stage_lines(plan: TrainingPlan, stage: Any) -> list[str]:
-    recipe = next(one for one in plan.recipe.stages if one.name == stage.name)
+    recipe = next(known for known in plan.recipe.stages if known.name == stage.name)
     rates = ", ".join(f"{part} {rate:g}" for part, rate in recipe.rates.items())
     trained = ", ".join(f"{part} {count / 1e6:,.2f}M" for part, count in stage.trained.items())
     memory = stage.memory
     parts = ", ".join(
-        f"{name} {getattr(memory, name) / GIGA:.1f}" for name in (one.name for one in dataclasses.fields(memory))
+        f"{name} {getattr(memory, name) / GIGA:.1f}" for name in (field.name for field in dataclasses.fields(memory))
     )
     fits = memory.total <= plan.recipe.hardware.memory_gb * GIGA
     return [

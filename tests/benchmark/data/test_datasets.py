@@ -69,6 +69,19 @@ def test_a_folder_in_llava_format(tmp_path: Path) -> None:
     assert third.max_tokens > 500
 
 
+def test_the_first_question_has_its_own_pictures(tmp_path: Path) -> None:
+    """Those of later turns are left out with them; without any <image>, all are the first question's."""
+    later = [*turns("<image>What?", "A cat"), *turns("<image>And this?", "A dog")]
+    (tmp_path / "b.png").write_bytes(png(2))
+    both = ["a.png", "b.png"]
+    records = [record(image=both, conversations=later), record(image=both, conversations=turns("Same?", "no"))]
+    first, second = load_questions(folder_of(tmp_path, records))
+    assert first.images == (tmp_path / "a.png",)
+    assert second.images == (tmp_path / "a.png", tmp_path / "b.png")
+    with pytest.raises(DataError, match="1 <image>, one a picture"):
+        load_questions(folder_of(tmp_path, [record(conversations=turns("<image><image>?", "no"))]))
+
+
 def test_the_documented_folder(tmp_path: Path) -> None:
     page = (Path(__file__).parents[3] / "docs" / "benchmark-data.md").read_text()
     (tmp_path / "questions.json").write_text(page.split("```json\n")[1].split("```")[0])

@@ -17,7 +17,7 @@ from llava_edge.quantize.importance.collect import collect, conversation_prompts
 from llava_edge.quantize.importance.matrix import read_imatrix
 from llava_edge.quantize.pipeline import quantize_bundle
 from llava_edge.runtime import Bundle
-from llava_edge.runtime.errors import OptionError, StorageError
+from llava_edge.runtime.errors import DataError, OptionError, StorageError
 from PIL import Image
 from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
@@ -217,15 +217,17 @@ def test_no_place_for_the_matrix_is_told_before_it_is_computed(
 
 
 @pytest.mark.parametrize(
-    ("imatrix", "said"),
+    ("imatrix", "error", "said"),
     [
-        ("nowhere.gguf", "an importance matrix: calibrate:DATA"),
-        ("calibrate:nowhere", "one JSON file of conversations"),
-        ("calibrate-text:nowhere", "a UTF-8 text file"),
+        ("nowhere.gguf", OptionError, "an importance matrix: calibrate:DATA"),
+        ("calibrate:nowhere", DataError, "one JSON or JSONL file, in nowhere; got nothing there"),
+        ("calibrate-text:nowhere", OptionError, "a UTF-8 text file"),
     ],
 )
-def test_what_is_no_matrix_is_refused(imatrix: str, said: str, tiny_bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=said):
+def test_what_is_no_matrix_is_refused(
+    imatrix: str, error: type[Exception], said: str, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=said):
         quantize_bundle(tiny_bundle, tmp_path / "small", vision="keep", imatrix=imatrix)
     assert not list(tmp_path.iterdir())
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from llava_edge.runtime.errors import OptionError
+from llava_edge.train.plan import plan as plan_module
+from llava_edge.train.plan.counts import Counts, count_parameters
 from llava_edge.train.plan.plan import TrainingPlan, plan_training
 from llava_edge.train.plan.table import training_dictionary, training_table
 from llava_edge.train.recipe import LoraRecipe, accumulation, is_demo_recipe, load_recipe, sharding_named
@@ -19,6 +23,21 @@ ARTICLE = {  # name: (connector in 2^20, llm in 10^9, devices, hours)
     "qwen1.5-72b": (72.0, 72.3, 64, 18),
     "qwen1.5-110b": (72.0, 111.0, 128, 18),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def counted_once() -> Iterator[None]:
+    """Parameters of one config are counted once for all plans of this file."""
+    known: dict[str, Counts] = {}
+
+    def count(config: Any) -> Counts:
+        key = config.to_json_string()
+        known[key] = known.get(key) or count_parameters(config)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan_module, "count_parameters", count)
+        yield
 
 
 @pytest.fixture(scope="module")
