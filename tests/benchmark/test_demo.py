@@ -46,6 +46,7 @@ def test_missing_questions_are_one_line(tmp_path: Path) -> None:
         read_questions(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_demo_bundle_sees() -> None:
     """On the held-out set: well above the best blind guess in every type, and signs need tiles."""
     scores = {one.type: one for one in demo.measure(None)}

@@ -14,6 +14,8 @@ from llava_edge.store.hub import locate
 from support.checkpoints import make_checkpoint
 from support.hub_server import hub_server
 
+pytestmark = pytest.mark.slow
+
 OPEN = """
 import sys
 from llava_edge.export.checkpoint.checkpoint import open_checkpoint
@@ -83,7 +85,6 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
     assert "\n" not in said
 
 
-@pytest.mark.slow
 def test_no_network(tmp_path: Path) -> None:
     said = open_from("http://127.0.0.1:9", tmp_path / "home", "someone/nothing")
     assert said.startswith("CheckpointError")
