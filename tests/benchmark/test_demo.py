@@ -41,6 +41,7 @@ def test_missing_questions_are_one_line(tmp_path: Path) -> None:
         demo.score_demo(None, data=str(tmp_path))
 
 
+@pytest.mark.slow
 def test_the_demo_bundle_sees() -> None:
     """On a part of the held-out set: well above the best blind guess in every type, and signs need tiles."""
     scores = {score.type: score for score in demo.score_demo(None, limit=33)}

@@ -16,6 +16,8 @@ from llava_edge.store.hub import locate
 from support.checkpoints import make_checkpoint
 from support.hub_server import hub_server
 
+pytestmark = pytest.mark.slow
+
 OPEN = """
 import sys
 from llava_edge.export.checkpoint.checkpoint import open_checkpoint
@@ -125,7 +127,6 @@ def test_a_plan_asks_for_the_config_alone(tmp_path: Path) -> None:
         assert asked == ["config.json"]
 
 
-@pytest.mark.slow
 def test_no_network(tmp_path: Path) -> None:
     command = [sys.executable, "-c", LOCATE_WITHOUT_WAITING, "someone/nothing"]
     done = subprocess.run(command, env=environment("http://127.0.0.1:9", tmp_path), capture_output=True, text=True)

@@ -16,6 +16,8 @@ from support.tiny_vision import TinyShape, make_model, make_pixels, reference_fe
 from torch import nn
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaNextConfig, LlavaNextForConditionalGeneration
 
+pytestmark = pytest.mark.slow
+
 F32_TOLERANCE = 1e-5
 """Rung 2 of the fidelity ladder: relative, Frobenius. Measured here: under 1e-6."""
 
@@ -38,7 +40,6 @@ def encode(path: Path, shape: TinyShape, pixels: np.ndarray) -> np.ndarray:
         encoder.close()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("attention", ["fused", "standard"])
 @pytest.mark.parametrize("feature_layer", [-2, -1])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -123,6 +123,7 @@ def test_labels_spell_the_answers(family: str, checkpoints: dict[str, Path]) -> 
     assert sequence.ids.count(base.encoder.image_token) == sum(IMAGE_TOKENS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama3", "vicuna", "qwen"])
 def test_ids_are_the_runtimes(family: str, exported: Any) -> None:
     """llama.cpp's tokenizer in a bundle against transformers' in the trainer, the prompts of both turns."""
