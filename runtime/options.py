@@ -126,7 +126,8 @@ class LoadOptions:
         int, Option("Positions computed at once, at most a batch.", (1, 65536), in_python_only=True)
     ] = 512
     repack: Annotated[
-        bool | None, Option("Rearrange weights at load for faster products; None tries it.", in_python_only=True)
+        bool | None,
+        Option("Rearrange weights at load for faster products; by default on CPUs with AMX only after a trial."),
     ] = None
     images_kept: Annotated[
         int, Option("Encoded pictures kept in memory, the latest used.", (0, 10_000), in_python_only=True)
