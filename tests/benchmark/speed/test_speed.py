@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -297,3 +298,13 @@ def test_the_roofline_is_of_this_machine() -> None:
     assert 1e7 < found.read < 1e13
     assert 1e7 < found.copy < 1e13
     assert all(1e7 < rate < 1e14 for rate in (found.f32, found.int8, found.bf16))
+
+
+@pytest.mark.parametrize(("platform", "unit"), [("linux", 1024), ("darwin", 1)])
+def test_peaks_are_in_bytes_whatever_the_system_counts_in(
+    platform: str, unit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = SimpleNamespace(ru_utime=1.0, ru_stime=0.5, ru_maxrss=2000)
+    monkeypatch.setattr(os, "wait4", lambda pid, _: (pid, 0, used))
+    monkeypatch.setattr(sys, "platform", platform)
+    assert speed._wait(SimpleNamespace(pid=1)) == (0, 1.5, 2000 * unit)
