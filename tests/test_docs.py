@@ -107,7 +107,8 @@ def test_errors_that_troubleshooting_quotes_exist(quoted: str) -> None:
 
 def test_a_line_that_is_not_there_is_seen() -> None:
     assert len(QUOTED) > 10
-    invented = QUOTED[0].replace("onnxruntime", "onnxruntimes", 1)
+    invented = QUOTED[-1].replace("process", "program", 1)
+    assert invented != QUOTED[-1]
     assert not any(is_line(invented, line) for line in error_lines())
 
 
