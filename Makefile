@@ -14,7 +14,7 @@ chat: $(VENV)/runtime-installed
 	$(BIN)/llava-edge ask examples/sign.png "What does the sign say?"
 
 test: $(VENV)/dev-installed
-	$(BIN)/python -m pytest --cov --cov-fail-under=90 --durations=25
+	$(BIN)/python -m pytest --cov --cov-fail-under=95 --durations=25
 	$(MAKE) check
 
 quick: $(VENV)/dev-installed

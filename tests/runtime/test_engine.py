@@ -143,12 +143,12 @@ def test_ends_are_told_apart(model: Model) -> None:
 def test_cancelled_answer_has_the_tokens_said_until_then(model: Model) -> None:
     encoded = model.encode_image(picture(1))
     chunks: list[int] = []
-    model.cache.clear()
+    model.engine.cache.clear()
     question: dict[str, Any] = {"question": "What is this?", "images": [encoded], "max_tokens": 5}
     whole = model.chat().generate(**question, on_prefill=lambda done, _: chunks.append(done))
     assert len(whole.tokens) == 5
     for said in range(5):
-        model.cache.clear()  # asked before every chunk, then behind every token
+        model.engine.cache.clear()  # asked before every chunk, then behind every token
         cancelled = model.chat().generate(**question, cancelled=count_calls(len(chunks) + said - 1))
         assert (cancelled.finish_reason, cancelled.tokens) == ("cancel", whole.tokens[:said])
 
@@ -245,18 +245,18 @@ def test_repeat_penalty_is_that_of_its_paper(seed: int, model: Model) -> None:
     encoded = model.encode_image(picture(seed))
     words = " ".join(chr(code) for code in range(33, 127))
     punished = model.ask(words, [encoded], max_tokens=12, repeat_penalty=5.0)
-    *before, text = model.cache.segments()  # all but the last token, which nothing was computed from
+    *before, text = model.engine.cache.segments()  # all but the last token, which nothing was computed from
     assert isinstance(text, TextSegment)
     prompt = [*before, TextSegment(text.tokens[: 1 - len(punished.tokens)])]
     recent = [token for segment in prompt if isinstance(segment, TextSegment) for token in segment.tokens]
-    model.cache.prefill(prompt, {encoded.key: encoded.embeddings})
+    model.engine.cache.prefill(prompt, {encoded.key: encoded.embeddings})
     for token in punished.tokens:
-        logits = model.llm.logits()
+        logits = model.engine.llm.logits()
         for seen in set(recent[-PENALTY_WINDOW:]):
             logits[seen] *= 5 if logits[seen] < 0 else 1 / 5
         assert token == logits.argmax()
         recent.append(token)
-        model.cache.append(token)
+        model.engine.cache.append(token)
 
 
 def test_prompt_that_cannot_fit_is_refused_before_any_work(fresh: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,7 +273,7 @@ def test_prompt_that_cannot_fit_is_refused_before_any_work(fresh: Model, monkeyp
 
 def test_answer_is_cut_where_the_context_ends(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with load(tiny_bundle, context=256) as small:
-        monkeypatch.setattr(small.llm, "is_end", lambda _: False)
+        monkeypatch.setattr(small.engine.llm, "is_end", lambda _: False)
         answer = small.ask("What is this?", [picture(1)], max_tokens=512)
         assert answer.prompt_tokens + len(answer.tokens) == 256
         assert answer.finish_reason == "length"
@@ -440,7 +440,7 @@ def test_prefill_ending_in_a_picture(model: Model) -> None:
 def test_loaded_picture_can_be_given(model: Model) -> None:
     opened = load_picture(picture(1))
     expected = model.ask("What is this?", [picture(1)], max_tokens=3).tokens
-    model.cache.clear()
+    model.engine.cache.clear()
     assert model.ask("What is this?", [opened], max_tokens=3).tokens == expected
 
 

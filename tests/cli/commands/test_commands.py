@@ -216,7 +216,7 @@ class Terminal:
         while True:
             if interrupting and time.monotonic() >= press:
                 os.kill(self.pid, signal.SIGINT)
-                press += 15
+                press += 5
             if time.monotonic() > end:
                 os.kill(self.pid, signal.SIGKILL)
             try:
