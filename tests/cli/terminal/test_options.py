@@ -27,6 +27,7 @@ LOADING: dict[str, tuple[list[str], Any]] = {
     "workers": (["--worker", "a:1", "--worker", "b:2"], ("a:1", "b:2")),
     "tensor_split": (["--tensor-split", "3,1"], (3.0, 1.0)),
     "isolate": (["--isolate"], True),
+    "repack": (["--no-repack"], False),
 }
 SAMPLING: dict[str, tuple[list[str], Any]] = {
     "max_tokens": (["--max-tokens", "9"], 9),
