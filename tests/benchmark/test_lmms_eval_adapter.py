@@ -21,6 +21,8 @@ from PIL import Image
 from support import lmms_eval_interface as interface
 from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent.parent
 MODULE = "llava_edge.benchmark.lmms_eval_adapter"
 NOISE = 2e-3

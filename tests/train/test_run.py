@@ -40,6 +40,8 @@ from support.reference_training import (
 )
 from transformers import LlavaNextForConditionalGeneration
 
+pytestmark = pytest.mark.slow
+
 CONNECTOR = {"connector": 1e-3}
 
 
@@ -74,7 +76,6 @@ def moved(before: Path, after: Path) -> set[str]:
     return {name for name in old if not torch.equal(old[name].float(), new[name].float())}
 
 
-@pytest.mark.slow
 def test_stage_1_moves_the_connector_and_the_newline_alone(place: Path, trained: Path) -> None:
     stage_1 = place / "both.work" / "stage-1-connector" / "model"
     expected = {name for name in weights(stage_1) if "multi_modal_projector" in name or "image_newline" in name}
@@ -138,7 +139,6 @@ def test_the_run_folder_says_how_it_was_made(place: Path, trained: Path) -> None
     assert len(index["entries"]) == 16
 
 
-@pytest.mark.slow
 def test_the_result_is_exported_and_answers(trained: Path, tmp_path: Path) -> None:
     """With the parity check: the trained checkpoint is an ordinary one."""
     manifest = export_checkpoint(str(trained), tmp_path / "bundle", llm_type="f32")
@@ -196,7 +196,6 @@ def kill_after(process: BaseProcess, log: Path, rows: int) -> None:
     assert process.exitcode == -signal.SIGKILL
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "kills"),
     [({}, [3, 7]), ({"lora": {"rank": 4, "alpha": 8, "targets": ["q_proj", "v_proj"], "dropout": 0.1}}, [7])],
@@ -264,7 +263,6 @@ def test_broken_samples_are_fatal_or_skipped(place: Path, tmp_path: Path, capsys
         assert len(list(csv.reader(file))) == 1 + 4
 
 
-@pytest.mark.slow
 def test_a_picture_that_a_worker_finds_damaged_ends_the_command_in_one_line(place: Path, tmp_path: Path) -> None:
     shutil.copytree(place / "images", tmp_path / "images")
     damaged = tmp_path / "images" / "5.png"

@@ -18,6 +18,8 @@ from llava_edge.runtime.errors import OptionError
 from llava_edge.runtime.prompts.template import TemplateMessage
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 TOKENS = 8
 
 
@@ -55,7 +57,6 @@ def references(tiny_bundle: Path) -> list[ReferenceAnswer]:
         return [answer_as_reference(model, one) for one in QUESTIONS]
 
 
-@pytest.mark.slow
 def test_rows_are_those_of_transformers(exported: Any, references: list[ReferenceAnswer]) -> None:
     """Generation in PyTorch, f32, on the reference processor's own inputs."""
     import torch

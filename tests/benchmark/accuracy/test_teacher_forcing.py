@@ -16,6 +16,8 @@ from llava_edge.runtime.errors import DataError
 from PIL import Image
 from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
+pytestmark = pytest.mark.slow
+
 ASKED, ANSWER = "What is in this picture?", "A red square, and a dog."
 
 
@@ -33,7 +35,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama3", "vicuna"])
 def test_distributions_are_transformers_at_every_answer_token(family: str, exported: Any, data: Path) -> None:
     checkpoint, bundle = exported(family, "transformers")

@@ -25,6 +25,8 @@ from llava_edge.runtime.pictures.tower import FEATURES, PIXELS
 from support.checkpoints import make_checkpoint
 from support.tiny_vision import TinyShape, make_model, make_pixels, reference_features, relative_error, write_graph
 
+pytestmark = pytest.mark.slow
+
 SHAPE = TinyShape()
 PINPOINTS = ((64, 64), (32, 64), (64, 32))
 MACHINE = MachineKey("NVIDIA Test 1", "550.1", "9.0", "1.31.1", "10.9")

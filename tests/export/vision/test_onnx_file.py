@@ -16,6 +16,8 @@ from llava_edge.export.vision.onnx_file import write_model
 from llava_edge.runtime.errors import CheckpointError
 from support.tiny_vision import TinyShape, write_graph
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("precision", ["f32", "f16"])
 def test_the_file_is_what_the_library_writes(precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

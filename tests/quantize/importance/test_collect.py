@@ -21,6 +21,8 @@ from llava_edge.runtime.errors import DataError, OptionError, StorageError
 from PIL import Image
 from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 3e-3
 """Relative, by weight: llama.cpp keeps keys and values in half precision. Measured: 2e-4 at most."""
 MODULES = {
@@ -95,7 +97,6 @@ def hooked_sums(checkpoint: Path, data: Path, turns: list[dict[str, str]]) -> di
     return {name: ((value**2).sum(0).numpy(), len(value)) for name, value in rows.items()}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("turns", "size"), [(TALK[2:], None), (TALK, (130, 90))], ids=["text", "picture"])
 def test_sums_are_those_of_transformers_activations(
     turns: list[dict[str, str]], size: tuple[int, int] | None, exported: Any, tmp_path: Path

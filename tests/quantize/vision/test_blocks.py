@@ -18,6 +18,8 @@ from llava_edge.runtime.pictures.tower import FEATURES, PIXELS
 from llava_edge.runtime.system import machine
 from support.tiny_vision import TinyShape, make_model, make_pixels, reference_features, relative_error, write_graph
 
+pytestmark = pytest.mark.slow
+
 SHAPE = TinyShape(hidden=128, intermediate=512, heads=2, dim=160)
 
 

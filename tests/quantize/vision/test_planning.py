@@ -19,6 +19,8 @@ from llava_edge.runtime.planning.shapes import VisionShape
 from llava_edge.runtime.planning.vision_memory import tower_bytes
 from support.tiny_vision import TinyShape, write_graph
 
+pytestmark = pytest.mark.slow
+
 HOST = Device("host", "cpu", 2**34)
 WIDE = TinyShape(hidden=512, intermediate=2048, heads=8, layers=4, dim=512)
 """Wide enough for its matrices to be nearly all of it, as in CLIP-L."""

@@ -15,6 +15,8 @@ from llava_edge.runtime.pictures.tower import VisionEncoder
 from onnx import numpy_helper
 from support.tiny_vision import TinyShape, make_model, make_pixels, reference_features, relative_error, write_graph
 
+pytestmark = pytest.mark.slow
+
 SHAPE = TinyShape(hidden=128, intermediate=512, heads=2, dim=160)
 F16_TOLERANCE = 2e-3
 """Half-precision matrices have 11 bits of mantissa: 5e-4 a number. Measured here: 4e-4."""
@@ -38,7 +40,6 @@ def encode(path: Path, pixels: np.ndarray, shape: TinyShape = SHAPE) -> np.ndarr
         encoder.close()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("source", ["f32-fused", "f16-fused", "f32-standard"])
 def test_int8_is_within_its_bound_and_smaller(folder: Path, tmp_path: Path, source: str) -> None:
     pixels = make_pixels(SHAPE, 3)

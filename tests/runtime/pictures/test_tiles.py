@@ -94,6 +94,7 @@ def check(size: tuple[int, int], geometry: Geometry) -> None:
     assert got == expected, size
 
 
+@pytest.mark.slow
 def test_every_size_to_400() -> None:
     """Each in one of the geometries, drawn, so that none gets a pattern of sizes."""
     draw, geometries = random.Random(20261126), list(GEOMETRIES.values())

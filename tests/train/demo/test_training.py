@@ -24,6 +24,8 @@ from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
 from .conftest import RECIPE, Demo
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "steps": 2,
     "batch": 2,
@@ -121,7 +123,6 @@ def _train_until(
             pipeline.train_looking(recipe, model, demo.prompting, work)
 
 
-@pytest.mark.slow
 def test_the_checkpoint_loads_in_transformers_and_generates(checkpoint: Path) -> None:
     processor = AutoProcessor.from_pretrained(checkpoint)
     model = LlavaNextForConditionalGeneration.from_pretrained(checkpoint)

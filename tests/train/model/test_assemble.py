@@ -16,6 +16,8 @@ from support.checkpoints import make_tokenizer
 from support.reference_training import stage, weights, write_recipe, write_samples
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -17,6 +17,8 @@ from llava_edge.train.run import run
 from support.reference_training import PINPOINTS, small_base, stage, weights, write_recipe, write_samples
 from transformers import LlavaNextForConditionalGeneration
 
+pytestmark = pytest.mark.slow
+
 RECIPE = LoraRecipe(rank=4, alpha=8, targets=("q_proj", "down_proj"))
 
 
