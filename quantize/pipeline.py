@@ -63,6 +63,12 @@ def quantize_bundle(
     manifest = bundle.manifest
     vision = _checked(manifest, llm, vision, imatrix)
     check_absent(Path(destination))
+    if bundle.path.resolve() in Path(destination).resolve().parents:
+        raise OptionError(
+            expected=f"a destination outside the bundle {source}",
+            got=str(destination),
+            fix="choose a folder beside it; a bundle holds its own files alone",
+        )
     layout = _lay_out_llm(bundle, llm, split_size)
     importance = None
     if imatrix != NONE:

@@ -235,21 +235,24 @@ def make_options(kind: type[Any], **values: Any) -> Any:
 
 def _check_declared(options: Any) -> None:
     """Hold every field to its range or words. Raises :class:`OptionError`."""
+    hints = get_type_hints(type(options))
     for field, option in declared(type(options)).items():
         name, value = option.name or field, getattr(options, field)
         if value is None and getattr(type(options), field) is None:
             continue
         if option.bounds is not None:
-            _check(name, value, *option.bounds)
+            _check(name, value, *option.bounds, whole=hints[field] in (int, int | None))
         if option.words and value not in option.words:
             words = ", ".join(filter(None, option.words))
             raise OptionError(expected=f"{name} among {words}", got=repr(value), fix="choose one of those")
 
 
-def _check(name: str, value: float, low: float, high: float) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
+def _check(name: str, value: float, low: float, high: float, *, whole: bool = False) -> None:
+    number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
     if not number or not low <= value <= high:
-        raise OptionError(expected=f"{name} from {low:g} to {high:g}", got=repr(value), fix=f"choose another {name}")
+        kind = f"{name} as a whole number" if whole and isinstance(value, float) else name
+        bounds = f"{low:.15g} to {high:.15g}"  # no exponent
+        raise OptionError(expected=f"{kind} from {bounds}", got=repr(value), fix=f"choose another {name}")
 
 
 DEFAULT_PORT = 50052

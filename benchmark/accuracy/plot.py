@@ -30,18 +30,17 @@ def draw(comparison: Comparison) -> Any:
     """The matplotlib figure: accuracy on the left where any is scored, mean KL on the right."""
     figure = figure_class()(figsize=_SIZE, layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True)
-    bundles = {comparison.reference.name: comparison.accuracy}
-    bundles |= {one.side.name: accuracy_of(one) for one in comparison.candidates}
-    sizes = [comparison.reference.bytes, *(one.side.bytes for one in comparison.candidates)]
-    divergences = [None, *(one.overall.divergence for one in comparison.candidates)]
-    for index, ((name, accuracy), size, found) in enumerate(zip(bundles.items(), sizes, divergences, strict=True)):
+    sides = [comparison.reference, *(candidate.side for candidate in comparison.candidates)]
+    accuracies = [comparison.accuracy, *map(accuracy_of, comparison.candidates)]
+    divergences = [None, *(candidate.overall.divergence for candidate in comparison.candidates)]
+    for index, (side, accuracy, found) in enumerate(zip(sides, accuracies, divergences, strict=True)):
         if accuracy is not None:
-            _point(left, name, size, accuracy, factor=100.0, colour=f"C{index}")
+            _point(left, side.name, side.bytes, accuracy, factor=100.0, colour=f"C{index}")
         if found is not None:
-            _point(right, name, size, found.kl_mean, factor=1.0, colour=f"C{index}")
+            _point(right, side.name, side.bytes, found.kl_mean, factor=1.0, colour=f"C{index}")
     _label(left, f"accuracy ({100 * LEVEL:g} % intervals)", "right answers, %")
     _label(right, f"divergence from {comparison.reference.name}", "mean KL, nats a token")
-    left.set_xlim(0, 1.25 * max(sizes) / 1e6)  # room for the names
+    left.set_xlim(0, 1.25 * max(side.bytes for side in sides) / 1e6)  # room for the names
     right.set_ylim(bottom=0)
     return figure
 

@@ -18,7 +18,7 @@ app.command("speed")(benchmark_speed.speed)
 @app.command("demo")
 def demo(
     model: arguments.ModelOption = None,
-    limit: Annotated[int, typer.Option("--limit", help="Questions a type; 0 takes all.")] = 0,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Questions a type; 0 takes all.")] = 0,
     easy_vqa: Annotated[
         bool, typer.Option("--easy-vqa", help="Ask the public easy-VQA test set instead of the demo's own questions.")
     ] = False,

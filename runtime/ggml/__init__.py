@@ -1,4 +1,4 @@
-"""ggml, the library under llama.cpp: its loader, its types, its tensors, its devices and its RPC backend.
+"""ggml, the library under llama.cpp: its loader, types, recipes of the language model, tensors, devices, RPC backend.
 
 May import: nothing of ours but ground files.
 """

@@ -71,6 +71,7 @@ class Llm:
     @property
     def on_cpu(self) -> bool:
         """Whether any layer is computed on the processor's cores."""
+        self._check_open()
         layers = _layers_away(self._options, self._on_devices)
         return not (self._on_devices or has_gpu()) or 0 <= layers <= int(lib.llama_model_n_layer(self._model))
 
@@ -86,14 +87,21 @@ class Llm:
             lib.llama_model_free(self._model)
         self._context = self._batch = self._model = None
 
+    def _check_open(self) -> None:
+        """llama.cpp would take the process down. Raises :class:`NativeError`."""
+        if self._model is None:
+            raise NativeError(expected="an open model", got="a closed one", fix="load it again")
+
     # --- vocabulary ---
 
     def tokenize(self, text: str) -> list[int]:
         """Plain text to ids: no BOS, no control tokens, no leading space."""
+        self._check_open()
         return tokenize_text(self._vocab, text)
 
     def piece(self, token: int, *, first: bool = False) -> bytes:
         """The bytes of one token; nothing for control tokens. May be part of a UTF-8 character."""
+        self._check_open()
         lstrip = 1 if first and self._space_prefixed else 0
         length = lib.llama_token_to_piece(self._vocab, token, self._piece, len(self._piece), lstrip, False)
         if length < 0:
@@ -103,6 +111,7 @@ class Llm:
 
     def is_end(self, token: int) -> bool:
         """Whether ``token`` ends a generation (EOS, end of turn)."""
+        self._check_open()
         return token in self._stop_tokens or bool(lib.llama_vocab_is_eog(self._vocab, token))
 
     # --- context ---
@@ -114,6 +123,7 @@ class Llm:
 
     def ensure_context(self, positions: int) -> None:
         """Make room for ``positions``, keeping what the cache holds."""
+        self._check_open()
         current = self.context_size
         if positions <= current:
             return
@@ -171,6 +181,7 @@ class Llm:
 
     def decode_tokens(self, tokens: Sequence[int], position: int, *, logits: bool, every: bool = False) -> None:
         """Compute at most ``batch`` tokens starting at ``position``; ``logits`` for the last, or ``every``, one."""
+        self._check_open()
         batch, last = self._batch, len(tokens) - 1
         batch.n_tokens = len(tokens)
         for index, token in enumerate(tokens):
@@ -183,6 +194,7 @@ class Llm:
 
     def decode_embeddings(self, embeddings: npt.NDArray[np.float32], position: int, *, logits: bool = False) -> None:
         """Compute at most ``batch`` embeddings (count, dim), contiguous, starting at ``position``."""
+        self._check_open()
         own, count = self._batch, len(embeddings)
         for index in range(count):
             own.pos[index] = position + index
@@ -202,11 +214,13 @@ class Llm:
 
     def logits(self) -> npt.NDArray[np.float32]:
         """Logits (vocab_size,) of the last position that asked for them, copied."""
+        self._check_open()
         pointer = lib.llama_get_logits_ith(self._context, -1)
         return np.ctypeslib.as_array(pointer, shape=(self.vocab_size,)).copy()
 
     def sampler(self, options: GenerationOptions, *, seed: int, recent: Sequence[int]) -> Sampler:
         """A sampler over this context; ``recent`` prompt tokens count for the repeat penalty."""
+        self._check_open()
         return Sampler(self._context, self.vocab_size, options, seed=seed, recent=recent)
 
 

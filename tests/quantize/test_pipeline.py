@@ -149,3 +149,10 @@ def test_llama_cpps_refusal_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(NativeError) as caught:
         quantize_llm(tmp_path / "broken.gguf", tmp_path / "out.gguf", recipe="q8_0")
     assert "\n" not in str(caught.value)
+
+
+def test_a_bundle_is_not_written_into_its_source(tiny_bundle: Path) -> None:
+    before = sorted(tiny_bundle.iterdir())
+    with pytest.raises(OptionError, match="a destination outside the bundle"):
+        quantize_bundle(tiny_bundle, tiny_bundle / "deep" / "smaller", llm="q8_0", vision="keep")
+    assert sorted(tiny_bundle.iterdir()) == before

@@ -458,3 +458,35 @@ def test_flash_attention_is_off_on_a_cpu_unless_asked_for(tiny_bundle: Path) -> 
 
     assert np.array_equal(logits(None), logits(False))
     assert not np.array_equal(logits(None), logits(True))
+
+
+def test_a_closed_model_is_an_error(tiny_bundle: Path) -> None:
+    """Whatever is asked of it, in the middle of an answer too: llama.cpp would take the process down."""
+    model = load(tiny_bundle)
+    begun, chat = model.chat(), model.chat()
+    answer = begun.stream("What is this?", images=[picture(1)], max_tokens=8)
+    next(answer)
+    model.close()
+    with pytest.raises(NativeError, match="an open model; got a closed one"):
+        next(answer)
+    for ask in (lambda: model.ask("?"), lambda: chat.generate("?"), lambda: model.placement):
+        with pytest.raises(NativeError, match="an open model; got a closed one"):
+            ask()
+    with pytest.raises(NativeError, match="an open vision session; got a closed one"):
+        model.encode_image(picture(2))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"max_tokens": 1.5}, "max_tokens as a whole number from 1 to 16777216; got 1.5"),
+        ({"top_k": 2.5}, "top_k as a whole number from 0 to 2147483647"),
+        ({"seed": 0.5}, "seed as a whole number"),
+        ({"top_p": 2}, "top_p from 0 to 1; got 2"),
+    ],
+)
+def test_whole_numbers_are_asked_for(options: dict[str, Any], said: str, model: Model) -> None:
+    with pytest.raises(OptionError, match=said):
+        model.ask("?", **options)
+    with pytest.raises(OptionError, match=r"threads as a whole number from 0 to 1024; got 1\.5"):
+        load(threads=1.5)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,12 @@ def test_json_is_the_contract() -> None:
     )
     assert found["reference"]["accuracy"] == 0.75
     assert found["bootstrap"]["level"] == 0.95
+
+
+def test_bundles_of_one_name_have_a_point_each() -> None:
+    alone = comparison()
+    twice = replace(alone, candidates=(replace(alone.candidates[0], side=alone.reference), alone.candidates[0]))
+    assert [text.get_text() for text in draw(twice).axes[0].texts] == ["f16", "f16", "q4"]
 
 
 def test_plot_has_a_point_a_bundle(tmp_path: Path) -> None:

@@ -253,3 +253,13 @@ def test_an_output_that_can_not_be_written(place: Path, tmp_path: Path) -> None:
     for broken in ("{", "3"):
         (tmp_path / "out.work" / "recipe.json").write_text(broken)
         assert "recipe of an earlier run" in refused("--config", config, "--output", str(tmp_path / "out"), "--resume")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_output_that_is_there_is_left_alone(kind: str, tmp_path: Path) -> None:
+    """Said before anything is trained."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "kept").touch()
+    assert f"nothing at {out} yet" in refused("--config", str(KINDS[kind][0]), "--output", str(out))
+    assert [path.name for path in out.iterdir()] == ["kept"]
