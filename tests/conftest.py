@@ -15,6 +15,7 @@ from hypothesis import settings
 # cores they wait for each other. libgomp reads these when it is loaded, so they are set before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # tests import onnxruntime themselves too
 
 from support.checkpoints import make_checkpoint
 

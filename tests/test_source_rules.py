@@ -76,3 +76,30 @@ def test_the_rules_see_what_they_are_for() -> None:
     work = "assert lib.decode(x) == 0\nassert (n := 1)\ntry: pass\nexcept (AssertionError, ValueError): pass\n"
     assert len(asserts_that_do_something(work)) == 3
     assert asserts_that_do_something("assert x is not None\nassert isinstance(x, int)\nassert a[0] < len(b)\n") == []
+
+
+def reporting_imports(source: str) -> list[str]:
+    """Imports of onnxruntime in functions (or modules) that do not switch its telemetry off before."""
+    found = []
+    for scope in ast.walk(ast.parse(source)):
+        if isinstance(scope, ast.Module | ast.FunctionDef):
+            inner = [node for node in ast.walk(scope) if not isinstance(scope, ast.Module) or node in scope.body]
+            off = [
+                node.lineno
+                for node in inner
+                if isinstance(node, ast.Call) and "import_onnxruntime" in ast.unparse(node)
+            ]
+            for node in inner:
+                named = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+                named += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+                if any(name.split(".")[0] == "onnxruntime" for name in named) and not any(n < node.lineno for n in off):
+                    found.append(ast.unparse(node))
+    return found
+
+
+def test_onnxruntime_is_imported_with_its_telemetry_off() -> None:
+    place = ROOT / "runtime" / "onnx_runtime" / "importing.py"
+    for path in modules():
+        assert path == place or not reporting_imports(path.read_text(encoding="utf-8")), path
+    assert len(reporting_imports("import onnxruntime\ndef f():\n    from onnxruntime.quantization import q\n")) == 2
+    assert not reporting_imports("def f():\n    import_onnxruntime()\n    from onnxruntime.x import y\n")

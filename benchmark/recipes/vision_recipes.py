@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...runtime.distances import relative_error
+from ...runtime.onnx_runtime.importing import import_onnxruntime
 from ...runtime.onnx_runtime.session import open_session
 from ...runtime.pictures.tiles import pixels_of
 from ...runtime.pictures.tower import FEATURES, PIXELS
@@ -94,6 +95,8 @@ def _is_fc2(node: Any, model: Any) -> bool:
 def _onnxruntime_half(model: Any) -> Any:
     """onnxruntime's own conversion to half-precision arithmetic, with float32 input and output."""
     import onnx
+
+    import_onnxruntime()
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     copy = onnx.ModelProto()
@@ -103,6 +106,7 @@ def _onnxruntime_half(model: Any) -> Any:
 
 def _onnxruntime_static(source: Path, path: Path, pixels: Pixels) -> None:
     """onnxruntime's own calibrated quantization of matrix products: ranges of the given pixels."""
+    import_onnxruntime()
     from onnxruntime.quantization import QuantType, quantize_static
     from onnxruntime.quantization.calibrate import CalibrationDataReader
 

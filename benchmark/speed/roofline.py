@@ -29,6 +29,7 @@ import numpy as np
 from ...runtime.ggml.library import ggml_function
 from ...runtime.ggml.tensor import InitParameters
 from ...runtime.ggml.types import BF16, F32
+from ...runtime.onnx_runtime.importing import import_onnxruntime
 from ...runtime.system.machine import physical_cores
 from ...runtime.system.storage import write_text
 from .machine import describe_machine, machine_line
@@ -83,7 +84,7 @@ def _memory(threads: int, size: int) -> tuple[float, float]:
 
 def _onnxruntime(threads: int, rows: int, inner: int, *, integer: bool) -> float:
     """Operations a second of one product with a constant matrix, as in a vision graph."""
-    import onnxruntime
+    onnxruntime = import_onnxruntime()
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

@@ -25,8 +25,9 @@ from ...runtime.bundle.bundle import Bundle
 from ...runtime.distances import relative_error
 from ...runtime.errors import MissingExtraError, NativeError, OptionError, first_line
 from ...runtime.onnx_runtime.compiled import GRAPH, RECORD, MachineKey, compiled_folder, this_machine
+from ...runtime.onnx_runtime.importing import import_onnxruntime
 from ...runtime.onnx_runtime.providers import CUDA, TENSORRT
-from ...runtime.onnx_runtime.session import import_onnxruntime, load_libraries, open_session
+from ...runtime.onnx_runtime.session import load_libraries, open_session
 from ...runtime.pictures.built_in import built_in_picture
 from ...runtime.pictures.tiles import pixels_of
 from ...runtime.pictures.tower import FEATURES, LARGEST_BATCH, PIXELS

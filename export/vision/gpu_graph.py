@@ -17,6 +17,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from ...runtime.errors import BundleError
+from ...runtime.onnx_runtime.importing import import_onnxruntime
 from ...runtime.pictures.tower import PIXELS
 
 ATTENTION = "MultiHeadAttention"
@@ -25,7 +26,7 @@ _MICROSOFT = "com.microsoft"
 
 def fold_weights(source: Path, destination: Path) -> None:
     """Write ``source`` with Casts and Transposes of weights computed once, by onnxruntime itself."""
-    import onnxruntime
+    onnxruntime = import_onnxruntime()
 
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
@@ -63,6 +64,7 @@ def standard_attention(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     """Compute in float16, with float32 pixels and features, by onnxruntime's own conversion."""
+    import_onnxruntime()
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     copy = onnx.ModelProto()
@@ -76,6 +78,7 @@ def to_quantized(source: Path, destination: Path, pixels: npt.NDArray[np.float32
 
     ``pixels`` (tiles, 3, S, S) decide the ranges, in onnxruntime's own calibration.
     """
+    import_onnxruntime()
     from onnxruntime.quantization import QuantType, quantize_static
     from onnxruntime.quantization.calibrate import CalibrationDataReader
 

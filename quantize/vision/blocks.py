@@ -10,6 +10,7 @@ from typing import Literal
 import onnx
 
 from ...runtime.errors import needing_extra
+from ...runtime.onnx_runtime.importing import import_onnxruntime
 
 BITS: dict[str, Literal[4, 8]] = {"w8": 8, "w4": 4}
 """Bits a weight, by recipe."""
@@ -29,6 +30,7 @@ def to_blocks(model: onnx.ModelProto, *, bits: Literal[4, 8]) -> onnx.ModelProto
     copy.CopyFrom(model)
     with _quiet():
         with needing_extra("quantize"):
+            import_onnxruntime()
             from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
         quantizer = MatMulNBitsQuantizer(
             copy, bits=bits, block_size=BLOCK[bits], is_symmetric=bits == 8, accuracy_level=INTEGER_PRODUCTS

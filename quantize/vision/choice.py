@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from ...runtime.onnx_runtime.importing import import_onnxruntime
 from ...runtime.system.machine import processor_flags
 
 INTEGER_UNITS = frozenset({"amx_int8", "avx512_vnni", "avx_vnni", "asimddp", "i8mm"})
@@ -22,6 +23,6 @@ def choose_vision(flags: Collection[str], providers: Collection[str]) -> str:
 
 def choose_vision_here() -> str:
     """The recipe for this machine. Where the processor's flags are unknown, that is "f16"."""
-    import onnxruntime
+    onnxruntime = import_onnxruntime()
 
     return choose_vision(processor_flags(), onnxruntime.get_available_providers())

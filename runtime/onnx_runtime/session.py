@@ -9,9 +9,10 @@ from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
-from ..errors import NativeError, first_line, needing_extra
+from ..errors import NativeError, first_line
 from ..system.machine import int8_sums_overflow, physical_cores
 from .compiled import find_compiled, this_machine
+from .importing import import_onnxruntime
 from .providers import (
     CUDA,
     DIRECTML,
@@ -90,12 +91,6 @@ def load_libraries(onnxruntime: Any, provider: str) -> None:
     if provider in (TENSORRT, CUDA) and hasattr(onnxruntime, "preload_dlls"):
         with redirect_stdout(sys.stderr):
             onnxruntime.preload_dlls(directory="")
-
-
-def import_onnxruntime() -> Any:
-    with needing_extra("cpu", "cuda"):
-        import onnxruntime
-    return onnxruntime
 
 
 def _session_options(onnxruntime: Any, threads: int | None) -> Any:
