@@ -15,7 +15,7 @@ from ..runtime.bundle.gguf_layout import SPLIT_SIZE, GgufFile
 from ..runtime.bundle.manifest import SCHEMA, LlmPart, Manifest, Parity, Source, VisionPart
 from ..runtime.bundle.work_folder import Work, continuing_bundle, kept_bytes
 from ..runtime.errors import OptionError, needing_extra
-from ..runtime.ggml.recipes import FULL_PRECISION
+from ..runtime.ggml.llm_recipes import FULL_PRECISION
 from ..runtime.pictures.vision_recipes import EXPORTED
 from ..runtime.prompts.template_spec import TemplateSpec
 from ..runtime.system.storage import check_absent

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ...runtime.ggml.recipes import FULL_PRECISION
+from ...runtime.ggml.llm_recipes import FULL_PRECISION
 from ...runtime.pictures.vision_recipes import EXPORTED
 from ..terminal.options import ResumeOption, SplitSizeOption, parse_size
 from ..terminal.progress import note

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ...quantize.presets import DEFAULT, PRESETS, describe, preset
-from ...runtime.ggml.recipes import QUANTIZED as LLM_RECIPES
+from ...runtime.ggml.llm_recipes import QUANTIZED as LLM_RECIPES
 from ...runtime.pictures.vision_recipes import QUANTIZED as VISION_RECIPES
 from ..terminal.options import ResumeOption, SplitSizeOption, parse_size
 from ..terminal.progress import note

@@ -21,7 +21,7 @@ from ...runtime.bundle.gguf_layout import SPLIT_SIZE, GgufFile, KeyValues, Tenso
 from ...runtime.bundle.gguf_reading import read_model
 from ...runtime.bundle.work_folder import Progress, Work, write_tensors
 from ...runtime.errors import CheckpointError
-from ...runtime.ggml.recipes import LLM_RECIPES
+from ...runtime.ggml.llm_recipes import LLM_RECIPES
 from ...runtime.ggml.types import ggml_type, tensor_bytes
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.names import CANONICAL, gguf_name

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...runtime.errors import OptionError
-from ...runtime.ggml.recipes import FULL_PRECISION, LLM_RECIPES, QUANTIZED
+from ...runtime.ggml.llm_recipes import FULL_PRECISION, LLM_RECIPES, QUANTIZED
 from ...runtime.system.machine import physical_cores
 
 ImportanceByWeight = Mapping[str, npt.NDArray[np.float32]]

@@ -13,16 +13,7 @@ from ..errors import NativeError, first_line
 from ..system.machine import int8_sums_overflow, physical_cores
 from .compiled import find_compiled, this_machine
 from .importing import import_onnxruntime
-from .providers import (
-    CUDA,
-    DIRECTML,
-    OPENVINO,
-    TENSORRT,
-    Attempt,
-    order_attempts,
-    short_name,
-    start_first,
-)
+from .providers import CUDA, DIRECTML, OPENVINO, TENSORRT, Attempt, order_attempts, short_name, start_first
 
 LOG_ERRORS_ONLY = 3
 LOG_FATAL_ONLY = 4

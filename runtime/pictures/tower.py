@@ -11,10 +11,7 @@ import numpy.typing as npt
 
 from ..errors import BundleError, Cancelled, NativeError, OptionError
 from ..onnx_runtime.importing import import_onnxruntime
-from ..onnx_runtime.providers import (
-    ProviderChoice,
-    start_first,
-)
+from ..onnx_runtime.providers import ProviderChoice, start_first
 from ..onnx_runtime.session import create_session, find_attempts, onnxruntime_error
 from .geometry import Geometry
 

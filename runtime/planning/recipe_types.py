@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..errors import OptionError
-from ..ggml.recipes import FULL_PRECISION, LLM_RECIPES
+from ..ggml.llm_recipes import FULL_PRECISION, LLM_RECIPES
 from ..ggml.types import BY_NAME
 
 _FALLBACK = {"iq4_xs": "iq4_nl", "q4_k": "q5_0", "q5_k": "q5_1", "q6_k": "q8_0"}

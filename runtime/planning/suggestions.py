@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..ggml.recipes import LLM_RECIPES
+from ..ggml.llm_recipes import LLM_RECIPES
 from ..options import CONTEXT_STEP, padded_context
 from .placement import Device
 from .planner import Plan, Request, make_plan

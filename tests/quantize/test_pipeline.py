@@ -15,7 +15,7 @@ from llava_edge.quantize.pipeline import quantize_bundle
 from llava_edge.runtime import Bundle, load
 from llava_edge.runtime.bundle import work_folder
 from llava_edge.runtime.errors import BundleError, NativeError, OptionError, StorageError
-from llava_edge.runtime.ggml.recipes import QUANTIZED
+from llava_edge.runtime.ggml.llm_recipes import QUANTIZED
 from llava_edge.runtime.pictures.built_in import built_in_picture
 
 MATRIX = "blk.0.ffn_gate.weight"

@@ -9,7 +9,7 @@ import pytest
 from llava_edge.quantize.preset_costs import COSTS
 from llava_edge.quantize.presets import DEFAULT, PRESETS, describe, preset
 from llava_edge.runtime.errors import OptionError
-from llava_edge.runtime.ggml.recipes import QUANTIZED
+from llava_edge.runtime.ggml.llm_recipes import QUANTIZED
 from llava_edge.runtime.pictures import vision_recipes
 
 PAGE = Path(__file__).parents[2] / "docs" / "quantization.md"

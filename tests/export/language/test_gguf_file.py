@@ -14,7 +14,7 @@ import pytest
 import torch
 from llava_edge.export.pipeline import make_plan
 from llava_edge.runtime.errors import CheckpointError
-from llava_edge.runtime.ggml.recipes import FULL_PRECISION
+from llava_edge.runtime.ggml.llm_recipes import FULL_PRECISION
 from safetensors.torch import load_file, save_file
 from support.checkpoints import FAMILIES, make_checkpoint
 from support.gguf_files_written import write_plan

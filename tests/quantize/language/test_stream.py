@@ -21,7 +21,7 @@ from llava_edge.runtime.bundle.gguf_layout import SPLIT_SIZE
 from llava_edge.runtime.bundle.gguf_reading import read_model
 from llava_edge.runtime.bundle.work_folder import Journal, Work, continuing_bundle
 from llava_edge.runtime.errors import BundleError, NativeError
-from llava_edge.runtime.ggml.recipes import QUANTIZED
+from llava_edge.runtime.ggml.llm_recipes import QUANTIZED
 from llava_edge.runtime.language.llm import Llm
 from llava_edge.runtime.options import LoadOptions
 from support.checkpoints import make_checkpoint

@@ -7,15 +7,7 @@ import os
 import llama_cpp
 import pytest
 from llava_edge.runtime.ggml import devices
-from llava_edge.runtime.ggml.devices import (
-    CPU,
-    GPU,
-    INTEGRATED_GPU,
-    device_memory,
-    device_name,
-    devices_of,
-    local_gpus,
-)
+from llava_edge.runtime.ggml.devices import CPU, GPU, INTEGRATED_GPU, device_memory, device_name, devices_of, local_gpus
 from llava_edge.runtime.planning.devices import HOST, detect_devices
 
 

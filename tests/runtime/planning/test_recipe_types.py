@@ -10,7 +10,7 @@ import pytest
 from llava_edge.runtime.bundle.bundle import demo_bundle
 from llava_edge.runtime.bundle.gguf_reading import read_head
 from llava_edge.runtime.errors import BundleError, OptionError
-from llava_edge.runtime.ggml.recipes import LLM_RECIPES
+from llava_edge.runtime.ggml.llm_recipes import LLM_RECIPES
 from llava_edge.runtime.planning.recipe_types import tensor_types
 from llava_edge.runtime.planning.shape_sources import folder_shape, llm_shape
 from llava_edge.runtime.planning.shapes import LlmShape, llm_bytes

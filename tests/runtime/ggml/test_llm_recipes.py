@@ -5,7 +5,7 @@ from __future__ import annotations
 import gguf
 import llama_cpp.llama_cpp as lib
 from llava_edge.quantize.language.layout import PLAIN
-from llava_edge.runtime.ggml.recipes import FULL_PRECISION, LLM_RECIPES, QUANTIZED
+from llava_edge.runtime.ggml.llm_recipes import FULL_PRECISION, LLM_RECIPES, QUANTIZED
 from llava_edge.runtime.ggml.types import BY_NAME
 
 
