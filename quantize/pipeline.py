@@ -14,7 +14,8 @@ from ..runtime.bundle.bundle import MANIFEST, Bundle, write_manifest
 from ..runtime.bundle.disk_space import MANIFEST_BYTES, DiskNeed, disk_need
 from ..runtime.bundle.gguf_layout import SPLIT_SIZE, split_names, whole_name
 from ..runtime.bundle.manifest import Importance, LlmPart, Manifest, VisionPart
-from ..runtime.bundle.work_folder import Progress, Work, continuing_bundle, copy_files, kept_bytes
+from ..runtime.bundle.work_folder import Work, continuing_bundle, copy_files, kept_bytes
+from ..runtime.callbacks import Progress
 from ..runtime.errors import OptionError, StorageError
 from ..runtime.parity import measure
 from ..runtime.pictures.built_in import built_in_picture

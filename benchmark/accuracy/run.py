@@ -7,11 +7,12 @@ what is kept of it, whole and, for the attribution, each of its parts alone.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...runtime.bundle.bundle import Bundle
+from ...runtime.callbacks import Progress
 from ...runtime.errors import ImageError, OptionError
 from ...runtime.model import Model
 from ...runtime.options import LoadOptions
@@ -20,9 +21,6 @@ from .answer_store import CandidateAnswer, CandidateStore, ReferenceStore, pictu
 from .attribution import Part, Subject, parts
 from .comparison import Comparison, Marking, compare
 from .divergence import answer_as_candidate, answer_as_reference
-
-Progress = Callable[[int, int], None]
-"""Called with (answers given, answers that were missing when the run began)."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,8 @@ def compare_bundles(
     """Ask what ``folder`` does not hold yet, and compare.
 
     Interrupt it as you like: every answer is kept when it is there, and the next run asks for the
-    others only. Raises BundleError, OptionError, ImageError, NativeError, StorageError.
+    others only. ``on_progress`` hears (answers given, answers that were missing when the run began).
+    Raises BundleError, OptionError, ImageError, NativeError, StorageError.
     """
     options = options or LoadOptions()
     setting = prepare(reference, candidates, questions, folder=folder, attribution=attribution, context=options.context)

@@ -19,7 +19,8 @@ import torch
 
 from ...runtime.bundle.gguf_layout import SPLIT_SIZE, GgufFile, KeyValues, TensorSpec, lay_out_files
 from ...runtime.bundle.gguf_reading import read_model
-from ...runtime.bundle.work_folder import Progress, Work, write_tensors
+from ...runtime.bundle.work_folder import Work, write_tensors
+from ...runtime.callbacks import Progress
 from ...runtime.errors import CheckpointError
 from ...runtime.ggml.llm_recipes import LLM_RECIPES
 from ...runtime.ggml.types import ggml_type, tensor_bytes

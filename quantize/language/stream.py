@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...runtime.bundle.gguf_reading import StoredTensor, read_model
-from ...runtime.bundle.work_folder import Progress, Work, write_tensors
+from ...runtime.bundle.work_folder import Work, write_tensors
+from ...runtime.callbacks import Progress
 from ...runtime.errors import NativeError
 from ...runtime.ggml.library import ggml_function
 from ...runtime.ggml.types import BF16, F16, row_bytes

@@ -18,12 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from ..callbacks import Progress
 from ..errors import LlavaEdgeError, StorageError
 from ..system.storage import check_absent, storage_error, sync_files, sync_folder
 from .gguf_layout import Chunks, GgufFile
 
-Progress = Callable[[int, int], None]
-"""Hears (bytes done, all of them)."""
 PIECE_BYTES = 2**26
 """Bytes of a file that are copied at a time."""
 _BUNDLE, _JOURNAL, _LOCK = "bundle", "journal", "lock"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ..callbacks import Progress, Rows
+from ..callbacks import Cancel, Progress, Rows
 from ..errors import Cancelled
 from ..prompts.segments import ImageSegment, Segment, TextSegment, common_prefix, total_positions
 from .interface import LanguageModel
@@ -39,7 +39,7 @@ class KvCache:
         embeddings: Mapping[str, Rows],
         *,
         on_progress: Progress | None = None,
-        cancelled: Callable[[], bool] | None = None,
+        cancelled: Cancel | None = None,
     ) -> int:
         """Bring the cache to ``wanted`` and leave the last position's logits ready.
 
@@ -69,7 +69,7 @@ class KvCache:
         embeddings: Mapping[str, Rows],
         total: int,
         on_progress: Progress | None,
-        cancelled: Callable[[], bool] | None,
+        cancelled: Cancel | None,
     ) -> None:
         begin = self._positions
         try:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..callbacks import Cancel, Progress
 from ..errors import BundleError, Cancelled, NativeError, OptionError
 from ..onnx_runtime.importing import import_onnxruntime
 from ..onnx_runtime.providers import ProviderChoice, start_first
@@ -69,9 +70,9 @@ class VisionEncoder:
         self,
         pixels: npt.NDArray[np.float32],
         *,
-        on_progress: Callable[[int, int], None] | None = None,
+        on_progress: Progress | None = None,
         on_features: Callable[[npt.NDArray[np.float32], int], None] | None = None,
-        cancelled: Callable[[], bool] | None = None,
+        cancelled: Cancel | None = None,
     ) -> npt.NDArray[np.float32]:
         """Encode normalised pixels (tiles, 3, S, S) to features (tiles, P*P, dim), both float32.
 
