@@ -25,7 +25,8 @@ class Answer:
     """One answer. ``tokens`` are the generated ids without the end token.
 
     ``prompt_tokens`` counts every position of the prompt, pictures included; ``image_tokens`` has
-    one entry a picture of the conversation; ``cached_tokens`` were already prefilled.
+    one entry a picture of the conversation; ``cached_tokens`` were already prefilled. ``warnings``
+    are sentences about what was taken but may not be what was meant, as a cut JPEG.
     """
 
     text: str
@@ -36,6 +37,7 @@ class Answer:
     cached_tokens: int
     seed: int
     timings: Timings
+    warnings: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The answer as JSON-ready values: the object that ``ask --json`` prints."""
