@@ -2,5 +2,5 @@
 
 Kinds of tower and the recipes of the vision part are tables here too.
 
-May import: runtime/onnx_runtime, runtime/prompts, runtime/system.
+May import: runtime/onnx_runtime, runtime/pictures/files, runtime/prompts, runtime/system.
 """

@@ -5,37 +5,43 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
-import os
-import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
 
 from ..errors import ImageError
+from .files.colours import colour_warnings, to_rgb
+from .files.containers import Pixels, take_apart
+from .files.cut import FINEST, MOST_MISSING, fill_in
+from .files.heif import check_decoder, open_heif, without_exif
+from .files.kinds import AGAIN, AVIF, HEIC, TIFF, Kind
+from .files.orientation import ORIENTATION, orientation_of, turn_upright, turned_size
+from .files.sources import UNNAMED, ByteSource, bytes_of, readable_kind, shown_name
+from .files.tiff import take_tiff
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-"""What is opened. Pillow's JPEG reader also takes MPO, a phone's JPEG with a second picture behind it."""
-SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM", b"GIF8")
-"""First bytes of these formats: a file that has them and can't be opened is damaged, not foreign."""
 MAX_PIXELS = 100_000_000
 """Default cap on width x height, read from the header: 100 megapixels decode to 300 MB."""
 
-ImageSource = str | os.PathLike[str] | bytes | Image.Image
-"""A path, the bytes of an image file, or a Pillow image."""
+ImageSource = ByteSource | Image.Image | npt.NDArray[np.uint8]
+"""A path or data URL, an image file's bytes or an open one, a Pillow image, an RGB array uint8 (height, width, 3)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
     """A decoded picture: RGB pixels, which nobody may alter, the mode they had before, and the file's name.
 
-    Equal are pictures of one digest and name.
+    ``warnings`` are sentences about what may not look as it was meant. Equal are pictures of one digest and name.
     """
 
     image: Image.Image = field(repr=False)
     mode: str
     name: str
+    warnings: tuple[str, ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -59,73 +65,159 @@ class Picture:
         return hash((self.digest, self.name))
 
 
-def load_picture(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Picture:
+def load_picture(source: ImageSource, *, max_pixels: int = MAX_PIXELS, name: str = UNNAMED) -> Picture:
     """Open, turn upright (EXIF) and convert a picture to RGB the way the reference does.
 
-    The first frame of an animation counts. Raises :class:`ImageError`.
+    The first frame of an animation counts. ``name`` is what a picture without a file name is called. Raises
+    :class:`ImageError`.
     """
+    if isinstance(source, np.ndarray):
+        return _from_pillow(_from_array(source, name), name, max_pixels)
     if isinstance(source, Image.Image):
-        return _picture(source, "picture", max_pixels)
-    if isinstance(source, bytes):
-        return _open(io.BytesIO(source), "picture", max_pixels)
-    path = Path(source)
-    _check_regular(path)
+        return _from_pillow(source, name, max_pixels)
+    data, name = bytes_of(source, name)
+    kind = readable_kind(data, name)
+    pixels = _pixels(data, kind)
+    with _refusing(name, max_pixels):
+        image, said = _decode(data, kind, pixels, name, max_pixels)
+        return _picture(turn_upright(image, _orientation(image, pixels)), name, said)
+
+
+def picture_size(source: ByteSource, *, name: str = UNNAMED) -> tuple[int, int]:
+    """(width, height) in pixels as :func:`load_picture` gives it, from the header alone. Raises :class:`ImageError`."""
+    data, name = bytes_of(source, name)
+    kind = readable_kind(data, name)
+    pixels = _pixels(data, kind)
+    with _refusing(name, MAX_PIXELS), _opened(pixels.data, kind) as image:
+        _check_size(image.size, name, MAX_PIXELS)
+        return turned_size(image.size, _orientation(image, pixels))
+
+
+def _pixels(data: bytes, kind: Kind) -> Pixels:
+    """The file without what surrounds its pixels."""
+    if kind.decoder in ("JPEG", "PNG", "WEBP"):
+        return take_apart(data, kind.decoder)
+    if kind is TIFF:
+        return take_tiff(data)
+    return Pixels(without_exif(data)) if kind in (AVIF, HEIC) else Pixels(data)
+
+
+@contextmanager
+def _opened(data: bytes, kind: Kind) -> Iterator[Image.Image]:
+    """A picture of which the header was read."""
+    check_decoder(kind)
+    if kind is HEIC:
+        yield open_heif(data)
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the pixel cap says it better than Pillow's warning
+        with Image.open(io.BytesIO(data), formats=(kind.decoder,)) as image:
+            yield image
+
+
+def _decode(data: bytes, kind: Kind, pixels: Pixels, name: str, max_pixels: int) -> tuple[Image.Image, tuple[str, ...]]:
+    """The first picture of a file, and what is to be said of it."""
+
+    def decode(raw: bytes) -> Image.Image:
+        with _opened(raw, kind) as image:
+            _check_size(image.size, name, max_pixels)
+            image.load()
+            several = _several(image, pixels.frames, kind)
+            said.update({several: None} if several else {})
+            return image.copy()
+
+    said: dict[str, None] = {}  # in order, each once: a cut file is decoded twice
+    if not pixels.cut:
+        return decode(pixels.data), tuple(f"{shown_name(name)} {one}" for one in said)
+    with _opened(pixels.data, kind) as header:
+        _check_size(header.size, name, max_pixels)
+    filled = fill_in(data, kind.decoder, pixels, decode)
+    if filled is None or filled[1] > MOST_MISSING:
+        share = "a part" if filled is None else f"{filled[1]:.0%}"
+        raise _damaged(name, f"it ends early, {share} of the picture is missing")
+    image, share = filled
+    missing = f"{max(share, 0.01):.0%} of it is missing and was filled in" if share else "no pixel is missing"
+    missing = "its finest detail is missing in places" if share == FINEST else missing
+    return image, tuple(f"{shown_name(name)} {one}" for one in (f"is cut short: {missing}", *said))
+
+
+def _several(image: Image.Image, frames: int, kind: Kind) -> str:
+    """What to say of a file of several pictures."""
+    count = max(frames, getattr(image, "n_frames", 1) if kind is AVIF else 1)
+    if kind is TIFF and count > 1:
+        return f"has {count} pages; only the first was looked at"
+    if count > 1:
+        return f"is an animation of {count} frames; only the first was looked at"
     try:
-        with path.open("rb") as file:
-            return _open(file, str(path), max_pixels)
-    except OSError as error:
-        if isinstance(error, ImageError):  # pragma: no cover - ImageError is a ValueError
-            raise
-        raise ImageError(
-            expected=f"a readable picture at {path}",
-            got=error.strerror or str(error),
-            fix="check the file's permissions",
-        ) from error
+        moving = kind.decoder == "GIF" and bool(getattr(image, "is_animated", False))
+    except Exception:  # frames behind the first are damaged, and nobody looks at them
+        return ""
+    finally:
+        if kind.decoder == "GIF":
+            image.seek(0)
+            image.load()
+    return "is an animation; only its first frame was looked at" if moving else ""
 
 
-def _check_regular(path: Path) -> None:
-    """Refuse what is no plain file before opening it: reading a pipe or device could block for ever."""
-    try:
-        mode = path.stat().st_mode
-    except (OSError, ValueError) as error:
-        raise ImageError(expected=f"a picture at {path}", got="no such file", fix="check the path") from error
-    if not stat.S_ISREG(mode):
-        kind = "a directory" if stat.S_ISDIR(mode) else "a device or pipe"
-        raise ImageError(expected=f"a picture at {path}", got=kind, fix="give the path of a picture file")
+def _from_pillow(image: Image.Image, name: str, max_pixels: int) -> Picture:
+    _check_size(image.size, name, max_pixels)
+    with _refusing(name, max_pixels):
+        try:
+            image.load()
+        except ValueError as error:
+            if "closed" not in str(error):
+                raise
+            raise ImageError(
+                expected=f"an open Pillow image as {shown_name(name)}", got="a closed one", fix="open it again"
+            ) from error
+        return _picture(turn_upright(image, _orientation(image)), name, ())
 
 
-def _open(file: io.BytesIO | io.BufferedReader, name: str, max_pixels: int) -> Picture:
+def _orientation(image: Image.Image, pixels: Pixels | None = None) -> int:
+    """What a file's EXIF or XMP says, else what Pillow found (in an AVIF it is part of the format)."""
+    if pixels is not None and (stated := orientation_of(pixels.exif, pixels.xmp)) != 1:
+        return stated
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the pixel cap below says it better than Pillow's warning
-            with Image.open(file, formats=FORMATS) as image:
-                _check_size(image.size, name, max_pixels)
-                image.load()
-                return _picture(image, name, max_pixels)
+            warnings.simplefilter("ignore")
+            return int(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # it can't be read whole, but this entry of it perhaps can
+        return orientation_of(image.info.get("exif") or b"")
+
+
+def _from_array(array: npt.NDArray[np.uint8], name: str) -> Image.Image:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        raise ImageError(
+            expected=f"an array uint8 of shape (height, width, 3), RGB, as {shown_name(name)}",
+            got=f"{array.dtype} {array.shape}"[:100],
+            fix="convert the array, or give it as a Pillow image: Image.fromarray(array)",
+        )
+    return Image.fromarray(np.ascontiguousarray(array)) if array.size else Image.new("RGB", array.shape[1::-1])
+
+
+def _picture(image: Image.Image, name: str, said: tuple[str, ...]) -> Picture:
+    rgb = to_rgb(image)
+    sentences = (f"{shown_name(name)} {one}" for one in colour_warnings(image, rgb))
+    return Picture(rgb, image.mode, name, tuple(f"{one}." for one in (*said, *sentences)))
+
+
+@contextmanager
+def _refusing(name: str, max_pixels: int) -> Iterator[None]:
+    """Say whatever a decoder trips over as an :class:`ImageError`."""
+    try:
+        yield
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
         raise _too_large(name, str(error).split(" exceeds")[0], max_pixels) from error
     except UnidentifiedImageError as error:
-        raise _unidentified(file, name) from error
+        raise _damaged(name, "its header is incomplete") from error
+    except MemoryError as error:
+        raise ImageError(
+            expected=f"memory for the pixels of {shown_name(name)}", got="too little", fix="scale the picture down"
+        ) from error
     except Exception as error:  # Pillow's decoders raise whatever a broken file makes them trip over
-        raise _damaged(name, str(error)) from error
-
-
-def _picture(image: Image.Image, name: str, max_pixels: int) -> Picture:
-    _check_size(image.size, name, max_pixels)
-    upright = ImageOps.exif_transpose(image)
-    return Picture(to_rgb(upright), upright.mode, name)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert to RGB as transformers 5 does: transparency is laid on white, the rest is Pillow's."""
-    transparent = "A" in image.getbands() or image.info.get("transparency") is not None
-    if not transparent:
-        return image.convert("RGB")
-    layered = image.convert("RGBA")
-    white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, layered).convert("RGB")
+        raise _damaged(name, str(error)[:100]) from error
 
 
 def _check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
@@ -133,29 +225,19 @@ def _check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
         raise _too_large(name, f"{size[0]}x{size[1]}", max_pixels)
     if min(size) < 1:
         raise ImageError(
-            expected=f"at least one pixel in {name}", got=f"{size[0]}x{size[1]}", fix="give another picture"
+            expected=f"at least one pixel in {shown_name(name)}",
+            got=f"{size[0]}x{size[1]}",
+            fix="give another picture",
         )
 
 
 def _too_large(name: str, got: str, max_pixels: int) -> ImageError:
     return ImageError(
-        expected=f"at most {max_pixels / 1e6:g} megapixels in {name}",
+        expected=f"at most {max_pixels / 1e6:g} megapixels in {shown_name(name)}",
         got=got,
-        fix="scale the picture down or raise max_pixels",
+        fix="scale the picture down; models see no more than about a thousand pixels a side",
     )
 
 
 def _damaged(name: str, reason: str) -> ImageError:
-    return ImageError(expected=f"a whole picture in {name}", got=f"a damaged one ({reason})", fix="get the file again")
-
-
-def _unidentified(file: io.BytesIO | io.BufferedReader, name: str) -> ImageError:
-    file.seek(0)
-    head = file.read(16)
-    if head.startswith(SIGNATURES):
-        return _damaged(name, "its header is incomplete")
-    return ImageError(
-        expected=f"a PNG, JPEG, WebP, BMP or GIF picture in {name}",
-        got=f"a file that begins with {head[:8]!r}" if head else "an empty file",
-        fix="convert the picture to one of these",
-    )
+    return ImageError(expected=f"a whole picture in {shown_name(name)}", got=f"a damaged one ({reason})", fix=AGAIN)

@@ -12,14 +12,10 @@ import tarfile
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from PIL import Image
-
 from ...runtime.errors import ImageError, OptionError
-from ...runtime.pictures.picture import FORMATS, Picture, load_picture
+from ...runtime.pictures.picture import Picture, load_picture
+from ...runtime.pictures.picture import picture_size as size_of_picture
 from ...runtime.prompts.conversations import shown
-
-ORIENTATION = 0x0112
-"""EXIF's tag; values from 5 on turn the picture by a quarter, so that width and height swap."""
 
 
 class PictureStore(Protocol):
@@ -117,17 +113,7 @@ def open_picture(store: PictureStore, name: str) -> Picture:
 
 def picture_size(store: PictureStore, name: str) -> tuple[int, int]:
     """(width, height) in pixels as the runtime will see it, from the header alone. Raises :class:`ImageError`."""
-    try:
-        with Image.open(io.BytesIO(store.read(name)), formats=FORMATS) as image:
-            turned = image.getexif().get(ORIENTATION, 1) >= 5
-            width, height = image.size
-    except ImageError:
-        raise
-    except Exception as error:  # Pillow's readers raise whatever a broken file makes them trip over
-        raise ImageError(
-            expected=f"a picture in {shown(name, 100)}", got=str(error)[:80], fix="get the file again"
-        ) from error
-    return (height, width) if turned else (width, height)
+    return size_of_picture(store.read(name), name=shown(name, 100))
 
 
 def _missing(name: str, where: Path | str, reason: str) -> ImageError:

@@ -179,9 +179,9 @@ BAD_FILES = {
     "PNG signature alone": (b"\x89PNG\r\n\x1a\n", "header is incomplete"),
     "30000x30000 header": (png_header(30000, 30000), "at most 100 megapixels"),
     "11000x10000 header": (png_header(11000, 10000), "got 11000x10000"),
-    "a zip archive": (b"PK\x03\x04" + bytes(40), "begins with"),
-    "a PDF": (b"%PDF-1.7\n", "begins with"),
-    "a TIFF, which is not taken": (b"II*\x00" + bytes(60), "begins with"),
+    "a zip archive": (b"PK\x03\x04" + bytes(40), "got a ZIP archive"),
+    "a PDF": (b"%PDF-1.7\n", "got a PDF document"),
+    "a TIFF without a picture": (b"II*\x00" + bytes(60), "damaged"),
     "GIF without frames": (b"GIF89a\x01\x00\x01\x00\x00\x00\x00;", "damaged"),
 }
 
