@@ -51,7 +51,7 @@ def score_demo(
 
 
 def _ask(model: Model, question: Question, overview_only: bool) -> str:
-    images = [model.encode_image(image, overview_only=overview_only) for image in question.images]
+    images = [model.encode_image(image, detail="low" if overview_only else "high") for image in question.images]
     return model.ask(question.prompt, images, max_tokens=question.max_tokens).text
 
 

@@ -2,8 +2,8 @@
 
 ``load`` is the way in. Native libraries are loaded by it, not by importing this package.
 
-May import: runtime/bundle, runtime/language, runtime/pictures, runtime/planning, runtime/processes,
-runtime/prompts.
+May import: runtime/bundle, runtime/language, runtime/pictures, runtime/pictures/files, runtime/planning,
+runtime/processes, runtime/prompts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from .chat import Chat
     from .model import Model, load
     from .pictures.encoded import EncodedImage
-    from .pictures.encoder import ImageInput
+    from .pictures.inputs import ImageInput
+    from .prompts.template import TemplateMessage
 
     __version__: str
 
@@ -34,6 +35,7 @@ __all__ = [
     "LoadOptions",
     "Model",
     "Progress",
+    "TemplateMessage",
     "Timings",
     "__version__",
     "demo_bundle",
@@ -45,9 +47,10 @@ _LAZY = {
     "Answer": "answer",
     "Chat": "chat",
     "EncodedImage": "pictures.encoded",
-    "ImageInput": "pictures.encoder",
+    "ImageInput": "pictures.inputs",
     "Model": "model",
     "Progress": "callbacks",
+    "TemplateMessage": "prompts.template",
     "Timings": "answer",
     "load": "model",
 }

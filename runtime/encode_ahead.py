@@ -15,9 +15,7 @@ from collections.abc import Callable, Sequence
 from .callbacks import Cancel, Embeddings, Progress, Rows
 from .errors import Cancelled
 from .pictures.encoded import EncodedImage
-from .pictures.encoder import LaidOutPicture, PictureEncoder
-
-Opened = LaidOutPicture | EncodedImage
+from .pictures.encoder import LaidOutPicture, Opened, PictureEncoder
 
 POLL_SECONDS = 0.05
 """A reader that waits for rows asks this often whether it was cancelled."""

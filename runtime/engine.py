@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from .bundle.bundle import Bundle
 from .bundle.manifest import Manifest
 from .callbacks import Cancel, Progress
-from .encode_ahead import Encoding, Opened
+from .encode_ahead import Encoding
 from .errors import BundleError, BusyError, OptionError
 from .language.kv_cache import KvCache
-from .options import LoadOptions
+from .options import Detail, GenerationOptions, LoadOptions
 from .pictures.encoded import EncodedImage
-from .pictures.encoder import ImageInput, PictureEncoder
+from .pictures.encoder import Opened, PictureEncoder
+from .pictures.inputs import ImageInput
 from .pictures.tower import VisionEncoder
 from .processes.isolated_llm import LlmProcess, open_llm
 from .processes.repacking import settle_repacking
@@ -40,7 +41,13 @@ class Engine:
             providers=options.providers or None,
             fingerprint=bundle.vision_fingerprint,
         )
-        self.pictures = PictureEncoder(tower, bundle.newline(), manifest.geometry, keep=options.images_kept)
+        self.pictures = PictureEncoder(
+            tower,
+            bundle.newline(),
+            manifest.geometry,
+            keep=options.images_kept,
+            vision=bundle.vision_fingerprint,
+        )
         template = manifest.template
         self.llm = open_llm(
             bundle.llm_path,
@@ -86,13 +93,15 @@ class Engine:
         self,
         source: ImageInput,
         *,
-        overview_only: bool = False,
+        detail: Detail = "high",
         on_progress: Progress | None = None,
         cancelled: Cancel | None = None,
     ) -> EncodedImage:
         """Encode one picture; see :meth:`Model.encode_image`."""
         with self.answering():
-            opened = self.pictures.open(source, overview_only=overview_only)
+            opened = self.pictures.open(source, detail=GenerationOptions(detail=detail).detail)
+            if detail == "auto" and opened.layout.image_tokens >= self.context_limit:
+                opened = self.pictures.lowered(opened)
             return self.pictures.encode(opened, on_progress=on_progress, cancelled=cancelled)
 
     def encode_ahead(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import Self, Unpack
 
 from .answer import Answer
@@ -12,9 +11,9 @@ from .bundle.manifest import Manifest
 from .callbacks import Cancel, Progress
 from .chat import Chat
 from .engine import Engine
-from .options import LoadChoices, LoadOptions, SamplingChoices, make_options
+from .options import Detail, LoadChoices, LoadOptions, SamplingChoices, make_options
 from .pictures.encoded import EncodedImage
-from .pictures.encoder import ImageInput
+from .pictures.inputs import ImageInput, ImagesInput, QuestionInput
 from .planning.auto_placement import auto_options, describe_placement
 from .processes.isolated_llm import worker_process
 
@@ -73,23 +72,21 @@ class Model:
         self,
         source: ImageInput,
         *,
-        overview_only: bool = False,
+        detail: Detail = "high",
         on_progress: Progress | None = None,
         cancelled: Cancel | None = None,
     ) -> EncodedImage:
         """Encode a picture once, to be asked about many times.
 
-        ``overview_only`` leaves the grid tiles out, which shows what they are worth.
-        ``on_progress`` hears (tiles done, all). Raises ImageError, Cancelled, BusyError.
+        ``detail`` "low" leaves the tiles out and encodes the overview alone, "auto" does where they would not fit the
+        context. ``on_progress`` hears (tiles done, all). Raises ImageError, OptionError, Cancelled, BusyError.
         """
-        return self.engine.encode_image(
-            source, overview_only=overview_only, on_progress=on_progress, cancelled=cancelled
-        )
+        return self.engine.encode_image(source, detail=detail, on_progress=on_progress, cancelled=cancelled)
 
     def chat(self, *, system: str | None = None) -> Chat:
         """Start a conversation. Its prefilled part is kept as long as no other one is asked."""
         return Chat(self.engine, system=system)
 
-    def ask(self, question: str, images: Sequence[ImageInput] = (), **options: Unpack[SamplingChoices]) -> Answer:
-        """Answer one question about ``images``, outside any conversation."""
+    def ask(self, question: QuestionInput, images: ImagesInput = None, **options: Unpack[SamplingChoices]) -> Answer:
+        """Answer one question about ``images``, outside any conversation; see :meth:`Chat.stream`."""
         return self.chat().generate(question, images=images, **options)

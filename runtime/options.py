@@ -17,6 +17,8 @@ DEFAULT_MAX_TOKENS = 512
 Device = Literal["", "auto", "cpu"]
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 """Types that llama.cpp's cache may have."""
+Detail = Literal["high", "low", "auto"]
+"""How much of a picture the model sees: its tiles, an overview alone, or what fits the context."""
 SplitMode = Literal["none", "layer", "row"]
 SPLIT_MODES: tuple[SplitMode, ...] = get_args(SplitMode)
 """How llama.cpp may split a model over GPUs."""
@@ -181,7 +183,8 @@ class GenerationOptions:
 
     ``top_k`` 0, ``top_p`` 1, ``min_p`` 0 and ``repeat_penalty`` 1 switch their filters off.
     ``seed`` None draws a new one for every answer. ``stop`` strings end the answer and are not
-    part of it.
+    part of it. ``detail`` is how much of the question's pictures the model sees: "high" tiles and overview, "low" the
+    overview alone, "auto" high where the prompt fits the context, else low, which a warning then says.
     """
 
     max_tokens: Annotated[int, Option("Tokens an answer may have.", (1, 2**24))] = DEFAULT_MAX_TOKENS
@@ -192,6 +195,9 @@ class GenerationOptions:
     min_p: Annotated[float, Option("Drop what is this much less likely than the best.", (0, 1))] = 0.05
     repeat_penalty: Annotated[float, Option("Above 1 discourages repeats.", (0.01, 100))] = 1.0
     stop: Annotated[tuple[str, ...], Option("End the answer here; may repeat.")] = ()
+    detail: Annotated[
+        Detail, Option("high shows the model tiles, low an overview alone, auto what fits.", words=get_args(Detail))
+    ] = "high"
 
     def __post_init__(self) -> None:
         _check_declared(self)
@@ -210,6 +216,7 @@ class SamplingChoices(TypedDict, total=False):
     min_p: float
     repeat_penalty: float
     stop: tuple[str, ...]
+    detail: Detail
 
 
 def declared(kind: type[Any]) -> dict[str, Option]:

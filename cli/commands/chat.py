@@ -118,7 +118,9 @@ class Session:
 
         try:
             with _interrupt() as interrupted:
-                image = self._model.encode_image(path, on_progress=Bar("encoding tiles"), cancelled=interrupted)
+                image = self._model.encode_image(
+                    path, detail=self._sampling.detail, on_progress=Bar("encoding tiles"), cancelled=interrupted
+                )
         except Cancelled:
             note("picture not added")
             return

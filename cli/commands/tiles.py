@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ...runtime.options import GenerationOptions
 from ...runtime.pictures.tiles import Layout
 from ..terminal import options as arguments
 
@@ -15,6 +16,7 @@ from ..terminal import options as arguments
 def tiles(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="A picture file.")],
     model: arguments.ModelOption = None,
+    detail: arguments.DetailOption = "high",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     save: Annotated[
         Path | None, typer.Option("--save", metavar="PNG", help="Draw tiles, overview and cut padding.")
@@ -24,10 +26,16 @@ def tiles(
     from ...runtime.bundle.bundle import Bundle, demo_bundle
     from ...runtime.pictures.picture import load_picture
     from ...runtime.pictures.tiles import lay_out
+    from ..terminal.progress import note
 
-    geometry = Bundle.open(model or demo_bundle()).manifest.geometry
+    bundle = Bundle.open(model or demo_bundle())
+    geometry, wanted = bundle.manifest.geometry, GenerationOptions(detail=detail).detail  # type: ignore[arg-type]
     picture = load_picture(image)
-    layout = lay_out(picture.size, geometry)
+    layout = lay_out(picture.size, geometry, overview_only=wanted == "low")
+    if wanted == "auto" and layout.image_tokens >= bundle.manifest.llm.context_length:
+        layout = lay_out(picture.size, geometry, overview_only=True)
+    for warning in picture.warnings:
+        note(warning)
     if save is not None:
         from ...runtime.pictures.overlay import save_overlay
 
@@ -48,6 +56,12 @@ def as_dict(layout: Layout) -> dict[str, object]:
 
 def _describe(layout: Layout, side: int) -> str:
     rows, columns = layout.grid
+    if not rows:
+        return (
+            f"picture    {layout.size[0]} x {layout.size[1]} px\n"
+            f"tiles      none: the overview of {side} px alone\n"
+            f"positions  {layout.image_tokens}"
+        )
     return (
         f"picture    {layout.size[0]} x {layout.size[1]} px\n"
         f"tiles      {rows} rows x {columns} columns of {side} px, and the overview\n"

@@ -15,7 +15,8 @@ from .tiles import Layout
 class EncodedImage:
     """A picture as the LLM takes it: ``embeddings`` float32 (image_tokens, dim), ready to ask about.
 
-    ``key`` identifies content and tiling; ``seconds`` is what encoding cost when it was done.
+    ``key`` identifies content and tiling; ``seconds`` is what encoding cost when it was done. ``warnings`` are those of
+    its picture, ``encoder`` tells what encoded it: a picture can't be asked about with another vision part.
     """
 
     embeddings: npt.NDArray[np.float32] = field(repr=False, compare=False)
@@ -23,6 +24,8 @@ class EncodedImage:
     layout: Layout
     name: str
     seconds: float
+    warnings: tuple[str, ...] = ()
+    encoder: str = field(default="", repr=False)
 
     @property
     def segment(self) -> ImageSegment:

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from ..callbacks import Cancel, Embeddings, Progress
-from ..errors import OptionError
+from ..errors import ImageError, OptionError
+from ..options import Detail
 from ..prompts.segments import ImageSegment
 from .encoded import EncodedImage
+from .files.sources import UNNAMED, shown_name
 from .geometry import Geometry
+from .inputs import ImageInput
 from .pack import pack, positions_ready
-from .picture import ImageSource, Picture, load_picture
+from .picture import Picture, load_picture
 from .tiles import Layout, cut_tiles, lay_out, normalise
 from .tower import VisionEncoder
 
-ImageInput = ImageSource | Picture | EncodedImage
-"""What a question may be about: a path, file bytes, a Pillow image, or one encoded before."""
 OnRows = Callable[[Embeddings, int], None]
 """Called with embeddings (positions, dim) and how many of the first positions hold already."""
 
@@ -39,49 +41,95 @@ class LaidOutPicture:
         return self.picture.digest if self.layout.grid != (0, 0) else f"{self.picture.digest}:overview"
 
     @property
+    def name(self) -> str:
+        """The picture's name."""
+        return self.picture.name
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is to be said of the picture."""
+        return self.picture.warnings
+
+    @property
     def segment(self) -> ImageSegment:
         """Its place in a prompt."""
         return ImageSegment(self.key, self.layout.image_tokens)
+
+
+Opened = LaidOutPicture | EncodedImage
+"""A picture whose positions are known."""
 
 
 class PictureEncoder:
     """The vision tower of a bundle with all that turns its features into rows, and the pictures encoded last."""
 
     def __init__(
-        self, tower: VisionEncoder, newline: npt.NDArray[np.float32], geometry: Geometry, *, keep: int
+        self,
+        tower: VisionEncoder,
+        newline: npt.NDArray[np.float32],
+        geometry: Geometry,
+        *,
+        keep: int,
+        vision: str = "",
     ) -> None:
-        """``newline`` is the learned vector (dim,) behind each row; ``keep`` encoded pictures stay in memory."""
+        """``newline`` is the learned vector (dim,) behind each row; ``keep`` encoded pictures stay in memory.
+
+        ``vision`` identifies the tower's file; without it pictures of other encoders are not told apart.
+        """
         self.tower = tower
         self.geometry = geometry
         self._newline = newline
         self._keep = keep
         self._encoded: OrderedDict[str, EncodedImage] = OrderedDict()
+        parts = f"{vision} {geometry}".encode() + newline.tobytes()
+        self.identity = hashlib.sha256(parts).hexdigest() if vision else ""
+        """Of all that turns pixels into rows: pictures are exchanged between encoders where it is equal."""
 
     def close(self) -> None:
         """Free the session and forget all pictures. Safe to call twice."""
         self.tower.close()
         self._encoded.clear()
 
-    def open(self, source: ImageInput, *, overview_only: bool = False) -> LaidOutPicture | EncodedImage:
-        """Load and lay out what is not encoded yet. Raises ImageError.
+    def open(self, source: ImageInput, *, detail: Detail = "high", name: str = UNNAMED) -> Opened:
+        """Load and lay out what is not encoded yet; ``detail`` "auto" is "high" here.
 
-        ``overview_only`` leaves the grid tiles out. Raises OptionError for a picture that was encoded
-        for a model of another width.
+        ``name`` is what a picture without a file name is called. Raises ImageError, also for a picture that another
+        vision part encoded, and OptionError for one of another width.
         """
-        if not isinstance(source, EncodedImage):
-            picture = source if isinstance(source, Picture) else load_picture(source)
-            return LaidOutPicture(picture, lay_out(picture.size, self.geometry, overview_only=overview_only))
-        if source.embeddings.shape[1] != len(self._newline):
-            raise OptionError(
-                expected=f"a picture encoded for this model (width {len(self._newline)})",
-                got=f"width {source.embeddings.shape[1]}",
+        if isinstance(source, EncodedImage):
+            self.check(source)
+            return self.lowered(source) if detail == "low" else source
+        picture = source if isinstance(source, Picture) else load_picture(source, name=name)
+        return LaidOutPicture(picture, lay_out(picture.size, self.geometry, overview_only=detail == "low"))
+
+    def check(self, image: EncodedImage) -> None:
+        """Refuse a picture that was encoded for another model. Raises ImageError, OptionError."""
+        if image.encoder and self.identity and image.encoder != self.identity:
+            raise ImageError(
+                expected="a picture encoded with this model's vision part",
+                got=f"{shown_name(image.name)}, encoded with another one",
                 fix="encode the picture again with this model",
             )
-        return source
+        if image.embeddings.shape[1] != len(self._newline):
+            raise OptionError(
+                expected=f"a picture encoded for this model (width {len(self._newline)})",
+                got=f"width {image.embeddings.shape[1]}",
+                fix="encode the picture again with this model",
+            )
+
+    def lowered(self, opened: Opened) -> Opened:
+        """The same picture as its overview alone; of an encoded one the overview's rows are there already."""
+        if opened.layout.grid == (0, 0):
+            return opened
+        layout = lay_out(opened.layout.size, self.geometry, overview_only=True)
+        if isinstance(opened, LaidOutPicture):
+            return replace(opened, layout=layout)
+        rows = np.concatenate([opened.embeddings[: layout.image_tokens - 1], self._newline[None]])
+        return replace(opened, embeddings=rows, key=f"{opened.key}:overview", layout=layout)
 
     def encode(
         self,
-        opened: LaidOutPicture | EncodedImage,
+        opened: Opened,
         *,
         on_rows: OnRows | None = None,
         on_progress: Progress | None = None,
@@ -96,7 +144,7 @@ class PictureEncoder:
             return opened
         if opened.key in self._encoded:
             self._encoded.move_to_end(opened.key)
-            return self._encoded[opened.key]
+            return _told_as(self._encoded[opened.key], opened)
         encoded = self._encode_tiles(opened, on_rows, on_progress, cancelled)
         self._encoded[encoded.key] = encoded
         while len(self._encoded) > self._keep:
@@ -117,4 +165,11 @@ class PictureEncoder:
 
         features = self.tower.encode(pixels, on_progress=on_progress, on_features=hand_over, cancelled=cancelled)
         embeddings = pack(features, self._newline, layout=layout, geometry=geometry)
-        return EncodedImage(embeddings, opened.key, layout, opened.picture.name, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        return EncodedImage(embeddings, opened.key, layout, opened.name, seconds, opened.warnings, self.identity)
+
+
+def _told_as(image: EncodedImage, opened: LaidOutPicture) -> EncodedImage:
+    """What is remembered of equal pixels, under the name and with the warnings of the picture that was opened now."""
+    same = (image.name, image.warnings) == (opened.name, opened.warnings)
+    return image if same else replace(image, name=opened.name, warnings=opened.warnings)

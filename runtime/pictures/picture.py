@@ -133,12 +133,16 @@ def _decode(data: bytes, kind: Kind, pixels: Pixels, name: str, max_pixels: int)
         _check_size(header.size, name, max_pixels)
     filled = fill_in(data, kind.decoder, pixels, decode)
     if filled is None or filled[1] > MOST_MISSING:
-        share = "a part" if filled is None else f"{filled[1]:.0%}"
-        raise _damaged(name, f"it ends early, {share} of the picture is missing")
-    image, share = filled
-    missing = f"{max(share, 0.01):.0%} of it is missing and was filled in" if share else "no pixel is missing"
-    missing = "its finest detail is missing in places" if share == FINEST else missing
-    return image, tuple(f"{shown_name(name)} {one}" for one in (f"is cut short: {missing}", *said))
+        part = "a part" if filled is None else f"{filled[1]:.0%}"
+        raise _damaged(name, f"it ends early, {part} of the picture is missing")
+    cut = f"is cut short: {_missing(filled[1])}"
+    return filled[0], tuple(f"{shown_name(name)} {one}" for one in (cut, *said))
+
+
+def _missing(share: float) -> str:
+    if share == FINEST:
+        return "its finest detail is missing in places"
+    return f"{max(share, 0.01):.0%} of it is missing and was filled in" if share else "no pixel is missing"
 
 
 def _several(image: Image.Image, frames: int, kind: Kind) -> str:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from ..errors import OptionError
 from ..ggml.types import BY_NAME
-from ..options import DEFAULT_MAX_TOKENS, KV_TYPES, SPLIT_MODES, padded_context
+from ..options import DEFAULT_MAX_TOKENS, KV_TYPES, SPLIT_MODES, Detail, padded_context
 from ..pictures.vision_recipes import VISION_RECIPES
 from .llm_memory import Buffers
 from .placement import Device, DeviceUse, Load, Placement, SplitMode, balanced_split, place, split_layers
@@ -31,13 +32,15 @@ class Request:
     """What to plan for. Empty values, None and a ``gpu_layers`` of -1 are the planner's to choose.
 
     ``context`` in positions, 0 for ``images`` of the largest pictures, a question and an answer.
-    ``recipe`` is the LLM's type, ``vision_recipe`` the tower's; a bundle has its own.
+    ``recipe`` is the LLM's type, ``vision_recipe`` the tower's; a bundle has its own. ``detail`` "auto" takes pictures'
+    tiles where they fit the context beside a question.
     """
 
     recipe: str = ""
     vision_recipe: str = ""
     context: int = 0
     images: int = 1
+    detail: Detail = "high"
     micro_batch: int = 512
     gpu_layers: int = -1
     tensor_split: tuple[float, ...] = ()
@@ -49,6 +52,10 @@ class Request:
     vision_device: str = ""
 
     def __post_init__(self) -> None:
+        if self.detail not in get_args(Detail):
+            raise OptionError(
+                expected=f"detail among {', '.join(get_args(Detail))}", got=str(self.detail), fix="choose one"
+            )
         for kind in (self.kv_type_k, self.kv_type_v):
             if kind and kind not in KV_TYPES:
                 raise OptionError(expected=f"a KV type among {', '.join(KV_TYPES)}", got=kind, fix="choose one")
@@ -102,6 +109,7 @@ def make_plan(model: ModelShape, devices: Sequence[Device], request: Request) ->
     ``devices`` has one host, any number of GPUs and workers, in any order.
     """
     host, others = _sorted(devices)
+    model = _detailed(model, request)
     completed = _completed(model, request)
     best: Plan | None = None
     for plan in _candidates(_Task(model, llm_bytes(model.llm, completed.recipe), host, others, completed)):
@@ -116,6 +124,14 @@ def make_plan(model: ModelShape, devices: Sequence[Device], request: Request) ->
 def _missing(plan: Plan) -> int:
     """Bytes that are lacking, over all devices."""
     return sum(max(0, one.device.reserve - one.free) for one in plan.uses if not one.fits)
+
+
+def _detailed(model: ModelShape, request: Request) -> ModelShape:
+    """The model with its pictures' tiles or without."""
+    room = request.context or model.llm.context_length
+    crowded = model.picture_tokens * request.images + QUESTION > room
+    low = request.detail == "low" or (request.detail == "auto" and crowded)
+    return dataclasses.replace(model, overview_only=True) if low else model
 
 
 def _completed(model: ModelShape, request: Request) -> Request:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..ggml.types import tensor_bytes
 from ..pictures.geometry import Geometry
-from ..pictures.tiles import lay_out
+from ..pictures.tiles import Layout, lay_out
 from ..pictures.towers import CLIP, Tower
 from .recipe_types import tensor_types
 
@@ -158,23 +158,29 @@ class VisionShape:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """A whole model."""
+    """A whole model; with ``overview_only`` pictures are taken without tiles."""
 
     name: str
     llm: LlmShape
     vision: VisionShape
+    overview_only: bool = False
 
     @property
     def picture_tokens(self) -> int:
         """Positions of the largest picture: one that fills its tile grid."""
-        geometry = self.vision.geometry
-        return max(lay_out((width, height), geometry).image_tokens for height, width in _canvases(geometry))
+        return max(layout.image_tokens for layout in self._largest())
 
     @property
     def picture_tiles(self) -> int:
         """Tiles of the picture with most of them, the overview included."""
+        return max(layout.tiles for layout in self._largest())
+
+    def _largest(self) -> list[Layout]:
         geometry = self.vision.geometry
-        return max(lay_out((width, height), geometry).tiles for height, width in _canvases(geometry))
+        return [
+            lay_out((width, height), geometry, overview_only=self.overview_only)
+            for height, width in _canvases(geometry)
+        ]
 
 
 def _canvases(geometry: Geometry) -> tuple[tuple[int, int], ...]:

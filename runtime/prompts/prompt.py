@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from ..callbacks import Rows
 from .segments import ImageSegment, Segment, TextSegment, Tokenize, build_segments, total_positions
-from .template import TemplateMessage, render
+from .template import ImageSlot, Plain, TemplateMessage, render
 from .template_spec import TemplateSpec
 
 
@@ -56,3 +56,13 @@ def build_prompt(
     """
     pieces = render(spec, messages, answering=answering)
     return Prompt(tuple(build_segments(pieces, images, spec=spec, tokenize=tokenize)))
+
+
+def keeps_places(spec: TemplateSpec) -> bool:
+    """Whether the chat template leaves a picture where it stands in a text, and doesn't put it in front."""
+    pieces = render(spec, [TemplateMessage("user", _BEFORE + "?", 1, (len(_BEFORE),))])
+    slot = next(at for at, piece in enumerate(pieces) if isinstance(piece, ImageSlot))
+    return any(isinstance(piece, Plain) and _BEFORE in piece.text for piece in pieces[:slot])
+
+
+_BEFORE = "Before the picture."

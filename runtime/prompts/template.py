@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import datetime
 import functools
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn, get_args
 
 import jinja2
 import jinja2.ext
 import jinja2.sandbox
 
-from ..errors import TemplateError
+from ..errors import OptionError, TemplateError
 from .template_spec import TemplateSpec
 
 Role = Literal["system", "user", "assistant"]
@@ -21,11 +22,47 @@ Role = Literal["system", "user", "assistant"]
 
 @dataclass(frozen=True)
 class TemplateMessage:
-    """One turn as the template sees it: who speaks, how many pictures come first, and the text."""
+    """One turn as the template sees it: who speaks, the text, and how many pictures come with it.
+
+    Pictures stand in front of the text, or where ``places`` says how many characters come before each of them.
+    Raises :class:`OptionError` for values of other types, and for places that are not in the text.
+    """
 
     role: Role
     text: str
     images: int = 0
+    places: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.role not in get_args(Role):
+            _refuse(f"a role among {', '.join(get_args(Role))}", self.role)
+        if not isinstance(self.text, str):
+            _refuse("a message's text as str", self.text)
+        if not isinstance(self.images, int) or isinstance(self.images, bool) or self.images < 0:
+            _refuse("a message's images as their number", self.images)
+        if not self.places:
+            return
+        ends = (0, *self.places, len(self.text))
+        if len(self.places) != self.images or any(one > other for one, other in itertools.pairwise(ends)):
+            _refuse(f"places of {self.images} pictures, ascending from 0 to {len(self.text)}", self.places)
+        if not any(self.places):
+            object.__setattr__(self, "places", ())
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The text around the pictures, one part more than there are pictures."""
+        ends = (0, *(self.places or (0,) * self.images), len(self.text))
+        return tuple(self.text[start:end] for start, end in itertools.pairwise(ends))
+
+    def with_texts(self, change: Callable[[str], str]) -> TemplateMessage:
+        """The same message, each part of its text changed; the pictures keep their places among them."""
+        texts = [change(one) for one in self.texts]
+        places = tuple(itertools.accumulate(map(len, texts[:-1])))
+        return TemplateMessage(self.role, "".join(texts), self.images, places)
+
+
+def _refuse(expected: str, got: object) -> NoReturn:
+    raise OptionError(expected=expected, got=f"{type(got).__name__} {got!r}"[:100], fix="correct the message")
 
 
 @dataclass(frozen=True)
@@ -62,9 +99,7 @@ def render(spec: TemplateSpec, messages: Sequence[TemplateMessage], *, answering
     controls = sorted({*spec.special_tokens, spec.image_token}, key=len, reverse=True)
     guard = _guard_character(messages)
     opening = re.compile("|".join(re.escape(character) for character in sorted({one[0] for one in controls})))
-    guarded = [
-        TemplateMessage(one.role, opening.sub(lambda found: guard + found[0], one.text), one.images) for one in messages
-    ]
+    guarded = [one.with_texts(lambda text: opening.sub(lambda found: guard + found[0], text)) for one in messages]
     text = _render_text(spec, guarded, answering)
     pieces = _split(text, spec, controls, guard)
     _check_slots(pieces, messages)
@@ -107,13 +142,15 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
 
 
 def _as_dict(message: TemplateMessage, spec: TemplateSpec) -> dict[str, Any]:
+    first, *others = message.texts
     if spec.content == "string":
-        return {
-            "role": message.role,
-            "content": f"{spec.image_token}\n" * message.images + message.text,
-        }
-    parts: list[dict[str, str]] = [{"type": "image"}] * message.images
-    return {"role": message.role, "content": [*parts, {"type": "text", "text": message.text}]}
+        return {"role": message.role, "content": first + "".join(f"{spec.image_token}\n{text}" for text in others)}
+    parts: list[dict[str, str]] = []
+    for number, text in enumerate(message.texts):
+        parts += [{"type": "image"}] if number else []
+        last = number == message.images and not message.places  # where the text stands, also if there is none
+        parts += [{"type": "text", "text": text}] if text or last else []
+    return {"role": message.role, "content": parts}
 
 
 def _raise_exception(message: str) -> None:

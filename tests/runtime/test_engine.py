@@ -114,8 +114,8 @@ def test_encoded_image_can_be_asked_about_many_times(model: Model) -> None:
     assert model.encode_image(encoded) is encoded
 
 
-def test_overview_only_is_another_prompt(model: Model) -> None:
-    whole, overview = model.encode_image(picture(3)), model.encode_image(picture(3), overview_only=True)
+def test_low_detail_is_another_prompt(model: Model) -> None:
+    whole, overview = model.encode_image(picture(3)), model.encode_image(picture(3), detail="low")
     geometry = model.manifest.geometry
     assert overview.layout.image_tokens == geometry.features_per_tile + 1
     assert whole.key != overview.key

@@ -51,7 +51,7 @@ def colour_warnings(image: Image.Image, rgb: Image.Image) -> list[str]:
         elif image.mode == "F" and high <= 1:
             said.append("has brightness from 0 to 1 and became black, as in transformers; scale it to 0 to 255")
     extremes = rgb.getextrema()
-    if all(high - low <= _FLAT for low, high in extremes):  # type: ignore[misc,operator]
+    if all(high - low <= _FLAT for low, high in extremes):  # type: ignore[misc]
         colour = tuple(low for low, _ in extremes)  # type: ignore[misc]
         laid = "; its transparent parts were laid on white: lay it on another colour" if _transparent(image) else ""
         said.append(f"shows one colour alone, RGB {colour}{laid}")

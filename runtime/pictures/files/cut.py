@@ -52,7 +52,7 @@ def _differing(one: np.ndarray, other: np.ndarray) -> float:
     band = differs[first : first + _BLOCK]
     left = int(band.any(axis=0).argmax())
     below = max(height - first - len(band), 0)
-    return ((width - left) * len(band) + width * below) / differs.size
+    return float(((width - left) * len(band) + width * below) / differs.size)
 
 
 def _scans(data: bytes) -> bool | None:

@@ -43,4 +43,5 @@ def open_heif(data: bytes) -> Image.Image:
     """The primary picture of a HEIC file, 8 bits a channel, upright; decoded when it is loaded."""
     from pillow_heif import HeifImageFile
 
-    return HeifImageFile(io.BytesIO(data))
+    image: Image.Image = HeifImageFile(io.BytesIO(data))  # type: ignore[no-untyped-call]
+    return image

@@ -99,7 +99,7 @@ def read_file(file: Any, name: str, size: int = 0) -> bytes:
             file.seek(0)
         head = file.read(HEAD)
         if isinstance(head, bytes | bytearray):
-            _refuse_other(kind_of(head, name), name)  # a video is named, however large
+            _refuse_other(kind_of(bytes(head), name), name)  # a video is named, however large
             if size > MAX_FILE_BYTES:
                 raise _too_many_bytes(name)
             rest = file.read(MAX_FILE_BYTES) if head else b""
