@@ -16,6 +16,7 @@ from .pictures.encoded import EncodedImage
 from .pictures.encoder import ImageInput
 from .prompts.prompt import Prompt
 from .prompts.template import TemplateMessage
+from .turns import Wait
 
 
 @dataclass(frozen=True)
@@ -75,19 +76,21 @@ class Chat:
         on_encode: Progress | None = None,
         on_prefill: Progress | None = None,
         cancelled: Cancel | None = None,
+        wait: Wait = False,
         **options: Unpack[SamplingChoices],
     ) -> Iterator[str]:
         """Ask ``question`` about new ``images`` (and all earlier ones); yield the answer's text.
 
         ``options`` are those of :class:`GenerationOptions`. ``on_encode`` hears (tiles done, all),
-        ``on_prefill`` (positions done, all). ``cancelled`` is asked between tiles, prefill chunks
-        and tokens; closing the iterator cancels too. Raises ImageError, ContextError before any
-        work, OptionError, TemplateError, BusyError.
+        ``on_prefill`` (positions done, all). ``cancelled`` is asked all the time, and heard
+        within 0.1 s where the CPU computes; closing the iterator cancels too. ``wait`` are the seconds that it
+        may wait for another request to end, True is as long as it takes. Raises ImageError, ContextError before
+        any work, OptionError, TemplateError, BusyError, and Cancelled where it was cancelled while it waited.
         """
         settings: GenerationOptions = make_options(GenerationOptions, **options)
         run = new_run(settings)
         engine = self._engine
-        with engine.answering():
+        with engine.answering(wait, cancelled=cancelled):
             opened = [engine.pictures.open(image) for image in images]
             asked = TemplateMessage("user", question, len(opened))
             earlier = [image for turn in self._turns for image in turn.images]
@@ -125,11 +128,18 @@ class Chat:
         on_encode: Progress | None = None,
         on_prefill: Progress | None = None,
         cancelled: Cancel | None = None,
+        wait: Wait = False,
         **options: Unpack[SamplingChoices],
     ) -> Answer:
         """Ask and wait: ``stream`` collected. Takes the same arguments."""
         for _ in self.stream(
-            question, images=images, on_encode=on_encode, on_prefill=on_prefill, cancelled=cancelled, **options
+            question,
+            images=images,
+            on_encode=on_encode,
+            on_prefill=on_prefill,
+            cancelled=cancelled,
+            wait=wait,
+            **options,
         ):
             pass
         assert self._answer is not None

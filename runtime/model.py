@@ -9,7 +9,7 @@ from typing import Self, Unpack
 from .answer import Answer
 from .bundle.bundle import Bundle, demo_bundle
 from .bundle.manifest import Manifest
-from .callbacks import Cancel, Progress
+from .callbacks import Cancel, Progress, Share
 from .chat import Chat
 from .engine import Engine
 from .options import LoadChoices, LoadOptions, SamplingChoices, make_options
@@ -17,19 +17,27 @@ from .pictures.encoded import EncodedImage
 from .pictures.encoder import ImageInput
 from .planning.auto_placement import auto_options, describe_placement
 from .processes.isolated_llm import worker_process
+from .turns import Wait
 
 
-def load(path: str | os.PathLike[str] | None = None, **options: Unpack[LoadChoices]) -> Model:
+def load(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    on_load: Share | None = None,
+    cancelled: Cancel | None = None,
+    **options: Unpack[LoadChoices],
+) -> Model:
     """Load a bundle; without ``path`` the demo model that ships in the package.
 
-    ``options`` are those of :class:`LoadOptions`. Raises BundleError, OptionError, NativeError,
-    WorkerError, and MissingExtraError where onnxruntime is not installed.
+    ``options`` are those of :class:`LoadOptions`. ``on_load`` hears what share of the language model is loaded,
+    from 0 to 1; ``cancelled`` is asked meanwhile. Raises BundleError, OptionError, NativeError, WorkerError,
+    Cancelled, and MissingExtraError where onnxruntime is not installed.
     """
     bundle, chosen = Bundle.open(path or demo_bundle()), make_options(LoadOptions, **options)
     with worker_process(chosen) as process:
         if process is not None or chosen.device == "auto":
             chosen = auto_options(bundle, chosen, worker_memory=process.worker_memory if process else ())
-        return Model(Engine(bundle, chosen, process))
+        return Model(Engine(bundle, chosen, process, on_load=on_load, cancelled=cancelled))
 
 
 class Model:
@@ -46,7 +54,10 @@ class Model:
         self.close()
 
     def close(self) -> None:
-        """Free the session and the model. Safe to call twice."""
+        """Stop an answer under way, wait for its native code, and free the session and the model.
+
+        Safe to call twice, and from any thread. The answer that was stopped, and every later call, is a NativeError.
+        """
         self.engine.close()
 
     @property
@@ -76,20 +87,29 @@ class Model:
         overview_only: bool = False,
         on_progress: Progress | None = None,
         cancelled: Cancel | None = None,
+        wait: Wait = False,
     ) -> EncodedImage:
-        """Encode a picture once, to be asked about many times.
+        """Encode a picture once, to be asked about many times; beside an answer where that one computes elsewhere.
 
         ``overview_only`` leaves the grid tiles out, which shows what they are worth.
-        ``on_progress`` hears (tiles done, all). Raises ImageError, Cancelled, BusyError.
+        ``on_progress`` hears (tiles done, all). ``wait`` are the seconds that it may wait for another request to
+        end, True is as long as it takes. Raises ImageError, Cancelled, BusyError.
         """
         return self.engine.encode_image(
-            source, overview_only=overview_only, on_progress=on_progress, cancelled=cancelled
+            source, overview_only=overview_only, on_progress=on_progress, cancelled=cancelled, wait=wait
         )
 
     def chat(self, *, system: str | None = None) -> Chat:
         """Start a conversation. Its prefilled part is kept as long as no other one is asked."""
         return Chat(self.engine, system=system)
 
-    def ask(self, question: str, images: Sequence[ImageInput] = (), **options: Unpack[SamplingChoices]) -> Answer:
-        """Answer one question about ``images``, outside any conversation."""
-        return self.chat().generate(question, images=images, **options)
+    def ask(
+        self,
+        question: str,
+        images: Sequence[ImageInput] = (),
+        *,
+        wait: Wait = False,
+        **options: Unpack[SamplingChoices],
+    ) -> Answer:
+        """Answer one question about ``images``, outside any conversation; ``wait`` as in ``encode_image``."""
+        return self.chat().generate(question, images=images, wait=wait, **options)

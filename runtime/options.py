@@ -17,6 +17,8 @@ DEFAULT_MAX_TOKENS = 512
 Device = Literal["", "auto", "cpu"]
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 """Types that llama.cpp's cache may have."""
+QUANTIZED_KV_TYPES = KV_TYPES[3:]
+"""Those of blocks: for values, llama.cpp can read them in its flash attention alone."""
 SplitMode = Literal["none", "layer", "row"]
 SPLIT_MODES: tuple[SplitMode, ...] = get_args(SplitMode)
 """How llama.cpp may split a model over GPUs."""
@@ -71,7 +73,7 @@ class LoadOptions:
     ``main_gpu`` is the one for "none" and for what "row" can't split. ``kv_type_k`` and
     ``kv_type_v`` are llama.cpp's types of the KV cache, f16 where empty. ``flash_attention`` None
     means llama.cpp's choice on a GPU and off on a CPU, where its kernel moves a long prompt's logits
-    (KL 2e-3) and so breaks parity with the reference.
+    (KL 2e-3) and so breaks parity with the reference; a quantized ``kv_type_v`` needs it, and has it on.
 
     ``workers`` are HOST:PORT of ``llava-edge worker`` on other machines; with them the planner
     chooses too. ``tensor_split`` are the shares of the layers that each device gets, workers first,
@@ -139,6 +141,12 @@ class LoadOptions:
         if isinstance(self.workers, str) or len(set(self.workers)) < len(self.workers):
             raise OptionError(
                 expected="workers as a tuple of different HOST:PORT", got=repr(self.workers), fix="name each one once"
+            )
+        if self.flash_attention is False and self.kv_type_v in QUANTIZED_KV_TYPES:
+            raise OptionError(
+                expected=f"flash attention with values in {self.kv_type_v}",
+                got="flash attention switched off",
+                fix="switch it on or leave it open, or choose f16 for the values",
             )
         for endpoint in self.workers:
             parse_endpoint(endpoint)
