@@ -159,6 +159,13 @@ class LoadOptions:
                 fix="give each device its share of the layers",
             )
 
+    @property
+    def wants_flash_attention(self) -> bool | None:
+        """``flash_attention``, and yes where it is open and the types of the KV cache need it."""
+        if self.flash_attention is None and self.kv_type_v in QUANTIZED_KV_TYPES:
+            return True
+        return self.flash_attention
+
 
 class LoadChoices(TypedDict, total=False):
     """The keywords of ``load``: the fields of :class:`LoadOptions`."""

@@ -79,7 +79,9 @@ def new_context(handles: Handles, options: LoadOptions, positions: int, threads:
     if watcher is not None:
         parameters.cb_eval = watcher
     parameters.type_k, parameters.type_v = (ggml_type(one) for one in (options.kv_type_k, options.kv_type_v))
-    wanted = _flash_attention(options)
+    wanted = options.wants_flash_attention
+    if wanted is None and not has_gpu():
+        wanted = False
     if wanted is not None:
         parameters.flash_attn_type = int(wanted)
     context = lib.llama_init_from_model(handles.model, parameters)
@@ -92,10 +94,3 @@ def new_context(handles: Handles, options: LoadOptions, positions: int, threads:
         raise native_error(f"memory for a context of {positions} positions", "choose a smaller context")
     handles.switch.install(context)
     return context
-
-
-def _flash_attention(options: LoadOptions) -> bool | None:
-    """Off on a CPU, but where a quantized V cache needs it; None is llama.cpp's own choice."""
-    if options.flash_attention is None and options.kv_type_v in QUANTIZED_KV_TYPES:
-        return True
-    return options.flash_attention if options.flash_attention is not None or has_gpu() else False

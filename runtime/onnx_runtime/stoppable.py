@@ -20,7 +20,7 @@ class StoppableSession:
     def __init__(self, session: Any) -> None:
         self._sessions = [session]
         self._running: list[Any] = []
-        self._life = Lifetime("vision session", self._sessions.clear, partial(_stop_all, self._running))
+        self._life = Lifetime("model", self._sessions.clear, partial(_stop_all, self._running))
         self._thread = NativeThread("onnxruntime")
         weakref.finalize(self, _end, self._life, self._thread)
 

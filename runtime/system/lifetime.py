@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -28,6 +29,7 @@ class Lifetime:
         self._changed = threading.Condition()
         self._users: set[int] = set()
         self._closed = self._freed = False
+        _living.add(self)
 
     @property
     def closed(self) -> bool:
@@ -74,6 +76,19 @@ class Lifetime:
             self._free()
             give_memory_back()
             self._changed.notify_all()
+
+
+_living: weakref.WeakSet[Lifetime] = weakref.WeakSet()
+
+
+def _keep_in_fork() -> None:
+    """What is the parent's is never freed: ONNX Runtime would wait for the end of threads that are not there."""
+    for life in list(_living):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(life))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_in_fork)
 
 
 def check_process(process: int, what: str) -> None:
