@@ -3,7 +3,7 @@
 ``load`` is the way in. Native libraries are loaded by it, not by importing this package.
 
 May import: runtime/bundle, runtime/language, runtime/pictures, runtime/pictures/files, runtime/planning,
-runtime/processes, runtime/prompts.
+runtime/processes, runtime/prompts, runtime/system.
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 Progress = Callable[[int, int], None]
 """Called with (done, total)."""
+Share = Callable[[float], None]
+"""Called with what share is done, from 0 to 1."""
 Cancel = Callable[[], bool]
 """Asked between steps whether to stop."""
 Embeddings = npt.NDArray[np.float32]

@@ -19,6 +19,7 @@ from .pictures.files.sources import shown_name
 from .pictures.inputs import ImagesInput, QuestionInput, read_question
 from .prompts.prompt import Prompt, keeps_places
 from .prompts.template import TemplateMessage
+from .turns import Wait
 
 _Kind = TypeVar("_Kind")
 
@@ -96,6 +97,7 @@ class Chat:
         on_encode: Progress | None = None,
         on_prefill: Progress | None = None,
         cancelled: Cancel | None = None,
+        wait: Wait = False,
         **options: Unpack[SamplingChoices],
     ) -> Generator[str, None, Answer]:
         """Ask ``question`` about new ``images`` (and all earlier ones); yield the answer's text.
@@ -103,22 +105,23 @@ class Chat:
         A question is text with its pictures in front, or a list of texts and pictures in their order, where a
         picture's path is a ``pathlib.Path``; ``images`` then stand before it. ``options`` are those of
         :class:`GenerationOptions`. ``on_encode`` hears (tiles done, all), ``on_prefill`` (positions done, all).
-        ``cancelled`` is asked between tiles, prefill chunks and tokens; closing the iterator cancels too.
+        ``cancelled`` is asked all the time, and heard within 0.1 s where the CPU computes; closing the iterator
+        cancels too. ``wait`` are the seconds that it may wait for another request to end, True is as long as it takes.
 
         Everything is checked here, before the first piece is asked for: raises ImageError, ContextError,
-        OptionError, TemplateError, BusyError.
+        OptionError, TemplateError, BusyError, and Cancelled where it was cancelled while it waited.
         """
         began = time.perf_counter()
         settings: GenerationOptions = make_options(GenerationOptions, **options)
         asked = read_question(question, images)
         message = TemplateMessage("user", asked.text, len(asked.pictures), asked.places)
-        with self._engine.answering():
+        with self._engine.answering(wait, cancelled=cancelled):
             opened = [
                 self._engine.pictures.open(picture, detail=settings.detail, name=name)
                 for picture, name in zip(asked.pictures, asked.names, strict=False)
             ]
             ready = self._checked(message, opened, settings)
-        return self._answering(ready, settings, time.perf_counter() - began, on_encode, on_prefill, cancelled)
+        return self._answering(ready, settings, time.perf_counter() - began, on_encode, on_prefill, cancelled, wait)
 
     def generate(
         self,
@@ -128,11 +131,18 @@ class Chat:
         on_encode: Progress | None = None,
         on_prefill: Progress | None = None,
         cancelled: Cancel | None = None,
+        wait: Wait = False,
         **options: Unpack[SamplingChoices],
     ) -> Answer:
         """Ask and wait: ``stream`` collected. Takes the same arguments."""
         pieces = self.stream(
-            question, images=images, on_encode=on_encode, on_prefill=on_prefill, cancelled=cancelled, **options
+            question,
+            images=images,
+            on_encode=on_encode,
+            on_prefill=on_prefill,
+            cancelled=cancelled,
+            wait=wait,
+            **options,
         )
         while True:
             try:
@@ -170,12 +180,13 @@ class Chat:
         on_encode: Progress | None,
         on_prefill: Progress | None,
         cancelled: Cancel | None,
+        wait: Wait,
     ) -> Generator[str, None, Answer]:
         """Compute and yield the answer; ``seconds`` were spent on the question before."""
         engine = self._engine
         run = new_run(settings)
         run.started -= seconds
-        with engine.answering():
+        with engine.answering(wait, cancelled=cancelled):
             if self.turns != asked.after:  # another answer came between asking and the first piece
                 asked = self._checked(asked.message, asked.opened, settings)
             turns = self._turns

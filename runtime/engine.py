@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from .bundle.bundle import Bundle
 from .bundle.manifest import Manifest
-from .callbacks import Cancel, Progress
+from .callbacks import Cancel, Progress, Share
 from .encode_ahead import Encoding
-from .errors import BundleError, BusyError, OptionError
+from .errors import BundleError, OptionError
 from .language.kv_cache import KvCache
 from .options import Detail, GenerationOptions, LoadOptions
 from .pictures.encoded import EncodedImage
@@ -22,17 +21,30 @@ from .processes.isolated_llm import LlmProcess, open_llm
 from .processes.repacking import settle_repacking
 from .prompts.prompt import Prompt, build_prompt
 from .prompts.template import TemplateMessage
+from .turns import Turns, Wait
 
 
 class Engine:
     """What a loaded bundle owns. One request at a time, which takes :meth:`answering`."""
 
-    def __init__(self, bundle: Bundle, options: LoadOptions, process: LlmProcess | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        options: LoadOptions,
+        process: LlmProcess | None = None,
+        *,
+        on_load: Share | None = None,
+        cancelled: Cancel | None = None,
+    ) -> None:
+        """Load ``bundle``; the callbacks are those of :func:`load`."""
         began = time.perf_counter()
         self.bundle = bundle
-        self.options = options = settle_repacking(options)
-        self._answering = threading.Lock()
+        self._turns, self._encoding_turns = Turns(), Turns()
         manifest = bundle.manifest
+        _check_context(options, manifest.llm.context_length)
+        if on_load is not None:
+            on_load(0.0)
+        self.options = options = settle_repacking(options)
         tower = VisionEncoder(
             bundle.vision_path,
             dim=manifest.vision.dim,
@@ -49,21 +61,34 @@ class Engine:
             vision=bundle.vision_fingerprint,
         )
         template = manifest.template
-        self.llm = open_llm(
-            bundle.llm_path,
-            options=options,
-            space_prefixed=template.space_prefix != "none",
-            stop_tokens=[template.special_tokens[token] for token in template.stop_tokens],
-            process=process,
-        )
+        try:
+            self.llm = open_llm(
+                bundle.llm_path,
+                options=options,
+                space_prefixed=template.space_prefix != "none",
+                stop_tokens=[template.special_tokens[token] for token in template.stop_tokens],
+                process=process,
+                on_load=on_load,
+                cancelled=cancelled,
+            )
+        except BaseException:
+            self.pictures.close()
+            raise
         self.cache = KvCache(self.llm, batch=options.batch)
         self._check_llm(manifest)
         self.load_seconds = time.perf_counter() - began
 
     def close(self) -> None:
-        """Free the session and the model. Safe to call twice."""
-        self.llm.close()
-        self.pictures.close()
+        """Stop what is under way, wait for its native code, free the session and the model.
+
+        Safe to call twice, and from any thread. Every later call, and the one that was stopped, is a NativeError.
+        """
+        self._turns.close()
+        self._encoding_turns.close()
+        try:
+            self.llm.close()
+        finally:
+            self.pictures.close()
 
     @property
     def overlaps(self) -> bool:
@@ -76,18 +101,15 @@ class Engine:
         return self.options.context or self.llm.context_limit
 
     @contextmanager
-    def answering(self) -> Iterator[None]:
-        """Hold the engine for one request. Raises :class:`BusyError` while another one runs."""
-        if not self._answering.acquire(blocking=False):
-            raise BusyError(
-                expected="one request at a time",
-                got="a second one while an answer is under way",
-                fix="finish or close the first answer's iterator",
-            )
-        try:
+    def answering(
+        self, wait: Wait = False, *, cancelled: Cancel | None = None, what: str = "an answer"
+    ) -> Iterator[None]:
+        """Hold the engine for one request, which errors call ``what``.
+
+        Raises :class:`BusyError` while another one runs, after ``wait``; Cancelled; NativeError after ``close``.
+        """
+        with self._turns.take(what, wait, cancelled):
             yield
-        finally:
-            self._answering.release()
 
     def encode_image(
         self,
@@ -96,9 +118,12 @@ class Engine:
         detail: Detail = "high",
         on_progress: Progress | None = None,
         cancelled: Cancel | None = None,
+        wait: Wait = False,
     ) -> EncodedImage:
         """Encode one picture; see :meth:`Model.encode_image`."""
-        with self.answering():
+        # beside an answer where that one leaves the vision tower's device alone
+        turns = self._encoding_turns if self.overlaps else self._turns
+        with turns.take("the encoding of a picture", wait, cancelled):
             opened = self.pictures.open(source, detail=GenerationOptions(detail=detail).detail)
             if detail == "auto" and opened.layout.image_tokens >= self.context_limit:
                 opened = self.pictures.lowered(opened)
@@ -123,7 +148,7 @@ class Engine:
         return prompt.with_rows({image.key: image.embeddings for image in images if isinstance(image, EncodedImage)})
 
     def _check_llm(self, manifest: Manifest) -> None:
-        """Refuse a GGUF that does not belong to the vision part, and a context beyond the model's."""
+        """Refuse a GGUF that does not belong to the vision part, and a context beyond what it says itself."""
         if self.llm.dim != manifest.vision.dim:
             self.close()
             raise BundleError(
@@ -131,10 +156,17 @@ class Engine:
                 got=f"width {self.llm.dim}",
                 fix="export the bundle again",
             )
-        if self.options.context > self.llm.context_limit:
+        try:
+            _check_context(self.options, self.llm.context_limit)
+        except OptionError:
             self.close()
-            raise OptionError(
-                expected=f"a context of at most {self.llm.context_limit} positions (the model's limit)",
-                got=str(self.options.context),
-                fix="choose a smaller context",
-            )
+            raise
+
+
+def _check_context(options: LoadOptions, limit: int) -> None:
+    if options.context > limit:
+        raise OptionError(
+            expected=f"a context of at most {limit} positions (the model's limit)",
+            got=str(options.context),
+            fix="choose a smaller context",
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 class LlavaEdgeError(Exception):
@@ -18,6 +19,16 @@ class LlavaEdgeError(Exception):
         self.got = got
         self.fix = fix
         super().__init__(f"expected {expected}; got {got}; {fix}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Made again as it is, whatever a subclass's constructor takes: errors are copied, and cross processes."""
+        return _made_again, (type(self), self.args), self.__dict__
+
+
+def _made_again(kind: type[LlavaEdgeError], arguments: tuple[Any, ...]) -> LlavaEdgeError:
+    error = kind.__new__(kind)
+    error.args = arguments
+    return error
 
 
 class ImageError(LlavaEdgeError, ValueError):

@@ -8,7 +8,7 @@ from typing import Self, Unpack
 from .answer import Answer
 from .bundle.bundle import Bundle, demo_bundle
 from .bundle.manifest import Manifest
-from .callbacks import Cancel, Progress
+from .callbacks import Cancel, Progress, Share
 from .chat import Chat
 from .engine import Engine
 from .options import Detail, LoadChoices, LoadOptions, SamplingChoices, make_options
@@ -16,19 +16,27 @@ from .pictures.encoded import EncodedImage
 from .pictures.inputs import ImageInput, ImagesInput, QuestionInput
 from .planning.auto_placement import auto_options, describe_placement
 from .processes.isolated_llm import worker_process
+from .turns import Wait
 
 
-def load(path: str | os.PathLike[str] | None = None, **options: Unpack[LoadChoices]) -> Model:
+def load(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    on_load: Share | None = None,
+    cancelled: Cancel | None = None,
+    **options: Unpack[LoadChoices],
+) -> Model:
     """Load a bundle; without ``path`` the demo model that ships in the package.
 
-    ``options`` are those of :class:`LoadOptions`. Raises BundleError, OptionError, NativeError,
-    WorkerError, and MissingExtraError where onnxruntime is not installed.
+    ``options`` are those of :class:`LoadOptions`. ``on_load`` hears what share of the language model is loaded,
+    from 0 to 1; ``cancelled`` is asked meanwhile. Raises BundleError, OptionError, NativeError, WorkerError,
+    Cancelled, and MissingExtraError where onnxruntime is not installed.
     """
     bundle, chosen = Bundle.open(path or demo_bundle()), make_options(LoadOptions, **options)
     with worker_process(chosen) as process:
         if process is not None or chosen.device == "auto":
             chosen = auto_options(bundle, chosen, worker_memory=process.worker_memory if process else ())
-        return Model(Engine(bundle, chosen, process))
+        return Model(Engine(bundle, chosen, process, on_load=on_load, cancelled=cancelled))
 
 
 class Model:
@@ -45,7 +53,10 @@ class Model:
         self.close()
 
     def close(self) -> None:
-        """Free the session and the model. Safe to call twice."""
+        """Stop an answer under way, wait for its native code, and free the session and the model.
+
+        Safe to call twice, and from any thread. The answer that was stopped, and every later call, is a NativeError.
+        """
         self.engine.close()
 
     @property
@@ -75,18 +86,27 @@ class Model:
         detail: Detail = "high",
         on_progress: Progress | None = None,
         cancelled: Cancel | None = None,
+        wait: Wait = False,
     ) -> EncodedImage:
-        """Encode a picture once, to be asked about many times.
+        """Encode a picture once, to be asked about many times; beside an answer where that one computes elsewhere.
 
         ``detail`` "low" leaves the tiles out and encodes the overview alone, "auto" does where they would not fit the
-        context. ``on_progress`` hears (tiles done, all). Raises ImageError, OptionError, Cancelled, BusyError.
+        context. ``on_progress`` hears (tiles done, all). ``wait`` are the seconds that it may wait for another
+        request to end, True is as long as it takes. Raises ImageError, OptionError, Cancelled, BusyError.
         """
-        return self.engine.encode_image(source, detail=detail, on_progress=on_progress, cancelled=cancelled)
+        return self.engine.encode_image(source, detail=detail, on_progress=on_progress, cancelled=cancelled, wait=wait)
 
     def chat(self, *, system: str | None = None) -> Chat:
         """Start a conversation. Its prefilled part is kept as long as no other one is asked."""
         return Chat(self.engine, system=system)
 
-    def ask(self, question: QuestionInput, images: ImagesInput = None, **options: Unpack[SamplingChoices]) -> Answer:
+    def ask(
+        self,
+        question: QuestionInput,
+        images: ImagesInput = None,
+        *,
+        wait: Wait = False,
+        **options: Unpack[SamplingChoices],
+    ) -> Answer:
         """Answer one question about ``images``, outside any conversation; see :meth:`Chat.stream`."""
-        return self.chat().generate(question, images=images, **options)
+        return self.chat().generate(question, images=images, wait=wait, **options)

@@ -19,6 +19,8 @@ KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_n
 """Types that llama.cpp's cache may have."""
 Detail = Literal["high", "low", "auto"]
 """How much of a picture the model sees: its tiles, an overview alone, or what fits the context."""
+QUANTIZED_KV_TYPES = KV_TYPES[3:]
+"""Those of blocks: for values, llama.cpp can read them in its flash attention alone."""
 SplitMode = Literal["none", "layer", "row"]
 SPLIT_MODES: tuple[SplitMode, ...] = get_args(SplitMode)
 """How llama.cpp may split a model over GPUs."""
@@ -73,7 +75,7 @@ class LoadOptions:
     ``main_gpu`` is the one for "none" and for what "row" can't split. ``kv_type_k`` and
     ``kv_type_v`` are llama.cpp's types of the KV cache, f16 where empty. ``flash_attention`` None
     means llama.cpp's choice on a GPU and off on a CPU, where its kernel moves a long prompt's logits
-    (KL 2e-3) and so breaks parity with the reference.
+    (KL 2e-3) and so breaks parity with the reference; a quantized ``kv_type_v`` needs it, and has it on.
 
     ``workers`` are HOST:PORT of ``llava-edge worker`` on other machines; with them the planner
     chooses too. ``tensor_split`` are the shares of the layers that each device gets, workers first,
@@ -142,6 +144,12 @@ class LoadOptions:
             raise OptionError(
                 expected="workers as a tuple of different HOST:PORT", got=repr(self.workers), fix="name each one once"
             )
+        if self.flash_attention is False and self.kv_type_v in QUANTIZED_KV_TYPES:
+            raise OptionError(
+                expected=f"flash attention with values in {self.kv_type_v}",
+                got="flash attention switched off",
+                fix="switch it on or leave it open, or choose f16 for the values",
+            )
         for endpoint in self.workers:
             parse_endpoint(endpoint)
         for share in self.tensor_split:
@@ -152,6 +160,13 @@ class LoadOptions:
                 got=repr(self.tensor_split),
                 fix="give each device its share of the layers",
             )
+
+    @property
+    def wants_flash_attention(self) -> bool | None:
+        """``flash_attention``, and yes where it is open and the types of the KV cache need it."""
+        if self.flash_attention is None and self.kv_type_v in QUANTIZED_KV_TYPES:
+            return True
+        return self.flash_attention
 
 
 class LoadChoices(TypedDict, total=False):

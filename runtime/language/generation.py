@@ -69,7 +69,7 @@ def generate(
     """Prefill ``prompt`` and yield the answer's text piece by piece, recording it in ``run``.
 
     ``room`` is how many tokens the answer may have (:func:`room_for_answer`). Ends early, with
-    ``finish_reason`` "cancel", where ``cancelled`` says so between prefill chunks or tokens.
+    ``finish_reason`` "cancel", where ``cancelled`` says so.
     """
     llm.ensure_context(len(prompt) + room)
     began = time.perf_counter()
@@ -105,7 +105,10 @@ def _decode(
             break
         if cancelled is not None and cancelled():
             return
-        cache.append(token)
+        try:
+            cache.append(token, cancelled=cancelled)
+        except Cancelled:
+            return
         token = sampler.sample()
     run.decode = time.perf_counter() - began
     text = run.stream.finish()  # may complete a stop string

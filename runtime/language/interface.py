@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ..callbacks import Cancel
 from ..options import GenerationOptions
 
 
@@ -49,10 +50,23 @@ class LanguageModel(Protocol):
 
     def truncate(self, positions: int) -> None: ...
 
-    def decode_tokens(self, tokens: Sequence[int], position: int, *, logits: bool, every: bool = False) -> None: ...
+    def decode_tokens(
+        self,
+        tokens: Sequence[int],
+        position: int,
+        *,
+        logits: bool,
+        every: bool = False,
+        cancelled: Cancel | None = None,
+    ) -> None: ...
 
     def decode_embeddings(
-        self, embeddings: npt.NDArray[np.float32], position: int, *, logits: bool = False
+        self,
+        embeddings: npt.NDArray[np.float32],
+        position: int,
+        *,
+        logits: bool = False,
+        cancelled: Cancel | None = None,
     ) -> None: ...
 
     def logits(self) -> npt.NDArray[np.float32]: ...

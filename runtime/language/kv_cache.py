@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ..callbacks import Cancel, Progress, Rows
 from ..errors import Cancelled
-from ..prompts.segments import ImageSegment, Segment, TextSegment, common_prefix, total_positions
+from ..prompts.segments import ImageSegment, OpenImage, Segment, TextSegment, common_prefix, total_positions
 from .interface import LanguageModel
 
 
@@ -16,7 +16,7 @@ class KvCache:
     def __init__(self, llm: LanguageModel, *, batch: int) -> None:
         self._llm = llm
         self._batch = batch
-        self._segments: list[Segment] = []  # whole segments, in front of the open run of tokens
+        self._segments: list[Segment | OpenImage] = []  # what is in front of the open run of tokens
         self._tail: list[int] = []
         self._positions = 0
 
@@ -25,8 +25,8 @@ class KvCache:
         """Positions the cache holds."""
         return self._positions
 
-    def segments(self) -> list[Segment]:
-        """What the cache holds."""
+    def segments(self) -> list[Segment | OpenImage]:
+        """What the cache holds. Only the last picture may be an open one, with nothing behind it."""
         return [*self._segments, TextSegment(tuple(self._tail))] if self._tail else list(self._segments)
 
     def clear(self) -> None:
@@ -45,10 +45,12 @@ class KvCache:
 
         ``embeddings`` maps a picture's digest to its rows (positions, dim). Returns how many positions were
         already there. The longest common prefix stays; at least the last position is computed
-        again for its logits. Raises :class:`Cancelled` between chunks; what was computed is kept.
+        again for its logits. Raises :class:`Cancelled`; whole chunks that were computed are kept, also those of
+        a picture, and the next prompt goes on behind them in the same chunks.
         """
         total = total_positions(wanted)
-        kept = self._rewind(_whole_images(wanted, min(common_prefix(self.segments(), wanted), max(total - 1, 0))))
+        kept = common_prefix(self.segments(), wanted)
+        self._rewind(kept := kept if kept < total else _whole_images(wanted, max(total - 1, 0)))
         start = 0
         for segment in wanted:
             end = start + len(segment)
@@ -57,9 +59,9 @@ class KvCache:
             start = end
         return kept
 
-    def append(self, token: int) -> None:
-        """Compute one more token and leave its logits ready."""
-        self._decode(lambda: self._llm.decode_tokens([token], self._positions, logits=True), 1)
+    def append(self, token: int, *, cancelled: Cancel | None = None) -> None:
+        """Compute one more token and leave its logits ready. Raises :class:`Cancelled`."""
+        self._decode(lambda: self._llm.decode_tokens([token], self._positions, logits=True, cancelled=cancelled), 1)
         self._tail.append(token)
 
     def _compute(
@@ -71,46 +73,47 @@ class KvCache:
         on_progress: Progress | None,
         cancelled: Cancel | None,
     ) -> None:
-        begin = self._positions
-        try:
-            for offset in range(skip, len(segment), self._batch):
-                if cancelled is not None and cancelled():
-                    raise Cancelled
-                stop = min(offset + self._batch, len(segment))
-                self._compute_chunk(segment, offset, stop, embeddings, self._positions + stop - offset == total)
-                if on_progress is not None:
-                    on_progress(self._positions, total)
-        except Exception:
-            if isinstance(segment, ImageSegment) and self._positions > begin:
-                self._rewind(begin)  # half a picture can't be matched later
-            raise
-        if isinstance(segment, ImageSegment):
-            self._segments = [*self.segments(), segment]
-            self._tail = []
+        for offset in range(skip, len(segment), self._batch):
+            if cancelled is not None and cancelled():
+                raise Cancelled
+            stop = min(offset + self._batch, len(segment))
+            last = self._positions + stop - offset == total
+            if isinstance(segment, ImageSegment):
+                self._compute_rows(segment, offset, stop, embeddings[segment.digest], last, cancelled)
+            else:
+                self._compute_tokens(segment.tokens[offset:stop], last, cancelled)
+            if on_progress is not None:
+                on_progress(self._positions, total)
 
-    def _compute_chunk(
-        self, segment: Segment, offset: int, stop: int, embeddings: Mapping[str, Rows], last: bool
-    ) -> None:
+    def _compute_tokens(self, tokens: Sequence[int], last: bool, cancelled: Cancel | None) -> None:
         position = self._positions
-        if isinstance(segment, ImageSegment):
-            chunk = embeddings[segment.digest][offset:stop]
-            self._decode(lambda: self._llm.decode_embeddings(chunk, position, logits=last), stop - offset)
-            return
-        tokens = segment.tokens[offset:stop]
-        self._decode(lambda: self._llm.decode_tokens(tokens, position, logits=last), stop - offset)
+        self._decode(lambda: self._llm.decode_tokens(tokens, position, logits=last, cancelled=cancelled), len(tokens))
         self._tail.extend(tokens)
+
+    def _compute_rows(
+        self, image: ImageSegment, offset: int, stop: int, rows: Rows, last: bool, cancelled: Cancel | None
+    ) -> None:
+        position, chunk = self._positions, rows[offset:stop]
+        self._decode(
+            lambda: self._llm.decode_embeddings(chunk, position, logits=last, cancelled=cancelled), stop - offset
+        )
+        before = self._segments[:-1] if offset else self.segments()  # without this picture's open part
+        self._segments, self._tail = [*before, image if stop == len(image) else OpenImage(image, stop)], []
 
     def _decode(self, compute: Callable[[], None], positions: int) -> None:
         try:
             compute()
+        except (Cancelled, KeyboardInterrupt):
+            self._llm.truncate(self._positions)
+            raise
         except Exception:
             self.clear()  # after a failed decode nobody knows what the cache holds
             raise
         self._positions += positions
 
-    def _rewind(self, positions: int) -> int:
-        """Forget everything from ``positions`` on, which must not be inside a picture."""
-        kept: list[Segment] = []
+    def _rewind(self, positions: int) -> None:
+        """Forget everything from ``positions`` on, which must not be inside what is held of a picture."""
+        kept: list[Segment | OpenImage] = []
         left = positions
         for segment in self.segments():
             if left <= 0:
@@ -123,10 +126,9 @@ class KvCache:
         self._segments = kept
         self._positions = positions
         self._llm.truncate(positions)
-        return positions
 
 
-def _tokens(segment: Segment) -> tuple[int, ...]:
+def _tokens(segment: Segment | OpenImage) -> tuple[int, ...]:
     return segment.tokens if isinstance(segment, TextSegment) else ()
 
 

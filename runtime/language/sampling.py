@@ -8,15 +8,24 @@ from typing import Any
 import llama_cpp.llama_cpp as lib
 
 from ..options import PENALTY_WINDOW, GenerationOptions
+from ..system.lifetime import Lifetime
 
 
 class Sampler:
     """A chain of llama.cpp's samplers: penalty, top-k, top-p, min-p, temperature, draw."""
 
     def __init__(
-        self, context: Any, vocab_size: int, options: GenerationOptions, *, seed: int, recent: Sequence[int]
+        self,
+        life: Lifetime,
+        context: Any,
+        vocab_size: int,
+        options: GenerationOptions,
+        *,
+        seed: int,
+        recent: Sequence[int],
     ) -> None:
-        self._context = context
+        """``life`` is that of ``context``, whose logits are drawn from."""
+        self._life, self._context = life, context
         self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
         for stage in _stages(vocab_size, options, seed):
             lib.llama_sampler_chain_add(self._chain, stage)
@@ -25,8 +34,9 @@ class Sampler:
                 lib.llama_sampler_accept(self._chain, token)
 
     def sample(self) -> int:
-        """Draw the next token from the latest logits."""
-        return int(lib.llama_sampler_sample(self._chain, self._context, -1))
+        """Draw the next token from the latest logits. Raises NativeError where the model was closed."""
+        with self._life:
+            return int(lib.llama_sampler_sample(self._chain, self._context, -1))
 
     def close(self) -> None:
         """Free the chain."""

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..callbacks import Cancel, Progress
-from ..errors import BundleError, Cancelled, NativeError, OptionError
+from ..errors import BundleError, Cancelled, LlavaEdgeError, OptionError
 from ..onnx_runtime.importing import import_onnxruntime
 from ..onnx_runtime.providers import ProviderChoice, start_first
 from ..onnx_runtime.session import create_session, find_attempts, onnxruntime_error
+from ..onnx_runtime.stoppable import Asked, StoppableSession
 from .geometry import Geometry
 
 PIXELS = "pixels"
@@ -54,17 +55,18 @@ class VisionEncoder:
         fingerprint: str = "",
     ) -> None:
         attempts = find_attempts(import_onnxruntime(), providers or (), fingerprint)
-        self._session, self.choice = start_first(attempts, lambda one: create_session(path, one, threads))
+        session, self.choice = start_first(attempts, lambda one: create_session(path, one, threads))
         side = geometry.image_size
         self._tile_shape = (3, side, side)
         self._feature_shape = (geometry.features_per_tile, dim)
-        _check(self._session.get_inputs(), PIXELS, self._tile_shape, path)
-        _check(self._session.get_outputs(), FEATURES, self._feature_shape, path)
+        _check(session.get_inputs(), PIXELS, self._tile_shape, path)
+        _check(session.get_outputs(), FEATURES, self._feature_shape, path)
+        self._session = StoppableSession(session)
 
     @property
     def provider(self) -> str:
         """onnxruntime's name of the provider that runs the graph, as "CPUExecutionProvider"."""
-        return str(self._open().get_providers()[0])
+        return str(self._session.get_providers()[0])
 
     def encode(
         self,
@@ -78,12 +80,12 @@ class VisionEncoder:
 
         On a CPU tiles run one by one, which measures faster than a batch. Elsewhere it is the
         overview, so that the language model can begin with it, and then the others, up to
-        :data:`LARGEST_BATCH` at once. In between ``cancelled`` is asked (raising
-        :class:`Cancelled`), ``on_progress`` told how many of how many are done, and ``on_features``
+        :data:`LARGEST_BATCH` at once. Meanwhile ``cancelled`` is asked (raising
+        :class:`Cancelled`), in between ``on_progress`` told how many of how many are done, and ``on_features``
         given the result so far and how many of its tiles hold. Raises :class:`OptionError` for
         pixels of another shape or type and :class:`NativeError` where onnxruntime fails.
         """
-        session = self._open()
+        session = Asked(self._session, cancelled)
         self._check_pixels(pixels)
         features = np.empty((len(pixels), *self._feature_shape), np.float32)
         begin = 0
@@ -100,13 +102,8 @@ class VisionEncoder:
         return features
 
     def close(self) -> None:
-        """Free the session and its memory; closing twice is harmless."""
-        self._session = None
-
-    def _open(self) -> Any:
-        if self._session is None:
-            raise NativeError(expected="an open vision session", got="a closed one", fix="load it again")
-        return self._session
+        """Stop what is computed and free the session; closing twice is harmless."""
+        self._session.close()
 
     def _check_pixels(self, pixels: npt.NDArray[np.float32]) -> None:
         if pixels.dtype != np.float32 or pixels.shape[1:] != self._tile_shape:
@@ -133,6 +130,8 @@ def _check(described: Sequence[Any], name: str, shape: tuple[int, ...], path: Pa
 def _run(session: Any, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     try:
         features: npt.NDArray[np.float32] = session.run([FEATURES], {PIXELS: pixels})[0]
+    except (Cancelled, LlavaEdgeError):
+        raise
     except Exception as error:
         raise onnxruntime_error("onnxruntime to encode a tile", error) from error
     return features

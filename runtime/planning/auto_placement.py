@@ -75,7 +75,7 @@ def describe_placement(options: LoadOptions, *, on_cpu: bool) -> str:
     split = f", split {options.split_mode}" if options.split_mode else ""
     shares = f" {':'.join(f'{one:g}' for one in options.tensor_split)}" if options.tensor_split else ""
     main = f", main GPU {options.main_gpu}" if options.main_gpu is not None else ""
-    flash = {None: "off" if on_cpu else "llama.cpp's choice", True: "on", False: "off"}[options.flash_attention]
+    flash = {None: "off" if on_cpu else "llama.cpp's choice", True: "on", False: "off"}[options.wants_flash_attention]
     kinds = f"{options.kv_type_k or 'f16'}/{options.kv_type_v or 'f16'}"
     layers = str(options.gpu_layers)
     if options.gpu_layers < 0:

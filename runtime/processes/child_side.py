@@ -23,8 +23,8 @@ from .watching import WATCH_SECONDS, every
 ITEM, RESULT, ERROR, CANCELLED, CRASH = "item", "result", "error", "cancelled", "crash"
 """Kinds of reply: something sent on the way; and what ends a request: a value, an error's class name and
 its three parts, the caller's own wish, a traceback."""
-CANCEL = None
-"""In place of a request: end the one under way."""
+CANCEL, END = None, "end"
+"""In place of a request: end the one under way; end the process, as the end of all requests does."""
 
 Request = tuple[str, tuple[Any, ...], dict[str, Any]]
 
@@ -95,6 +95,8 @@ class Child:
         try:
             while True:
                 request = pickle.load(self._requests)
+                if request == END:
+                    raise EOFError
                 self._cancelled = request is CANCEL
                 if request is not CANCEL:
                     self._busy = True

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
+import numpy as np
+import numpy.typing as npt
+
+from ..callbacks import Cancel, Share
 from ..errors import LlavaEdgeError, WorkerError
 from ..ggml.rpc import require_rpc
 from ..language.interface import LanguageModel
 from ..language.llm import Llm
 from ..options import GenerationOptions, LoadOptions
+from ..system.lifetime import check_process
 from .connections import START, WorkerMemory, check_workers, gone_workers
 from .llm_child import main
 from .parent_side import ChildProcess
@@ -82,11 +89,21 @@ def open_llm(
     space_prefixed: bool,
     stop_tokens: Collection[int],
     process: LlmProcess | None = None,
+    on_load: Share | None = None,
+    cancelled: Cancel | None = None,
 ) -> LanguageModel:
     """Load a GGUF model: in ``process``, in one of its own where ``options`` want workers or isolation, or here."""
-    if process is None and not (options.workers or options.isolate):
-        return Llm(path, options=options, space_prefixed=space_prefixed, stop_tokens=stop_tokens)
-    return IsolatedLlm(path, options=options, space_prefixed=space_prefixed, stop_tokens=stop_tokens, process=process)
+    load: Callable[..., LanguageModel] = Llm
+    if process is not None or options.workers or options.isolate:
+        load = partial(IsolatedLlm, process=process)
+    return load(
+        path,
+        options=options,
+        space_prefixed=space_prefixed,
+        stop_tokens=stop_tokens,
+        on_load=on_load,
+        cancelled=cancelled,
+    )
 
 
 def _in_child(method: Callable[Concatenate[Llm, P], R]) -> Callable[Concatenate[IsolatedLlm, P], R]:
@@ -94,13 +111,16 @@ def _in_child(method: Callable[Concatenate[Llm, P], R]) -> Callable[Concatenate[
 
     @wraps(method)
     def call(self: IsolatedLlm, /, *arguments: P.args, **keywords: P.kwargs) -> R:
-        return cast(R, self.process.request(method.__name__, *arguments, **keywords))
+        return cast(R, self.call(None, method.__name__, *arguments, **keywords))
 
     return call
 
 
 class IsolatedLlm:
-    """:class:`Llm` by proxy. Every method may raise what a request to its :class:`LlmProcess` raises."""
+    """:class:`Llm` by proxy. Every method may raise what a request to its :class:`LlmProcess` raises.
+
+    Calls of several threads take turns, so that to tokenize something does not disturb an answer under way.
+    """
 
     def __init__(
         self,
@@ -110,11 +130,17 @@ class IsolatedLlm:
         space_prefixed: bool = False,
         stop_tokens: Collection[int] = (),
         process: LlmProcess | None = None,
+        on_load: Share | None = None,
+        cancelled: Cancel | None = None,
     ) -> None:
-        """Load ``path`` in ``process``, or in a new one. Raises NativeError, WorkerError, OptionError."""
+        """Load ``path`` in ``process``, or in a new one. Raises NativeError, WorkerError, OptionError, Cancelled.
+
+        ``on_load`` hears what share is loaded, from 0 to 1.
+        """
         self.process = process or LlmProcess(options)
+        self._turn, self._owner = threading.Lock(), os.getpid()
         try:
-            sizes = self.process.request("load", path, options, space_prefixed, tuple(stop_tokens))
+            sizes = self._load(on_load, cancelled, path, options, space_prefixed, tuple(stop_tokens))
         except BaseException:
             self.close()
             raise
@@ -124,47 +150,84 @@ class IsolatedLlm:
         self.threads: int = sizes["threads"]
         self.on_cpu = bool(sizes["on_cpu"])
 
+    def _load(self, on_load: Share | None, cancelled: Cancel | None, *arguments: Any) -> dict[str, int]:
+        loading = self.process.stream_until(cancelled, "load", *arguments)
+        while True:
+            try:
+                share = next(loading)
+            except StopIteration as end:
+                return cast(dict[str, int], end.value)
+            if on_load is not None:
+                on_load(share)
+
+    def call(self, cancelled: Cancel | None, method: str, /, *arguments: Any, **keywords: Any) -> Any:
+        """What ``method`` of the model in the child process returns, or raises."""
+        check_process(self._owner, "a model")
+        with self._turn:
+            return self.process.ask(cancelled, method, *arguments, **keywords)
+
     def close(self) -> None:
-        """End the process, which frees everything. Safe to call twice."""
+        """End the process, which frees everything. Safe to call twice, and from any thread."""
         self.process.close()
 
     @property
     def context_size(self) -> int:
         """Positions of the current context; 0 before the first one."""
-        return int(self.process.request("current_context"))
+        return int(self.call(None, "current_context"))
 
     tokenize = _in_child(Llm.tokenize)
     piece = _in_child(Llm.piece)
     is_end = _in_child(Llm.is_end)
     ensure_context = _in_child(Llm.ensure_context)
-    decode_tokens = _in_child(Llm.decode_tokens)
-    decode_embeddings = _in_child(Llm.decode_embeddings)
     logits = _in_child(Llm.logits)
+
+    def decode_tokens(
+        self,
+        tokens: Sequence[int],
+        position: int,
+        *,
+        logits: bool,
+        every: bool = False,
+        cancelled: Cancel | None = None,
+    ) -> None:
+        """As :meth:`Llm.decode_tokens`."""
+        self.call(cancelled, "decode_tokens", tokens, position, logits=logits, every=every)
+
+    def decode_embeddings(
+        self,
+        embeddings: npt.NDArray[np.float32],
+        position: int,
+        *,
+        logits: bool = False,
+        cancelled: Cancel | None = None,
+    ) -> None:
+        """As :meth:`Llm.decode_embeddings`."""
+        self.call(cancelled, "decode_embeddings", embeddings, position, logits=logits)
 
     def truncate(self, positions: int) -> None:
         """Forget everything from ``positions`` on; there is nothing to forget where the process has gone."""
         if not self.process.gone:
-            self.process.request("truncate", positions)
+            self.call(None, "truncate", positions)
 
     def sampler(self, options: GenerationOptions, *, seed: int, recent: Sequence[int]) -> IsolatedSampler:
         """A sampler in the child process; ``recent`` prompt tokens count for the repeat penalty."""
-        return IsolatedSampler(self.process, self.process.request("sampler", options, seed, recent))
+        return IsolatedSampler(self, self.call(None, "sampler", options, seed, recent))
 
 
 class IsolatedSampler:
     """:class:`Sampler` by proxy: the one of number ``number`` in the child process."""
 
-    def __init__(self, process: LlmProcess, number: int) -> None:
-        self._process = process
+    def __init__(self, llm: IsolatedLlm, number: int) -> None:
+        self._llm = llm
         self._number = number
         self._open = True
 
     def sample(self) -> int:
         """Draw the next token from the latest logits."""
-        return int(self._process.request("sample", self._number))
+        return int(self._llm.call(None, "sample", self._number))
 
     def close(self) -> None:
         """Free it, unless it has gone with its process. Safe to call twice."""
-        if self._open and not self._process.gone:
-            self._process.request("close_sampler", self._number)
+        if self._open and not self._llm.process.gone:
+            self._llm.call(None, "close_sampler", self._number)
         self._open = False

@@ -6,26 +6,32 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from ..errors import OptionError
 from ..ggml.devices import device_memory, local_gpus
 from ..ggml.rpc import worker_devices
 from ..language.llm import Llm
 from ..language.sampling import Sampler
 from ..options import GenerationOptions, LoadOptions, parse_endpoint
-from .child_side import become_child
+from .child_side import Child, become_child
 from .connections import WorkerMemory, is_loopback, watch_connections
 from .watching import WATCH_SECONDS, every
 
 
 def main() -> None:
     """Serve one language model until the application goes or closes it."""
-    become_child().serve(ServedLlm())
+    child = become_child()
+    child.serve(ServedLlm(child))
 
 
 class ServedLlm:
     """What can be called: the methods of :class:`Llm` once it is loaded, and samplers by number."""
 
-    def __init__(self) -> None:
+    def __init__(self, child: Child) -> None:
+        """``child`` is told how a load goes on, and asked whether what is under way is still wanted."""
+        self._child = child
         self._llm: Llm | None = None
         self._devices: list[int] = []
         self._samplers: dict[int, Sampler] = {}
@@ -54,11 +60,27 @@ class ServedLlm:
                 fix="give each device its share, 0 for none",
             )
         self._llm = Llm(
-            path, options=options, space_prefixed=space_prefixed, stop_tokens=stop_tokens, devices=self._devices
+            path,
+            options=options,
+            space_prefixed=space_prefixed,
+            stop_tokens=stop_tokens,
+            devices=self._devices,
+            on_load=self._child.send,
+            cancelled=self._child.cancelled,
         )
         sizes = {name: getattr(self._llm, name) for name in ("vocab_size", "dim", "context_limit", "threads")}
         # a worker here may compute on the same cores; a tunnel's end looks alike, and then only an overlap is lost
         return {**sizes, "on_cpu": self._llm.on_cpu or any(map(is_loopback, options.workers))}
+
+    def decode_tokens(self, tokens: Sequence[int], position: int, *, logits: bool, every: bool = False) -> None:
+        """As :meth:`Llm.decode_tokens`, until it is no longer wanted."""
+        assert self._llm is not None
+        self._llm.decode_tokens(tokens, position, logits=logits, every=every, cancelled=self._child.cancelled)
+
+    def decode_embeddings(self, embeddings: npt.NDArray[np.float32], position: int, *, logits: bool = False) -> None:
+        """As :meth:`Llm.decode_embeddings`, until it is no longer wanted."""
+        assert self._llm is not None
+        self._llm.decode_embeddings(embeddings, position, logits=logits, cancelled=self._child.cancelled)
 
     def current_context(self) -> int:
         """``Llm.context_size``, which is no method."""

@@ -9,20 +9,27 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import queue
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Generator, Iterator
+import time
+import weakref
+from collections.abc import Callable, Generator
 from typing import IO, Any
 
 from .. import errors
+from ..callbacks import Cancel
 from ..errors import BusyError, Cancelled, LlavaEdgeError, NativeError
-from .child_side import CANCEL, CANCELLED, ERROR, ITEM, RESULT
+from ..system.lifetime import check_process, closed_error
+from ..system.native_thread import POLL_SECONDS
+from .child_side import CANCEL, CANCELLED, END, ERROR, ITEM, RESULT
 
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from {module} import {name}; {name}()"
 _CLOSE_SECONDS = 5.0
+Reply = tuple[str, Any]
 
 
 class ChildProcess:
@@ -38,10 +45,15 @@ class ChildProcess:
     def __init__(self, main: Callable[[], None]) -> None:
         """Start it; ``main`` is a function at the top level of a module, and calls ``child_side.become_child``."""
         self._failure: LlavaEdgeError | None = None
+        self._owner = os.getpid()
         self._request = threading.Lock()
         self._writing = threading.Lock()
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._process = _start(main, self._said)
+        self._replies: queue.SimpleQueue[Reply | None] = queue.SimpleQueue()
+        reader = threading.Thread(target=_read, args=(self._process, self._replies), name="replies", daemon=True)
+        reader.start()
+        self._end = weakref.finalize(self, _end, self._owner, self._process, self._writing, reader, self._said)
 
     def limit(self, method: str) -> float:
         """Seconds that ``method`` may take until its next message; 0 waits for ever."""
@@ -67,48 +79,47 @@ class ChildProcess:
         return self._failure is not None
 
     def close(self) -> None:
-        """End the process, which frees everything. Safe to call twice, and while a request is under way."""
+        """End the process, which frees everything. Safe to call twice, and while a request is under way.
+
+        In a process that was forked it does nothing: the child is the parent's.
+        """
         if self._failure is None:
-            self._failure = NativeError(expected="an open model", got="a closed one", fix="load it again")
-        with contextlib.suppress(OSError):
-            _pipe(self._process.stdin).close()  # it ends when its input does
-        try:
-            self._process.wait(_CLOSE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        _pipe(self._process.stdout).close()
-        self._said.close()
+            self._failure = closed_error("model")
+        self._end()
 
     def request(self, method: str, /, *arguments: Any, **keywords: Any) -> Any:
         """What ``method`` of the served object returns, or raises, for plain values."""
-        replies = self.stream(method, *arguments, **keywords)
-        while True:
-            try:
-                next(replies)
-            except StopIteration as end:
-                return end.value
+        return self.ask(None, method, *arguments, **keywords)
+
+    def ask(self, cancelled: Cancel | None, method: str, /, *arguments: Any, **keywords: Any) -> Any:
+        """:meth:`request`, cancelled where ``cancelled`` says so, which is asked all the time."""
+        return finish(self.stream_until(cancelled, method, *arguments, **keywords))
 
     def stream(self, method: str, /, *arguments: Any, **keywords: Any) -> Generator[Any, None, Any]:
         """Yield what ``method`` sends, and return what it returns. Closed early, the request is cancelled.
 
         Raises :class:`BusyError` while another request is under way.
         """
+        return self.stream_until(None, method, *arguments, **keywords)
+
+    def stream_until(
+        self, cancelled: Cancel | None, method: str, /, *arguments: Any, **keywords: Any
+    ) -> Generator[Any, None, Any]:
+        """:meth:`stream`, cancelled where ``cancelled`` says so."""
+        check_process(self._owner, "a model")
         if not self._request.acquire(blocking=False):
             raise BusyError(expected="one request at a time", got=f"{method} while one is under way", fix="finish it")
         try:
             limit = self.limit(method)
             message = pickle.dumps((method, arguments, keywords), protocol=pickle.HIGHEST_PROTOCOL)
-            kind, value = self._exchange(limit, message)
+            kind, value = self._exchange(limit, cancelled, message)
             while kind == ITEM:
                 try:
                     yield value
                 except BaseException:  # closed; what is still under way must not be taken for the next answer
-                    self.cancel()
-                    while kind == ITEM and not self.gone:
-                        kind, _ = self._exchange(limit)
+                    self._drain(limit)
                     raise
-                kind, value = self._exchange(limit)
+                kind, value = self._exchange(limit, cancelled)
         finally:
             self._request.release()
         if kind == RESULT:
@@ -125,30 +136,60 @@ class ChildProcess:
             _pipe(self._process.stdin).write(message)
             _pipe(self._process.stdin).flush()
 
-    def _exchange(self, limit: float, message: bytes = b"") -> tuple[str, Any]:
-        """The next reply, to ``message`` where there is one."""
+    def _exchange(self, limit: float, cancelled: Cancel | None, message: bytes = b"") -> Reply:
+        """The next reply, to ``message`` where there is one. Interrupted, it ends the request before it raises."""
         if self._failure is not None:
             raise self._failure
         try:
-            with _killed_after(limit, self._process) as late:
-                if message:
+            if message:
+                with contextlib.suppress(OSError, ValueError):  # gone, which the missing reply says
                     self._write(message)
-                kind, value = pickle.load(_pipe(self._process.stdout))
-                return kind, value
-        except (OSError, EOFError, ValueError, pickle.UnpicklingError):
-            self._process.kill()
-            status = self._process.wait()
-            if self._failure is None:  # else it was closed meanwhile
-                self._failure = self.why_gone(
-                    f"no answer within {limit:g} s" if late.is_set() else self._ending(status)
-                )
-            raise self._failure from None
-        except BaseException as error:  # interrupted between question and answer: the next answer would be this one's
+            return self._reply(limit, cancelled)
+        except LlavaEdgeError:
+            raise
+        except BaseException:
+            if not self.gone:
+                self._drain(limit)
+            raise
+
+    def _drain(self, limit: float) -> None:
+        """Cancel the request under way and wait for its end; interrupted again, end the process."""
+        try:
+            self.cancel()
+            while not self.gone and self._reply(limit, None)[0] == ITEM:
+                pass
+        except LlavaEdgeError:
+            pass
+        except BaseException as error:  # the next answer would be this one's
             self._process.kill()
             self._failure = NativeError(
                 expected="an uninterrupted model", got=type(error).__name__, fix="load the model again"
             )
             raise
+
+    def _reply(self, limit: float, cancelled: Cancel | None) -> Reply:
+        """The next reply. Raises what :meth:`why_gone` makes where there is none, or none within ``limit``."""
+        end = time.monotonic() + limit
+        late = asked = False
+        while True:
+            try:
+                reply = self._replies.get(timeout=POLL_SECONDS if limit or cancelled is not None else None)
+            except queue.Empty:
+                if limit and not late and time.monotonic() > end:
+                    late = True
+                    self._process.kill()
+                elif cancelled is not None and not asked and cancelled():
+                    asked = True
+                    self.cancel()
+                continue
+            if reply is not None:
+                return reply
+            self._replies.put(None)  # for whoever asks next
+            self._process.kill()
+            status = self._process.wait()
+            if self._failure is None:  # else it was closed meanwhile
+                self._failure = self.why_gone(f"no answer within {limit:g} s" if late else self._ending(status))
+            raise self._failure from None
 
     def _ending(self, status: int) -> str:
         """How the process ended, with the last line that it wrote."""
@@ -162,38 +203,78 @@ def _start(main: Callable[[], None], said: IO[bytes]) -> subprocess.Popen[bytes]
     """Start the process. It imports from where we do, whatever the current folder, and inherits nothing but pipes."""
     # what is no folder stays as it is: an editable install puts a name there that its own hook understands
     path = [os.path.abspath(entry) if os.path.exists(entry or ".") else entry for entry in sys.path]
-    return subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM.format(path=path, module=main.__module__, name=main.__name__)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=said,
-        env={**os.environ, "GGML_NO_BACKTRACE": "1"},  # its abort would start a debugger to print one
-    )
+    with _interrupts_held_back():
+        return subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM.format(path=path, module=main.__module__, name=main.__name__)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            env={**os.environ, "GGML_NO_BACKTRACE": "1"},  # its abort would start a debugger to print one
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # Windows: Ctrl-C is not for it
+        )
+
+
+@contextlib.contextmanager
+def _interrupts_held_back() -> Generator[None, None, None]:
+    """What is started in the block never hears Ctrl-C, not even before it can say so; we hear it afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _read(process: subprocess.Popen[bytes], replies: queue.SimpleQueue[Reply | None]) -> None:
+    """Hand on what comes, in a thread of its own: who waits for it can be interrupted, and nothing gets lost."""
+    with contextlib.suppress(Exception):  # its end; or no reply at all, and then it is of no more use
+        while True:
+            kind, value = pickle.load(_pipe(process.stdout))
+            replies.put((kind, value))
+            del kind, value
+    replies.put(None)
+
+
+def _end(
+    owner: int,
+    process: subprocess.Popen[bytes],
+    writing: threading.Lock,
+    reader: threading.Thread,
+    said: IO[bytes],
+) -> None:
+    """End ``process``: by asking it, because a process that was forked from us may hold its input open."""
+    if owner != os.getpid():
+        return
+    if writing.acquire(timeout=_CLOSE_SECONDS):
+        with contextlib.suppress(OSError, ValueError):
+            _pipe(process.stdin).write(pickle.dumps(END))
+            _pipe(process.stdin).close()
+        writing.release()
+    try:
+        process.wait(_CLOSE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    reader.join(_CLOSE_SECONDS)
+    if not reader.is_alive():  # else something that it started holds the pipe
+        _pipe(process.stdout).close()
+    said.close()
+
+
+def finish(replies: Generator[Any, None, Any]) -> Any:
+    """What a stream returns; its items are left out."""
+    while True:
+        try:
+            next(replies)
+        except StopIteration as end:
+            return end.value
 
 
 def _pipe(stream: IO[bytes] | None) -> Any:
     assert stream is not None
     return stream
-
-
-@contextlib.contextmanager
-def _killed_after(seconds: float, process: subprocess.Popen[bytes]) -> Iterator[threading.Event]:
-    """End ``process`` where the block takes longer, and set the event; 0 waits for ever."""
-    late = threading.Event()
-
-    def end() -> None:
-        late.set()
-        process.kill()
-
-    timer = threading.Timer(seconds, end) if seconds else None
-    if timer is not None:
-        timer.daemon = True
-        timer.start()
-    try:
-        yield late
-    finally:
-        if timer is not None:
-            timer.cancel()
 
 
 def _error(kind: str, value: Any) -> Exception:

@@ -34,6 +34,17 @@ class ImageSegment:
         return self.positions
 
 
+@dataclass(frozen=True)
+class OpenImage:
+    """The first ``held`` positions of a picture, which was read no further."""
+
+    image: ImageSegment
+    held: int
+
+    def __len__(self) -> int:
+        return self.held
+
+
 Segment = TextSegment | ImageSegment
 
 
@@ -89,13 +100,15 @@ def total_positions(segments: Sequence[Segment]) -> int:
     return sum(len(segment) for segment in segments)
 
 
-def common_prefix(cached: Sequence[Segment], wanted: Sequence[Segment]) -> int:
+def common_prefix(cached: Sequence[Segment | OpenImage], wanted: Sequence[Segment]) -> int:
     """Positions at the start of ``wanted`` that ``cached`` already holds.
 
-    A picture counts whole or not at all: its digest and length must be equal.
+    A picture counts with all that is held of it, or not at all: its digest and length must be equal.
     """
     positions = 0
     for have, want in zip(cached, wanted, strict=False):
+        if isinstance(have, OpenImage):
+            return positions + (have.held if have.image == want else 0)
         if have == want:
             positions += len(want)
             continue

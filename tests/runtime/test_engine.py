@@ -472,7 +472,7 @@ def test_a_closed_model_is_an_error(tiny_bundle: Path) -> None:
     for ask in (lambda: model.ask("?"), lambda: chat.generate("?"), lambda: model.placement):
         with pytest.raises(NativeError, match="an open model; got a closed one"):
             ask()
-    with pytest.raises(NativeError, match="an open vision session; got a closed one"):
+    with pytest.raises(NativeError, match="an open model; got a closed one"):
         model.encode_image(picture(2))
 
 

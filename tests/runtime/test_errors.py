@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
 import pytest
-from llava_edge.runtime.errors import LlavaEdgeError, MissingExtraError, StorageError, first_line, needing_extra
+from llava_edge.runtime import errors
+from llava_edge.runtime.errors import (
+    Cancelled,
+    LlavaEdgeError,
+    MissingExtraError,
+    OptionError,
+    StorageError,
+    first_line,
+    needing_extra,
+)
+from llava_edge.runtime.prompts.conversations import SampleError
 
 
 @pytest.mark.parametrize(
@@ -45,3 +61,36 @@ def test_an_inner_extra_is_not_named_anew() -> None:
     with pytest.raises(LlavaEdgeError) as caught, needing_extra("train"):
         raise inner
     assert caught.value is inner
+
+
+class Extended(OptionError):
+    """One of an application's own, whose constructor takes something else."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(expected="a", got=str(number), fix="c")
+        self.number = number
+
+
+def every_error() -> list[LlavaEdgeError]:
+    kinds = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, LlavaEdgeError)]
+    found = [kind(expected="a", got="b", fix="c") for kind in kinds]
+    return [*found, SampleError("s", expected="a", got="b"), Extended(7)]
+
+
+def raised(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])
+@pytest.mark.parametrize("error", [*every_error(), Cancelled("after 2 tiles")], ids=lambda error: type(error).__name__)
+def test_errors_can_be_copied_and_sent(error: Exception, again: Any) -> None:
+    error.add_note("in the kitchen")
+    other = again(error)
+    assert type(other) is type(error)
+    assert (str(other), other.args, vars(other)) == (str(error), error.args, vars(error))
+
+
+def test_errors_cross_a_pool_of_processes() -> None:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool, pytest.raises(StorageError) as caught:
+        pool.submit(raised, StorageError(expected="a", got="b", fix="c")).result()
+    assert (caught.value.expected, caught.value.got, caught.value.fix) == ("a", "b", "c")

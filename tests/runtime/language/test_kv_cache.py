@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pytest
 from hypothesis import settings, strategies
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from llava_edge.runtime.callbacks import Rows
+from llava_edge.runtime.callbacks import Cancel, Rows
 from llava_edge.runtime.errors import Cancelled, NativeError
 from llava_edge.runtime.language.kv_cache import KvCache
-from llava_edge.runtime.prompts.segments import ImageSegment, Segment, TextSegment
+from llava_edge.runtime.prompts.segments import ImageSegment, OpenImage, Segment, TextSegment
 
 Row = tuple[int, ...]
 """What stands at one position: (token,), or a picture's (number, length, index)."""
@@ -30,16 +30,22 @@ class FakeModel:
         self.latest: int | None = None
         self.sound = True
         self.failing_after: int | None = None
+        self.stopped_by: type[BaseException] = Cancelled
+        self.stopping_after: int | None = None
 
     def truncate(self, positions: int) -> None:
         assert positions >= 0
         del self.held[positions:]
         self.latest, self.sound = None, self.sound or not positions
 
-    def decode_tokens(self, tokens: Sequence[int], position: int, *, logits: bool) -> None:
+    def decode_tokens(
+        self, tokens: Sequence[int], position: int, *, logits: bool, cancelled: Cancel | None = None
+    ) -> None:
         self._decode([(token,) for token in tokens], position, logits)
 
-    def decode_embeddings(self, embeddings: npt.NDArray[np.float32], position: int, *, logits: bool) -> None:
+    def decode_embeddings(
+        self, embeddings: npt.NDArray[np.float32], position: int, *, logits: bool, cancelled: Cancel | None = None
+    ) -> None:
         self._decode([tuple(map(int, row)) for row in embeddings], position, logits)
 
     def _decode(self, rows: list[Row], position: int, logits: bool) -> None:
@@ -53,6 +59,12 @@ class FakeModel:
             raise NativeError(expected="positions", got="none", fix="load again")
         if self.failing_after is not None:
             self.failing_after -= 1
+        if self.stopping_after == 0:
+            self.held += rows[: len(rows) // 2]
+            self.stopping_after = None
+            raise self.stopped_by
+        if self.stopping_after is not None:
+            self.stopping_after -= 1
         self.held += rows
         self.computed += len(rows)
         self.latest = len(self.held) - 1 if logits else None
@@ -75,11 +87,13 @@ class BrokenRows:
         return picture_rows(self.picture)[rows]
 
 
-def rows_of(segments: Sequence[Segment]) -> list[Row]:
+def rows_of(segments: Sequence[Segment | OpenImage]) -> list[Row]:
     rows: list[Row] = []
     for segment in segments:
         if isinstance(segment, TextSegment):
             rows += [(token,) for token in segment.tokens]
+        elif isinstance(segment, OpenImage):
+            rows += rows_of([segment.image])[: segment.held]
         else:
             rows += [tuple(map(int, row)) for row in picture_rows(segment)]
     return rows
@@ -103,9 +117,17 @@ def whole_pictures(segments: Sequence[Segment], positions: int) -> int:
     return max(position for position in allowed if position <= positions)
 
 
-def joined(segments: Sequence[Segment]) -> list[Segment]:
+def in_open_picture(cached: Sequence[Segment | OpenImage], wanted: Sequence[Segment], positions: int) -> bool:
+    """Whether what is shared ends where reading a picture was cut off."""
+    last = cached[-1] if cached else None
+    if not isinstance(last, OpenImage) or positions != sum(len(one) for one in cached):
+        return False
+    return len(wanted) >= len(cached) and wanted[len(cached) - 1] == last.image
+
+
+def joined(segments: Sequence[Segment | OpenImage]) -> list[Segment | OpenImage]:
     """As a prompt has them: no two runs of tokens side by side."""
-    found: list[Segment] = []
+    found: list[Segment | OpenImage] = []
     for segment in segments:
         if found and isinstance(segment, TextSegment) and isinstance(found[-1], TextSegment):
             segment = TextSegment(found.pop().tokens + segment.tokens)  # type: ignore[union-attr]
@@ -130,7 +152,9 @@ class Conversations(RuleBasedStateMachine):
         """A question, cancelled before its chunk number ``cancel`` if it has one."""
         before, computed = list(self.llm.held), self.llm.computed
         wanted = rows_of(prompt)
-        kept = whole_pictures(prompt, min(shared(before, wanted), len(wanted) - 1))
+        kept = min(shared(before, wanted), len(wanted) - 1)
+        if not in_open_picture(self.cache.segments(), prompt, kept):
+            kept = whole_pictures(prompt, kept)
         done, asked = [kept], iter(range(100))
         self.llm.context = max(self.llm.context, len(wanted))
         self.llm.asked_for.clear()
@@ -143,7 +167,7 @@ class Conversations(RuleBasedStateMachine):
             )
         except Cancelled:
             assert len(done) - 1 == cancel
-            assert self.llm.held == wanted[: whole_pictures(prompt, done[-1])]
+            assert self.llm.held == wanted[: done[-1]]
             assert self.llm.asked_for == []
         else:
             assert found == kept
@@ -160,6 +184,8 @@ class Conversations(RuleBasedStateMachine):
         for segment in self.cache.segments():
             if isinstance(segment, TextSegment):
                 kept += [TextSegment(segment.tokens[:cut])] if cut > 0 else []
+            elif isinstance(segment, OpenImage):
+                kept += [segment.image] if cut >= segment.held else []
             elif cut >= len(segment):
                 kept.append(segment)
             cut -= len(segment)
@@ -167,6 +193,8 @@ class Conversations(RuleBasedStateMachine):
 
     @rule(tokens=strategies.lists(strategies.integers(0, 2), max_size=5))
     def answer(self, tokens: list[int]) -> None:
+        if any(isinstance(segment, OpenImage) for segment in self.cache.segments()):
+            return  # no answer follows what was not read
         for token in tokens:
             held = list(self.llm.held)
             self.llm.context = max(self.llm.context, len(held) + 1)
@@ -182,6 +210,29 @@ class Conversations(RuleBasedStateMachine):
         except NativeError:
             assert self.llm.held == []
         self.llm.failing_after = None
+
+    @rule(
+        prompt=PROMPTS,
+        stopping_after=strategies.integers(0, 6),
+        stopped_by=strategies.sampled_from([Cancelled, KeyboardInterrupt]),
+    )
+    def stop_in_a_chunk(self, prompt: list[Segment], stopping_after: int, stopped_by: type[BaseException]) -> None:
+        """What was read of it is forgotten, what was read before is kept, and the same question goes on there."""
+        before = list(self.llm.held)
+        self.llm.context = max(self.llm.context, len(rows_of(prompt)))
+        self.llm.stopping_after, self.llm.stopped_by = stopping_after, stopped_by
+        done: list[int] = []
+        try:
+            self.cache.prefill(prompt, embeddings_of(prompt), on_progress=lambda now, _: done.append(now))
+        except stopped_by:
+            assert len(done) == stopping_after
+            assert self.llm.held == rows_of(prompt)[: len(self.llm.held)]
+            assert len(self.llm.held) == (done[-1] if done else len(self.llm.held))
+            held, computed = len(self.llm.held), self.llm.computed
+            assert held >= whole_pictures(prompt, min(shared(before, rows_of(prompt)), len(rows_of(prompt)) - 1))
+            self.ask(prompt, None)
+            assert self.llm.computed - computed == len(self.llm.held) - held
+        self.llm.stopping_after = None
 
     @rule()
     def fail_in_an_answer(self) -> None:
@@ -200,16 +251,19 @@ class Conversations(RuleBasedStateMachine):
     def fail_in_an_encoder(
         self, before: list[Segment], picture: ImageSegment, good: int, error: type[BaseException]
     ) -> None:
-        """What stands in front of the picture stays; after Ctrl-C the next question sets things right."""
+        """Whole chunks in front of what fails stay, also the picture's; the next question goes on there."""
         before = joined([segment for segment in before if segment != picture])
         rows = embeddings_of(before) | {picture.digest: BrokenRows(picture, min(good, len(picture) - 1), error)}
         self.llm.context = max(self.llm.context, len(rows_of([*before, picture])))
+        wanted, here = rows_of([*before, picture]), len(rows_of(before))
+        begun = min(shared(self.llm.held, wanted), len(wanted) - 1)
+        if begun < here or not in_open_picture(self.cache.segments(), [*before, picture], begun):
+            begun = here
         with pytest.raises(error):
             self.cache.prefill([*before, picture], rows)
-        if error is KeyboardInterrupt:
-            self.ask([*before, picture], None)
-        else:
-            assert self.llm.held == rows_of(before)
+        chunks = (here + min(good, len(picture) - 1) - begun) // self.llm.batch
+        assert self.llm.held == wanted[: begun + max(chunks, 0) * self.llm.batch]
+        self.ask([*before, picture], None)
 
     @rule()
     def clear(self) -> None:

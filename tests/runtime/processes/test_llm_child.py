@@ -49,12 +49,20 @@ def over_pipes(make: Callable[[Child], Any]) -> Iterator[Ask]:
 
 @pytest.fixture
 def ask() -> Iterator[Ask]:
-    yield from over_pipes(lambda _: ServedLlm())
+    yield from over_pipes(ServedLlm)
 
 
 @pytest.fixture
 def ask_played() -> Iterator[Ask]:
     yield from over_pipes(Played)
+
+
+def items_and_end(ask: Ask, *request: Any) -> tuple[list[Any], tuple[str, Any]]:
+    items, (kind, value) = [], ask(*request)
+    while kind == ITEM:
+        items.append(value)
+        kind, value = ask()
+    return items, (kind, value)
 
 
 def test_calls_reach_the_model(tiny_bundle: Path, ask: Ask) -> None:
@@ -64,7 +72,10 @@ def test_calls_reach_the_model(tiny_bundle: Path, ask: Ask) -> None:
     llm.decode_tokens(TOKENS, 0, logits=True)
     expected = llm.logits()
     assert ask("connect", OPTIONS) == (RESULT, [])
-    _, sizes = ask("load", path, OPTIONS, False, ())
+    shares, (kind, sizes) = items_and_end(ask, "load", path, OPTIONS, False, ())
+    assert kind == RESULT
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
     assert (sizes["vocab_size"], sizes["dim"], sizes["threads"]) == (llm.vocab_size, llm.dim, 1)
     assert ask("ensure_context", 64) == (RESULT, None)
     assert ask("current_context") == (RESULT, llm.context_size)
@@ -78,7 +89,7 @@ def test_calls_reach_the_model(tiny_bundle: Path, ask: Ask) -> None:
 
 
 def test_what_goes_wrong_is_told_in_plain_values(ask: Ask) -> None:
-    kind, parts = ask("load", Path("none.gguf"), OPTIONS, False, ())
+    _, (kind, parts) = items_and_end(ask, "load", Path("none.gguf"), OPTIONS, False, ())
     assert kind == ERROR
     assert parts[0] == "NativeError"
     assert "none.gguf" in parts[1]

@@ -367,15 +367,30 @@ def test_cancelling_keeps_the_isolated_model(isolated: Model) -> None:
 def test_interrupt_between_question_and_answer_does_not_mix_them_up(
     isolated: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C while a reply is waited for: the next reply on the pipe would be that of the lost question."""
+    """Ctrl-C while a reply is waited for: the next reply on the pipe would be that of the lost question.
 
-    def interrupted(*_: Any) -> Any:
-        raise KeyboardInterrupt
+    The model stays usable. Who interrupts again, because it takes too long, gives it up.
+    """
+    replies = child_of(isolated)._replies
+    another = isolated.engine.llm.tokenize("another")
 
-    with monkeypatch.context() as patched:
-        patched.setattr("llava_edge.runtime.processes.parent_side.pickle.load", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            isolated.engine.llm.tokenize("a question")
+    class Interrupted:
+        def __init__(self, times: int) -> None:
+            self.left = times
+
+        def get(self, timeout: float | None) -> Any:
+            self.left -= 1
+            if self.left >= 0:
+                raise KeyboardInterrupt
+            return replies.get(timeout=timeout)
+
+    monkeypatch.setattr(child_of(isolated), "_replies", Interrupted(1))
+    with pytest.raises(KeyboardInterrupt):
+        isolated.engine.llm.tokenize("a question")
+    assert isolated.engine.llm.tokenize("another") == another
+    monkeypatch.setattr(child_of(isolated), "_replies", Interrupted(2))
+    with pytest.raises(KeyboardInterrupt):
+        isolated.engine.llm.tokenize("a question")
     with pytest.raises(NativeError, match="load the model again"):
         isolated.engine.llm.tokenize("another")
 

@@ -1,0 +1,96 @@
+"""llama.cpp's model and context: made as the load options say, and freed together."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import llama_cpp.llama_cpp as lib
+
+from ..errors import OptionError
+from ..ggml.abort import AbortSwitch
+from ..ggml.devices import has_gpu
+from ..ggml.library import native_error
+from ..ggml.types import ggml_type
+from ..options import QUANTIZED_KV_TYPES, LoadOptions
+from ..system.machine import has_amx
+from .vocabulary import load_model_file
+
+
+class Handles:
+    """The native objects of one model. ``switch`` ends what they compute."""
+
+    def __init__(self) -> None:
+        self.model: Any = None
+        self.context: Any = None
+        self.switch = AbortSwitch()
+
+    def free(self) -> None:
+        """Free context and model."""
+        self.free_context()
+        if self.model is not None:
+            lib.llama_model_free(self.model)
+        self.model = None
+
+    def free_context(self) -> None:
+        """Free the context."""
+        if self.context is not None:
+            lib.llama_free(self.context)
+        self.context = None
+
+
+def layers_away(options: LoadOptions, on_devices: bool) -> int:
+    """llama.cpp's ``n_gpu_layers``. "cpu" is about this machine's GPUs; devices that were named get their layers."""
+    return 0 if options.device == "cpu" and not on_devices else options.gpu_layers
+
+
+def load_model(path: Path, options: LoadOptions, devices: Sequence[int], goes_on: Callable[[float], bool]) -> Any:
+    """Load ``path``; ``goes_on`` hears what share is done, from 0 to 1, and says whether to. Raises NativeError."""
+    parameters = lib.llama_model_default_params()
+    parameters.n_gpu_layers = layers_away(options, bool(devices))
+    handles = (ctypes.c_void_p * (len(devices) + 1))(*devices)  # the last one, empty, ends the list
+    if devices:
+        parameters.devices = ctypes.cast(handles, ctypes.c_void_p)
+    if options.split_mode is not None:
+        parameters.split_mode = getattr(lib, f"LLAMA_SPLIT_MODE_{options.split_mode.upper()}")
+    if options.main_gpu is not None:
+        parameters.main_gpu = options.main_gpu
+    if options.tensor_split:
+        parameters.tensor_split = (ctypes.c_float * lib.llama_max_devices())(*options.tensor_split)
+    parameters.use_extra_bufts = not has_amx() if options.repack is None else options.repack
+    parameters.progress_callback = hear = lib.llama_progress_callback(lambda share, _: goes_on(share))
+    try:
+        return load_model_file(path, parameters)
+    finally:
+        del hear  # it had to live until here
+
+
+def new_context(handles: Handles, options: LoadOptions, positions: int, threads: int, watcher: Any) -> Any:
+    """A context of ``positions`` over the model. Raises NativeError, and OptionError for a KV type it can't have."""
+    parameters = lib.llama_context_default_params()
+    parameters.n_ctx = positions
+    parameters.n_batch = options.batch
+    parameters.n_ubatch = options.micro_batch
+    parameters.n_seq_max = 1
+    parameters.n_threads = parameters.n_threads_batch = threads
+    parameters.no_perf = True
+    if watcher is not None:
+        parameters.cb_eval = watcher
+    parameters.type_k, parameters.type_v = (ggml_type(one) for one in (options.kv_type_k, options.kv_type_v))
+    wanted = options.wants_flash_attention
+    if wanted is None and not has_gpu():
+        wanted = False
+    if wanted is not None:
+        parameters.flash_attn_type = int(wanted)
+    context = lib.llama_init_from_model(handles.model, parameters)
+    if not context:
+        if {options.kv_type_k, options.kv_type_v} & set(QUANTIZED_KV_TYPES):
+            said = native_error("", "").got
+            raise OptionError(
+                expected="a KV cache that this model can have", got=said, fix="choose another KV type, such as f16"
+            )
+        raise native_error(f"memory for a context of {positions} positions", "choose a smaller context")
+    handles.switch.install(context)
+    return context

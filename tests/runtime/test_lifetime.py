@@ -1,0 +1,262 @@
+"""A model that is closed, forgotten, forked or interrupted while it works: an error or nothing, never a crash.
+
+What may crash runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from llava_edge.runtime import Model, load
+from llava_edge.runtime.errors import BusyError, NativeError
+from PIL import Image
+
+ISOLATED = pytest.mark.parametrize("isolate", [False, True], ids=["here", "isolated"])
+HEAD = """
+import gc, os, sys, threading, time
+import numpy as np
+from PIL import Image
+from llava_edge.runtime import load
+from llava_edge.runtime.errors import LlavaEdgeError, NativeError
+picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (100, 150, 3), np.uint8))
+path, isolate = sys.argv[1], sys.argv[2] == "True"
+def start():
+    return load(path, threads=2, batch=16, micro_batch=16, isolate=isolate)
+def work(model, ends):
+    try:
+        while True:
+            model.engine.pictures._encoded.clear()
+            model.engine.cache.clear()
+            model.ask("What is this? " * 9, [picture], max_tokens=40)
+    except NativeError as error:
+        ends.append(str(error))
+"""
+
+
+def picture(seed: int = 1, size: tuple[int, int] = (130, 70)) -> Image.Image:
+    low = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
+    return Image.fromarray(low).resize(size, Image.Resampling.BICUBIC)
+
+
+def run(code: str, path: Path, isolate: bool) -> str:
+    """What a program prints that must end well."""
+    program = [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}{HEAD}{code}", str(path), str(isolate)]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def model(tiny_bundle: Path) -> Iterator[Model]:
+    with load(tiny_bundle, batch=16, micro_batch=16) as loaded:
+        yield loaded
+
+
+@ISOLATED
+@pytest.mark.slow
+def test_closing_while_another_thread_answers(tiny_bundle: Path, isolate: bool) -> None:
+    code = """
+for step in range(6):
+    model, ends = start(), []
+    thread = threading.Thread(target=work, args=(model, ends))
+    thread.start()
+    time.sleep(0.03 * step)
+    model.close()
+    thread.join(60)
+    print(ends)
+"""
+    said = "expected an open model; got a closed one; load it again"
+    assert run(code, tiny_bundle, isolate).splitlines() == [str([said])] * 6
+
+
+@ISOLATED
+@pytest.mark.slow
+def test_the_program_ends_while_a_daemon_answers(tiny_bundle: Path, isolate: bool) -> None:
+    code = """
+threading.Thread(target=work, args=(start(), []), daemon=True).start()
+time.sleep(0.3)
+print("end")
+"""
+    assert run(code, tiny_bundle, isolate) == "end\n"
+
+
+@ISOLATED
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_process_gets_errors_and_the_parent_goes_on(tiny_bundle: Path, isolate: bool) -> None:
+    code = """
+model = start()
+ask = lambda: model.ask("What is this?", [picture], max_tokens=4).tokens
+expected = ask()
+side = model.manifest.geometry.image_size
+if not os.fork():
+    calls = [ask, lambda: model.encode_image(picture), lambda: model.engine.llm.tokenize("x"),
+             lambda: model.engine.pictures.tower.encode(np.zeros((1, 3, side, side), np.float32))]
+    for call in calls:
+        try:
+            call()
+        except NativeError as error:
+            print("that process" if f"that process {os.getppid()} loaded" in str(error) else error)
+    model.close()
+    del model, ask, calls, call
+    gc.collect()
+    sys.exit(0)
+print("status", os.wait()[1])
+if not os.fork():
+    sys.exit(0)
+print("status", os.wait()[1])
+model.engine.cache.clear()
+print(ask() == expected)
+began = time.monotonic()
+if not (sleeper := os.fork()):
+    time.sleep(60)
+model.close()
+print(time.monotonic() - began < 4)
+os.kill(sleeper, 9)
+"""
+    assert run(code, tiny_bundle, isolate).splitlines() == [
+        *["that process"] * 4,
+        "status 0",
+        "status 0",
+        "True",
+        "True",
+    ]
+
+
+@ISOLATED
+def test_a_stream_read_on_after_its_block(tiny_bundle: Path, isolate: bool) -> None:
+    with load(tiny_bundle, isolate=isolate) as model:
+        pieces = model.chat().stream("What is this?", images=[picture()], max_tokens=8)
+        next(pieces)
+    with pytest.raises(NativeError, match="an open model; got a closed one"):
+        list(pieces)
+    with pytest.raises(NativeError, match="an open model; got a closed one"):
+        model.engine.llm.tokenize("x")
+
+
+@pytest.mark.parametrize("where", ["on_encode", "on_prefill", "cancelled"])
+def test_closed_by_a_callback(model: Model, where: str) -> None:
+    def close(*_: object) -> bool:
+        model.close()
+        return False
+
+    with pytest.raises(NativeError, match="an open model; got a closed one"):
+        model.ask("What is this? " * 9, [picture()], max_tokens=40, **{where: close})  # type: ignore[arg-type]
+
+
+def test_an_encoding_is_closed_too(model: Model) -> None:
+    def close(*_: object) -> None:
+        model.close()
+
+    with pytest.raises(NativeError, match="an open model; got a closed one"):
+        model.encode_image(picture(), on_progress=close)
+
+
+def test_what_is_forgotten_is_freed(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing holds it in a circle, and its threads end."""
+    freed = []
+    monkeypatch.setattr("llava_edge.runtime.system.lifetime.give_memory_back", lambda: freed.append(True))
+    before = threading.active_count()
+    gc.collect()
+    gc.disable()
+    try:
+        model = load(tiny_bundle)
+        chat = model.chat()
+        chat.generate("What is this?", images=[picture()], max_tokens=4)
+        engine = weakref.ref(model.engine)
+        del model, chat
+        assert engine() is None
+        assert len(freed) == 2  # the vision session and the language model
+    finally:
+        gc.enable()
+    assert threading.active_count() == before
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def interrupt() -> None:
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+
+@ISOLATED
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize("where", ["on_encode", "on_prefill"])
+def test_ctrl_c_leaves_the_model_usable(tiny_bundle: Path, isolate: bool, where: str) -> None:
+    with load(tiny_bundle, batch=16, micro_batch=16, isolate=isolate) as model:
+        ask = partial(model.ask, "What is this?", [picture()], max_tokens=8)
+        expected = ask().tokens
+        model.engine.cache.clear()
+        model.engine.pictures._encoded.clear()
+        with pytest.raises(KeyboardInterrupt):
+            ask(**{where: lambda *_: interrupt()})
+        assert ask().tokens == expected
+
+
+@ISOLATED
+def test_threads_ask_at_once(tiny_bundle: Path, isolate: bool) -> None:
+    """Each is told that the other one is busy, or waits; a word tokenized in between disturbs nobody."""
+    with load(tiny_bundle, isolate=isolate) as model:
+        expected = model.ask("What is this?", [picture()], max_tokens=6).tokens
+        words = model.engine.llm.tokenize("a word")
+        found: list[object] = []
+
+        def ask(wait: bool) -> None:
+            for _ in range(4):
+                try:
+                    found.append(model.ask("What is this?", [picture()], max_tokens=6, wait=wait).tokens == expected)
+                except BusyError:
+                    found.append("busy")
+                found.append(model.engine.llm.tokenize("a word") == words)
+
+        for wait in (False, True):
+            found.clear()
+            threads = [threading.Thread(target=ask, args=(wait,)) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert len(found) == 24
+            assert set(found) <= ({True} if wait else {True, "busy"})
+
+
+def test_the_next_picture_is_encoded_during_an_answer_where_devices_differ(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces = model.chat().stream("What is this?", images=[picture()], max_tokens=8)
+    next(pieces)
+    with pytest.raises(BusyError, match="during an answer"):
+        model.encode_image(picture(2))
+    monkeypatch.setattr(type(model.engine), "overlaps", True)
+    assert model.encode_image(picture(2)).embeddings.any()
+    with pytest.raises(BusyError, match="during an answer"):
+        model.ask("And now?")
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="Windows starts it in a group of its own")
+def test_an_isolated_model_never_hears_ctrl_c(tiny_bundle: Path) -> None:
+    """Not even before it can say that it does not want to."""
+    with load(tiny_bundle, isolate=True) as model:
+        process = model.engine.llm.process.pid  # type: ignore[attr-defined]
+        status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
+        blocked = int(next(line for line in status.splitlines() if line.startswith("SigBlk")).split()[1], 16)
+        assert blocked >> (signal.SIGINT - 1) & 1
+        os.kill(process, signal.SIGINT)
+        time.sleep(0.05)
+        assert model.engine.llm.tokenize("x")
