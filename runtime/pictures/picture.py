@@ -109,10 +109,8 @@ def _opened(data: bytes, kind: Kind) -> Iterator[Image.Image]:
     if kind is HEIC:
         yield open_heif(data)
         return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the pixel cap says it better than Pillow's warning
-        with Image.open(io.BytesIO(data), formats=(kind.decoder,)) as image:
-            yield image
+    with Image.open(io.BytesIO(data), formats=(kind.decoder,)) as image:
+        yield image
 
 
 def _decode(data: bytes, kind: Kind, pixels: Pixels, name: str, max_pixels: int) -> tuple[Image.Image, tuple[str, ...]]:
@@ -182,9 +180,7 @@ def _orientation(image: Image.Image, pixels: Pixels | None = None) -> int:
     if pixels is not None and (stated := orientation_of(pixels.exif, pixels.xmp)) != 1:
         return stated
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return int(image.getexif().get(ORIENTATION, 1))
+        return int(image.getexif().get(ORIENTATION, 1))
     except Exception:  # it can't be read whole, but this entry of it perhaps can
         return orientation_of(image.info.get("exif") or b"")
 
@@ -207,9 +203,11 @@ def _picture(image: Image.Image, name: str, said: tuple[str, ...]) -> Picture:
 
 @contextmanager
 def _refusing(name: str, max_pixels: int) -> Iterator[None]:
-    """Say whatever a decoder trips over as an :class:`ImageError`."""
+    """Say whatever a decoder trips over as an :class:`ImageError`, and nothing of what it only warns of."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     except ImageError:
         raise
     except Image.DecompressionBombError as error:

@@ -182,6 +182,30 @@ def test_a_pillow_image_with_broken_exif_is_taken() -> None:
         assert load_picture(opened).size == (100, 150)
 
 
+def test_pillow_images_warn_of_nothing(recwarn: pytest.WarningsRecorder) -> None:
+    with Image.open(io.BytesIO(in_jpeg(segment(0xE1, b"Exif\0\0" + exif(6)[:-8])))) as opened:
+        recwarn.clear()
+        load_picture(opened)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+def test_damaged_exif_in_a_media_file(kind: str) -> None:
+    """Both formats turn pictures by a property of their own."""
+    heif, file = pytest.importorskip("pillow_heif"), io.BytesIO()
+    stated = Image.Exif()
+    stated[0x0112], stated[0x010F] = 6, "maker " * 9
+    if kind == "HEIF":
+        heif.from_pillow(SMOOTH).save(file, exif=stated.tobytes())
+    data = file.getvalue() or written("AVIF", exif=stated)
+    at = data.rfind(b"MM\0*")
+    damaged = data[:at] + b"\xff" * 8 + data[at + 8 :]
+    assert at > 0
+    sound, picture = load_picture(data), load_picture(damaged)
+    assert sound.size == picture.size == picture_size(damaged) == (100, 150)
+    assert np.array_equal(np.asarray(picture.image), np.asarray(sound.image))
+
+
 # --- files that end early
 
 NOISE = Image.fromarray(np.random.default_rng(1).integers(0, 256, (100, 150, 3), np.uint8))
