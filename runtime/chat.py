@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from .answer import Answer, Timings
+from .asynchronous import iterate
 from .callbacks import Cancel, Progress
-from .engine import Engine
 from .errors import OptionError
 from .language.generation import Run, generate, new_run, room_for_answer
 from .options import GenerationOptions, SamplingChoices, make_options
@@ -17,6 +17,9 @@ from .pictures.encoder import ImageInput
 from .prompts.prompt import Prompt
 from .prompts.template import TemplateMessage
 from .turns import Wait
+
+if TYPE_CHECKING:
+    from .engine import Engine
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,44 @@ class Chat:
             pass
         assert self._answer is not None
         return self._answer
+
+    def astream(
+        self,
+        question: str,
+        *,
+        images: Sequence[ImageInput] = (),
+        on_encode: Progress | None = None,
+        on_prefill: Progress | None = None,
+        cancelled: Cancel | None = None,
+        wait: Wait = False,
+        **options: Unpack[SamplingChoices],
+    ) -> AsyncIterator[str]:
+        """``stream`` for asyncio. Cancelling its task, or closing it, ends the answer as ``cancelled`` does.
+
+        The callbacks are called in another thread.
+        """
+        return iterate(
+            lambda stop: self.stream(
+                question,
+                images=images,
+                on_encode=on_encode,
+                on_prefill=on_prefill,
+                cancelled=stop,
+                wait=wait,
+                **options,
+            ),
+            cancelled,
+        )
+
+    def count_tokens(self, question: str, *, images: Sequence[ImageInput] = ()) -> int:
+        """Positions that the prompt would take with ``question`` about ``images`` next. Nothing is computed.
+
+        Raises ImageError, TemplateError.
+        """
+        opened = [self._engine.pictures.open(image) for image in images]
+        earlier = [image for turn in self._turns for image in turn.images]
+        asked = TemplateMessage("user", question, len(opened))
+        return len(self._engine.prompt([*(turn.message for turn in self._turns), asked], [*earlier, *opened]))
 
     def _record(self, turn: Turn, prompt: Prompt, run: Run) -> None:
         images = [image for each in [*self._turns, turn] for image in each.images]

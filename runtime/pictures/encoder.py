@@ -62,6 +62,11 @@ class PictureEncoder:
         self.tower.close()
         self._encoded.clear()
 
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the pictures that are remembered."""
+        return sum(image.embeddings.nbytes for image in list(self._encoded.values()))
+
     def open(self, source: ImageInput, *, overview_only: bool = False) -> LaidOutPicture | EncodedImage:
         """Load and lay out what is not encoded yet. Raises ImageError.
 
