@@ -168,5 +168,5 @@ def test_memory_is_what_llama_cpp_says(tiny_bundle: Path, isolate: bool) -> None
         grown = model.memory()
         assert model.engine.llm.context_size > positions
         times = model.engine.llm.context_size / positions
-        assert grown.cache == pytest.approx(after.cache * times, abs=(times + 1) * 0.005 * 2**20)  # it says 0.06 MiB
+        assert grown.cache == pytest.approx(after.cache * times, abs=(times + 1) * 0.006 * 2**20)  # it says 0.06 MiB
         assert isinstance(grown, Memory)
