@@ -15,7 +15,7 @@ from .bundle.bundle import Bundle, demo_bundle
 from .options import GenerationOptions, LoadOptions
 
 if TYPE_CHECKING:
-    from .answer import Answer, Timings
+    from .answer import Answer, Memory, Timings
     from .callbacks import Progress
     from .chat import Chat
     from .model import Model, load
@@ -33,6 +33,7 @@ __all__ = [
     "GenerationOptions",
     "ImageInput",
     "LoadOptions",
+    "Memory",
     "Model",
     "Progress",
     "TemplateMessage",
@@ -48,6 +49,7 @@ _LAZY = {
     "Chat": "chat",
     "EncodedImage": "pictures.encoded",
     "ImageInput": "pictures.inputs",
+    "Memory": "answer",
     "Model": "model",
     "Progress": "callbacks",
     "TemplateMessage": "prompts.template",

@@ -21,6 +21,28 @@ class Timings:
 
 
 @dataclass(frozen=True)
+class Memory:
+    """Bytes that a model takes.
+
+    By llama.cpp's own figures on all devices: its ``weights``, its KV ``cache`` and the ``buffers`` it computes in. By
+    its file: the ``vision`` tower. ``pictures`` are those kept encoded.
+
+    Weights that are mapped from the file may be shared with other processes, and rearranged ones count twice.
+    """
+
+    weights: int
+    cache: int
+    buffers: int
+    vision: int
+    pictures: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.weights + self.cache + self.buffers + self.vision + self.pictures
+
+
+@dataclass(frozen=True)
 class Answer:
     """One answer. ``tokens`` are the generated ids without the end token.
 

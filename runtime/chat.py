@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import AsyncIterator, Generator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from .answer import Answer, Timings
+from .asynchronous import iterate
 from .callbacks import Cancel, Progress
-from .engine import Engine
 from .errors import ContextError, OptionError
 from .language.generation import Run, generate, new_run, room_for_answer
-from .options import GenerationOptions, SamplingChoices, make_options
+from .options import Detail, GenerationOptions, SamplingChoices, make_options
 from .pictures.encoded import EncodedImage
 from .pictures.encoder import Opened
 from .pictures.files.sources import shown_name
-from .pictures.inputs import ImagesInput, QuestionInput, read_question
+from .pictures.inputs import ImagesInput, Question, QuestionInput, read_question
 from .prompts.prompt import Prompt, keeps_places
 from .prompts.template import TemplateMessage
 from .turns import Wait
+
+if TYPE_CHECKING:
+    from .engine import Engine
 
 _Kind = TypeVar("_Kind")
 
@@ -114,12 +117,8 @@ class Chat:
         began = time.perf_counter()
         settings: GenerationOptions = make_options(GenerationOptions, **options)
         asked = read_question(question, images)
-        message = TemplateMessage("user", asked.text, len(asked.pictures), asked.places)
         with self._engine.answering(wait, cancelled=cancelled):
-            opened = [
-                self._engine.pictures.open(picture, detail=settings.detail, name=name)
-                for picture, name in zip(asked.pictures, asked.names, strict=False)
-            ]
+            message, opened = self._opened(asked, settings.detail)
             ready = self._checked(message, opened, settings)
         return self._answering(ready, settings, time.perf_counter() - began, on_encode, on_prefill, cancelled, wait)
 
@@ -217,6 +216,50 @@ class Chat:
                         self._answer = answer
                         self._record(Turn(asked.message, encoding.images), run)
             return answer
+
+    def astream(
+        self,
+        question: QuestionInput,
+        *,
+        images: ImagesInput = None,
+        on_encode: Progress | None = None,
+        on_prefill: Progress | None = None,
+        cancelled: Cancel | None = None,
+        wait: Wait = False,
+        **options: Unpack[SamplingChoices],
+    ) -> AsyncIterator[str]:
+        """``stream`` for asyncio. Cancelling its task, or closing it, ends the answer as ``cancelled`` does.
+
+        The callbacks are called in another thread.
+        """
+        return iterate(
+            lambda stop: self.stream(
+                question,
+                images=images,
+                on_encode=on_encode,
+                on_prefill=on_prefill,
+                cancelled=stop,
+                wait=wait,
+                **options,
+            ),
+            cancelled,
+        )
+
+    def count_tokens(self, question: QuestionInput, *, images: ImagesInput = None, detail: Detail = "high") -> int:
+        """Positions that the prompt would take with ``question`` about ``images`` next. Nothing is computed.
+
+        Raises ImageError, OptionError, TemplateError.
+        """
+        message, opened = self._opened(read_question(question, images), GenerationOptions(detail=detail).detail)
+        earlier = [image for turn in self._turns for image in turn.images]
+        return len(self._engine.prompt([*(turn.message for turn in self._turns), message], [*earlier, *opened]))
+
+    def _opened(self, asked: Question, detail: Detail) -> tuple[TemplateMessage, list[Opened]]:
+        message = TemplateMessage("user", asked.text, len(asked.pictures), asked.places)
+        return message, [
+            self._engine.pictures.open(picture, detail=detail, name=name)
+            for picture, name in zip(asked.pictures, asked.names, strict=False)
+        ]
 
     def _answer_of(self, asked: _Asked, run: Run) -> Answer:
         images = [image for turn in asked.after for image in turn.images]

@@ -6,11 +6,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from .answer import Memory
 from .bundle.bundle import Bundle
 from .bundle.manifest import Manifest
 from .callbacks import Cancel, Progress, Share
 from .encode_ahead import Encoding
-from .errors import BundleError, OptionError
+from .errors import BundleError, Cancelled, OptionError
 from .language.kv_cache import KvCache
 from .options import Detail, GenerationOptions, LoadOptions
 from .pictures.encoded import EncodedImage
@@ -44,6 +45,8 @@ class Engine:
         _check_context(options, manifest.llm.context_length)
         if on_load is not None:
             on_load(0.0)
+        if cancelled is not None and cancelled():
+            raise Cancelled
         self.options = options = settle_repacking(options)
         tower = VisionEncoder(
             bundle.vision_path,
@@ -110,6 +113,12 @@ class Engine:
         """
         with self._turns.take(what, wait, cancelled):
             yield
+
+    def memory(self) -> Memory:
+        """What the model takes; see :class:`Memory`."""
+        here = self.llm.memory()
+        vision = self.bundle.vision_path.stat().st_size
+        return Memory(here["model"], here["KV"], here["compute"] + here["output"], vision, self.pictures.kept_bytes)
 
     def encode_image(
         self,

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
-from typing import Self, Unpack
+from typing import TYPE_CHECKING, Self, Unpack
 
-from .answer import Answer
+from .answer import Answer, Memory
+from .asynchronous import call
 from .bundle.bundle import Bundle, demo_bundle
 from .bundle.manifest import Manifest
 from .callbacks import Cancel, Progress, Share
 from .chat import Chat
-from .engine import Engine
 from .options import Detail, LoadChoices, LoadOptions, SamplingChoices, make_options
 from .pictures.encoded import EncodedImage
 from .pictures.inputs import ImageInput, ImagesInput, QuestionInput
-from .planning.auto_placement import auto_options, describe_placement
-from .processes.isolated_llm import worker_process
 from .turns import Wait
+
+if TYPE_CHECKING:
+    from .engine import Engine
 
 
 def load(
@@ -33,6 +34,11 @@ def load(
     Cancelled, and MissingExtraError where onnxruntime is not installed.
     """
     bundle, chosen = Bundle.open(path or demo_bundle()), make_options(LoadOptions, **options)
+    # llama.cpp's library takes a while to load: a wrong path or option is said before
+    from .engine import Engine
+    from .planning.auto_placement import auto_options
+    from .processes.isolated_llm import worker_process
+
     with worker_process(chosen) as process:
         if process is not None or chosen.device == "auto":
             chosen = auto_options(bundle, chosen, worker_memory=process.worker_memory if process else ())
@@ -72,12 +78,18 @@ class Model:
     @property
     def placement(self) -> str:
         """One line: where layers and KV cache are, and how attention is computed."""
+        from .planning.auto_placement import describe_placement
+
         return describe_placement(self.engine.options, on_cpu=self.engine.llm.on_cpu)
 
     @property
     def provider(self) -> str:
         """One line: what runs the vision tower, and why it is not another."""
         return str(self.engine.pictures.tower.choice)
+
+    def memory(self) -> Memory:
+        """What the model takes now. The cache and its buffers come with the first question, and grow."""
+        return self.engine.memory()
 
     def encode_image(
         self,
@@ -110,3 +122,21 @@ class Model:
     ) -> Answer:
         """Answer one question about ``images``, outside any conversation; see :meth:`Chat.stream`."""
         return self.chat().generate(question, images=images, wait=wait, **options)
+
+    async def aask(
+        self,
+        question: QuestionInput,
+        images: ImagesInput = None,
+        *,
+        cancelled: Cancel | None = None,
+        wait: Wait = False,
+        **options: Unpack[SamplingChoices],
+    ) -> Answer:
+        """``ask`` for asyncio. Cancelling its task ends the answer, and the model can be asked again right after."""
+        return await call(
+            lambda stop: self.chat().generate(question, images=images, cancelled=stop, wait=wait, **options), cancelled
+        )
+
+    def count_tokens(self, question: QuestionInput, images: ImagesInput = None, *, detail: Detail = "high") -> int:
+        """Positions that the prompt of ``ask`` would take, of at most ``context_limit``. Nothing is computed."""
+        return self.chat().count_tokens(question, images=images, detail=detail)

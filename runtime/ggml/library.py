@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -75,11 +76,19 @@ def keep_log(set_callback: Callable[[Any, Any], None]) -> None:
 
 
 @contextmanager
-def listening() -> Iterator[list[str]]:
-    """Start llama.cpp and collect what it says, in pieces as they come, beside what is kept for errors."""
+def listening(*, here: bool = False) -> Iterator[list[str]]:
+    """Start llama.cpp and collect what it says, in pieces as they come, beside what is kept for errors.
+
+    ``here`` leaves out what it says in other threads, about other models.
+    """
     start_native()
     said: list[str] = []
-    hear = said.append
+    thread = threading.get_ident()
+
+    def hear(line: str) -> None:
+        if not here or threading.get_ident() == thread:
+            said.append(line)
+
     _listeners.append(hear)
     try:
         yield said

@@ -35,5 +35,6 @@ class Batch:
 
     def _made(self, count: int, tokens: Any, values: Any, position: int, *, logits: bool, every: bool) -> Any:
         self._positions[:count] = range(position, position + count)
-        self._logits[:count] = [int(logits and every)] * (count - 1) + [int(logits)]
+        for index in range(count):
+            self._logits[index] = int(logits and (every or index == count - 1))
         return lib.llama_batch(count, tokens, values, self._positions, self._counts, self._sequences, self._logits)

@@ -26,7 +26,7 @@ from ..system.lifetime import Lifetime
 from ..system.machine import has_amx, physical_cores
 from ..system.native_thread import POLL_SECONDS, NativeThread
 from .batch import Batch
-from .native_model import Handles, layers_away, load_model, new_context
+from .native_model import BUFFERS, Handles, layers_away, load_model, new_context
 from .sampling import Sampler
 from .vocabulary import tokenize_text
 
@@ -94,7 +94,7 @@ class Llm:
             return not stopped
 
         def load() -> None:
-            with self._life:
+            with self._life, self._native.sizes_noted():
                 self._native.model = load_model(path, self._options, devices, goes_on)
 
         def look() -> bool:
@@ -102,6 +102,8 @@ class Llm:
                 on_load(shares[-1])
             return cancelled is not None and cancelled()
 
+        if cancelled is not None and cancelled():
+            raise Cancelled
         try:
             self._thread.run_until(lambda: stopped.append(True), look, load)
         except NativeError:
@@ -122,6 +124,11 @@ class Llm:
     def close(self) -> None:
         """Stop what is computed and free context and model. Safe to call twice, and from any thread."""
         _end(self._life, self._thread)
+
+    def memory(self) -> dict[str, int]:
+        """Bytes of llama.cpp's buffers on all devices by what they are for: "model", "KV", "compute", "output"."""
+        with self._life:
+            return {kind: self._native.sizes[kind] for kind in BUFFERS}
 
     # --- vocabulary ---
 
@@ -163,7 +170,8 @@ class Llm:
         with self._life:
             state = self._save_state() if current else None
             self._native.free_context()
-            self._native.context = new_context(self._native, self._options, wanted, self.threads, self._watcher)
+            with self._native.sizes_noted():
+                self._native.context = new_context(self._native, self._options, wanted, self.threads, self._watcher)
             if state is not None:
                 lib.llama_state_seq_set_data(self._native.context, state, len(state), 0)
 

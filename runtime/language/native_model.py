@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +15,15 @@ import llama_cpp.llama_cpp as lib
 from ..errors import OptionError
 from ..ggml.abort import AbortSwitch
 from ..ggml.devices import has_gpu
-from ..ggml.library import native_error
+from ..ggml.library import listening, native_error
 from ..ggml.types import ggml_type
 from ..options import QUANTIZED_KV_TYPES, LoadOptions
 from ..system.machine import has_amx
 from .vocabulary import load_model_file
+
+BUFFERS = ("model", "KV", "compute", "output")
+"""What llama.cpp calls its buffers in its log."""
+_BUFFER = re.compile(rf"({'|'.join(BUFFERS)}) buffer size = +([0-9.]+) MiB")
 
 
 class Handles:
@@ -26,6 +33,15 @@ class Handles:
         self.model: Any = None
         self.context: Any = None
         self.switch = AbortSwitch()
+        self.sizes: Counter[str] = Counter()
+
+    @contextmanager
+    def sizes_noted(self) -> Iterator[None]:
+        """Take from llama.cpp's log what buffers it makes in the block; no function of its interface tells."""
+        with listening(here=True) as said:
+            yield
+        for kind, size in _BUFFER.findall("".join(said)):
+            self.sizes[kind] += round(float(size) * 2**20)
 
     def free(self) -> None:
         """Free context and model."""
@@ -36,6 +52,7 @@ class Handles:
 
     def free_context(self) -> None:
         """Free the context."""
+        self.sizes = Counter(model=self.sizes["model"])
         if self.context is not None:
             lib.llama_free(self.context)
         self.context = None

@@ -90,6 +90,11 @@ class PictureEncoder:
         self.tower.close()
         self._encoded.clear()
 
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the pictures that are remembered."""
+        return sum(image.embeddings.nbytes for image in list(self._encoded.values()))
+
     def open(self, source: ImageInput, *, detail: Detail = "high", name: str = UNNAMED) -> Opened:
         """Load and lay out what is not encoded yet; ``detail`` "auto" is "high" here.
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..callbacks import Cancel, Share
-from ..errors import LlavaEdgeError, WorkerError
+from ..errors import Cancelled, LlavaEdgeError, WorkerError
 from ..ggml.rpc import require_rpc
 from ..language.interface import LanguageModel
 from ..language.llm import Llm
@@ -151,6 +151,8 @@ class IsolatedLlm:
         self.on_cpu = bool(sizes["on_cpu"])
 
     def _load(self, on_load: Share | None, cancelled: Cancel | None, *arguments: Any) -> dict[str, int]:
+        if cancelled is not None and cancelled():
+            raise Cancelled
         loading = self.process.stream_until(cancelled, "load", *arguments)
         while True:
             try:
@@ -175,6 +177,7 @@ class IsolatedLlm:
         """Positions of the current context; 0 before the first one."""
         return int(self.call(None, "current_context"))
 
+    memory = _in_child(Llm.memory)
     tokenize = _in_child(Llm.tokenize)
     piece = _in_child(Llm.piece)
     is_end = _in_child(Llm.is_end)

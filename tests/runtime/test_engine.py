@@ -45,6 +45,12 @@ def fresh(tiny_bundle: Path) -> Iterator[Model]:
         yield loaded
 
 
+@pytest.fixture
+def asked_between_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never within one, where ``cancelled`` is asked as often as the machine is slow."""
+    monkeypatch.setattr("llava_edge.runtime.system.native_thread.POLL_SECONDS", 60.0)
+
+
 def test_second_question_encodes_nothing_and_prefills_only_new_text(fresh: Model) -> None:
     chat = fresh.chat()
     first = chat.generate("What is this?", images=[picture(1)], max_tokens=8)
@@ -140,6 +146,7 @@ def test_ends_are_told_apart(model: Model) -> None:
     assert stopped.text == text[: text.index(stop)]
 
 
+@pytest.mark.usefixtures("asked_between_steps")
 def test_cancelled_answer_has_the_tokens_said_until_then(model: Model) -> None:
     encoded = model.encode_image(picture(1))
     chunks: list[int] = []
@@ -175,6 +182,7 @@ def count_calls(after: int) -> Callable[[], bool]:
     return lambda: next(calls, True)
 
 
+@pytest.mark.usefixtures("asked_between_steps")
 def test_cancel_between_tiles_keeps_conversation_and_encodes_no_more(fresh: Model) -> None:
     chat = fresh.chat()
     tiles: list[int] = []
@@ -190,6 +198,7 @@ def test_cancel_between_tiles_keeps_conversation_and_encodes_no_more(fresh: Mode
         fresh.encode_image(picture(1), cancelled=lambda: True)
 
 
+@pytest.mark.usefixtures("asked_between_steps")
 def test_cancel_between_prefill_chunks_keeps_the_cache_true(tiny_bundle: Path) -> None:
     with load(tiny_bundle, batch=16, micro_batch=16) as model:
         encoded = model.encode_image(picture(1))

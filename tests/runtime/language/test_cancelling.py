@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from llava_edge.runtime.errors import Cancelled, NativeError, OptionError
+from llava_edge.runtime.language import native_model
 from llava_edge.runtime.language.kv_cache import KvCache
 from llava_edge.runtime.language.llm import Llm
 from llava_edge.runtime.options import KV_TYPES, QUANTIZED_KV_TYPES, LoadOptions
@@ -132,8 +133,25 @@ def test_loading_is_told_of_and_can_be_cancelled(slow: Path) -> None:
     Llm(slow, options=LoadOptions(), on_load=shares.append).close()
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
+    for kind in (Llm, IsolatedLlm):
+        with pytest.raises(Cancelled):
+            kind(slow, options=LoadOptions(), cancelled=lambda: True)
+
+
+def test_a_load_under_way_ends_at_the_next_tensor(slow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, load = threading.Event(), native_model.load_model
+
+    def slowly(path: Path, options: LoadOptions, devices: list[int], goes_on: Callable[[float], bool]) -> object:
+        def told(share: float) -> bool:
+            begun.set()
+            time.sleep(0.1)
+            return goes_on(share)
+
+        return load(path, options, devices, told)
+
+    monkeypatch.setattr("llava_edge.runtime.language.llm.load_model", slowly)
     with pytest.raises(Cancelled):
-        IsolatedLlm(slow, options=LoadOptions(), cancelled=lambda: True)
+        Llm(slow, options=LoadOptions(), cancelled=begun.is_set)
 
 
 @pytest.mark.parametrize("flash", [None, True, False])
