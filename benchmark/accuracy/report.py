@@ -12,6 +12,8 @@ from .divergence import MEASURED
 
 PARTS = {"vision": "vision alone", "llm": "LLM alone"}
 NONE = "–"
+NAMED = 3
+"""Records that were left out, of which the report says why."""
 SURE = f"{100 * LEVEL:g} %"
 
 
@@ -168,7 +170,15 @@ def notes(comparison: Comparison) -> list[str]:
         said.append(f"{unscored} answers are free-form and were not judged; they count for the divergence only.")
     if comparison.refused:
         said.append(f"{comparison.refused} questions do not fit the context and count as wrong for every bundle.")
-    return said
+    return said + left_out(comparison.left_out)
+
+
+def left_out(records: Sequence[str]) -> list[str]:
+    """How many records could not be questions, and what was wrong with the first of them."""
+    if not records:
+        return []
+    more = f", and {len(records) - NAMED} more" if len(records) > NAMED else ""
+    return [f"{len(records)} records of the data set were left out: {' | '.join(records[:NAMED])}{more}."]
 
 
 def terminal(comparison: Comparison) -> str:
