@@ -83,7 +83,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The result. ``refused`` questions did not fit the context, or their picture the tiles: wrong on both sides.
+    """The result. ``refused`` questions did not fit the context, or had a picture that can't be shown: wrong for all.
 
     ``left_out`` has a line for each record of the data set that could not be a question.
     """

@@ -32,8 +32,7 @@ MEASURED = 64
 def answer_as_reference(model: Model, question: Question) -> ReferenceAnswer:
     """Answer greedily and keep the distributions of the first ``MEASURED`` tokens.
 
-    A question that does not fit the context, or whose picture is too thin for tiles, has no answer: ``refused`` says
-    why.
+    A question that does not fit the context, or whose picture can't be shown, has no answer: ``refused`` says why.
     """
     engine = model.engine
     rows = np.zeros((0, engine.llm.vocab_size), np.float16)

@@ -169,7 +169,9 @@ def notes(comparison: Comparison) -> list[str]:
     if unscored := comparison.questions - comparison.scored:
         said.append(f"{unscored} answers are free-form and were not judged; they count for the divergence only.")
     if comparison.refused:
-        said.append(f"{comparison.refused} questions do not fit the context and count as wrong for every bundle.")
+        said.append(
+            f"{comparison.refused} questions do not fit the context, or their picture can't be shown; they are wrong for all."
+        )
     return said + left_out(comparison.left_out)
 
 
@@ -178,7 +180,8 @@ def left_out(records: Sequence[str]) -> list[str]:
     if not records:
         return []
     more = f", and {len(records) - NAMED} more" if len(records) > NAMED else ""
-    return [f"{len(records)} records of the data set were left out: {' | '.join(records[:NAMED])}{more}."]
+    what = "records of the data set were" if len(records) > 1 else "record of the data set was"
+    return [f"{len(records)} {what} left out: {' | '.join(records[:NAMED])}{more}."]
 
 
 def terminal(comparison: Comparison) -> str:
