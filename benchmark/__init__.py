@@ -1,4 +1,5 @@
 """What a bundle gets right, and how fast it is.
 
-May import: runtime, runtime/language, runtime/pictures, runtime/prompts, benchmark/accuracy, benchmark/data.
+May import: runtime, runtime/language, runtime/pictures, runtime/prompts, benchmark/accuracy, benchmark/data,
+benchmark/reading.
 """

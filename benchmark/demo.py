@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..runtime.model import Model, load
-from .accuracy.metrics import exact, normalise
+from .accuracy.metrics import exact
 from .data.datasets import load_questions
 from .data.heldout import easy_vqa_questions
 from .data.questions import Question
+from .reading.words import normalise
 
 
 @dataclass(frozen=True)

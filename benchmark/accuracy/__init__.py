@@ -1,4 +1,5 @@
 """What quantization cost: answers and distributions of two bundles, compared with intervals.
 
-May import: runtime, runtime/bundle, runtime/language, runtime/prompts, runtime/system, benchmark/data.
+May import: runtime, runtime/bundle, runtime/language, runtime/prompts, runtime/system, benchmark/data,
+benchmark/reading.
 """

@@ -83,7 +83,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The result. ``refused`` questions did not fit the context and count as wrong on both sides."""
+    """The result. ``refused`` questions did not fit the context, or had a picture that can't be shown: wrong for all.
+
+    ``left_out`` has a line for each record of the data set that could not be a question.
+    """
 
     reference: Side
     accuracy: Estimate | None
@@ -92,6 +95,7 @@ class Comparison:
     pictures: int
     scored: int
     refused: int
+    left_out: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready values: what ``benchmark accuracy --json`` prints."""
@@ -102,6 +106,7 @@ class Comparison:
             "pictures": self.pictures,
             "scored": self.scored,
             "refused": self.refused,
+            "left_out": list(self.left_out),
             "bootstrap": {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED, "drawn": "pictures"},
         }
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...runtime.distances import log_softmax
 from ...runtime.engine import Engine
-from ...runtime.errors import ContextError, OptionError
+from ...runtime.errors import ContextError, ImageError, OptionError
 from ...runtime.language.generation import room_for_answer
 from ...runtime.language.scoring import logits_along
 from ...runtime.language.text_stream import TextStream
@@ -30,12 +30,15 @@ MEASURED = 64
 
 
 def answer_as_reference(model: Model, question: Question) -> ReferenceAnswer:
-    """Answer greedily and keep the distributions of the first ``MEASURED`` tokens. Raises ImageError."""
+    """Answer greedily and keep the distributions of the first ``MEASURED`` tokens.
+
+    A question that does not fit the context, or whose picture can't be shown, has no answer: ``refused`` says why.
+    """
     engine = model.engine
     rows = np.zeros((0, engine.llm.vocab_size), np.float16)
     try:
         prompt, room = prepare(engine, question)
-    except ContextError as error:
+    except (ContextError, ImageError) as error:
         return ReferenceAnswer("", (), rows, refused=f"{error.got}, expected {error.expected}")
     kept: list[Kept] = []
     tokens: list[int] = []
@@ -51,8 +54,8 @@ def answer_as_reference(model: Model, question: Question) -> ReferenceAnswer:
 def answer_as_candidate(model: Model, question: Question, reference: ReferenceAnswer) -> CandidateAnswer:
     """Judge the measured tokens of ``reference``, then give the answer that this model would have given.
 
-    Both share the prefill, and the tokens up to the first on which they part. Raises ImageError,
-    and OptionError where the vocabularies differ.
+    Both share the prefill, and the tokens up to the first on which they part. Raises ImageError, and
+    OptionError where the vocabularies differ.
     """
     engine = model.engine
     _check_vocabulary(engine, reference)

@@ -12,6 +12,8 @@ from .divergence import MEASURED
 
 PARTS = {"vision": "vision alone", "llm": "LLM alone"}
 NONE = "–"
+NAMED = 3
+"""Records that were left out, of which the report says why."""
 SURE = f"{100 * LEVEL:g} %"
 
 
@@ -167,8 +169,19 @@ def notes(comparison: Comparison) -> list[str]:
     if unscored := comparison.questions - comparison.scored:
         said.append(f"{unscored} answers are free-form and were not judged; they count for the divergence only.")
     if comparison.refused:
-        said.append(f"{comparison.refused} questions do not fit the context and count as wrong for every bundle.")
-    return said
+        said.append(
+            f"{comparison.refused} questions do not fit the context, or their picture can't be shown; they are wrong for all."
+        )
+    return said + left_out(comparison.left_out)
+
+
+def left_out(records: Sequence[str]) -> list[str]:
+    """How many records could not be questions, and what was wrong with the first of them."""
+    if not records:
+        return []
+    more = f", and {len(records) - NAMED} more" if len(records) > NAMED else ""
+    what = "records of the data set were" if len(records) > 1 else "record of the data set was"
+    return [f"{len(records)} {what} left out: {' | '.join(records[:NAMED])}{more}."]
 
 
 def terminal(comparison: Comparison) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...runtime.bundle.bundle import Bundle
@@ -16,7 +16,7 @@ from ...runtime.callbacks import Progress
 from ...runtime.errors import ImageError, OptionError
 from ...runtime.model import Model
 from ...runtime.options import LoadOptions
-from ..data.questions import Question
+from ..data.questions import Question, QuestionList
 from .answer_store import CandidateAnswer, CandidateStore, ReferenceStore, picture_digests, question_key
 from .attribution import Part, Subject, parts
 from .comparison import Comparison, Marking, compare
@@ -67,7 +67,8 @@ def compare_bundles(
     options = options or LoadOptions()
     setting = prepare(reference, candidates, questions, folder=folder, attribution=attribution, context=options.context)
     ask(setting, options, on_progress)
-    return conclude(setting, judge)
+    left_out = questions.left_out if isinstance(questions, QuestionList) else ()
+    return replace(conclude(setting, judge), left_out=left_out)
 
 
 def prepare(

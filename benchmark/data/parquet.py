@@ -13,6 +13,8 @@ from ...store.hub import HUB_ID, fetch_data
 Row = dict[str, Any]
 """One row by column name; a picture is ``{"bytes": encoded picture, "path": name}`` or None."""
 
+_UNREADABLE = (OSError, ValueError, NotImplementedError)
+"""pyarrow's own errors are kinds of these."""
 BATCH = 64
 """Rows that are Python objects at once."""
 
@@ -21,24 +23,34 @@ def read_rows(source: str, split: str, columns: Sequence[str]) -> Iterator[Row]:
     """Yield the rows of ``split``, pictures still encoded, one row group in memory at a time.
 
     ``source`` is a parquet file, a folder with ``SPLIT-*.parquet`` files at any depth (the layout
-    of the hub), or a hub id. Raises :class:`DataError` where a column of ``columns`` is missing,
-    and :class:`MissingExtraError`.
+    of the hub), or a hub id. Raises :class:`DataError` where no file has all of ``columns``, and
+    :class:`MissingExtraError`. The rows of a file that lacks some come without them.
     """
-    parquet = _parquet()
-    for path in split_files(source, split):
+    parquet, files = _parquet(), split_files(source, split)
+    _check_columns(source, [_columns(parquet, path, source) for path in files], columns)
+    for path in files:
         try:
             with parquet.ParquetFile(path) as file:
-                _check_columns(source, file.schema_arrow.names, columns)
                 for batch in file.iter_batches(batch_size=BATCH):
                     yield from batch.to_pylist()
-        except DataError:
-            raise
-        except (OSError, ValueError, NotImplementedError) as error:  # pyarrow's own errors are kinds of these
-            raise DataError(
-                expected=f"parquet files of {source} that can be read",
-                got=first_line(error),
-                fix="get the files again",
-            ) from error
+        except _UNREADABLE as error:
+            raise _damaged(source, path, error) from error
+
+
+def _columns(parquet: Any, path: Path, source: str) -> list[str]:
+    try:
+        with parquet.ParquetFile(path) as file:
+            return list(file.schema_arrow.names)
+    except _UNREADABLE as error:
+        raise _damaged(source, path, error) from error
+
+
+def _damaged(source: str, path: Path, error: Exception) -> DataError:
+    return DataError(
+        expected=f"parquet files of {source} that can be read",
+        got=f"{path.name}: {first_line(error)}",
+        fix="get the files again",
+    )
 
 
 def split_files(source: str, split: str) -> list[Path]:
@@ -48,7 +60,7 @@ def split_files(source: str, split: str) -> list[Path]:
         return [path]
     if not path.is_dir():
         return _download(source, split)
-    return _some(sorted(path.rglob(f"{split}-*.parquet")), source, split)
+    return _some(sorted(path.rglob(f"{split}-*.parquet")), source, split)  # none of macOS's "._" files
 
 
 def _download(source: str, split: str) -> list[Path]:
@@ -70,11 +82,13 @@ def _some(files: list[Path], source: str, split: str) -> list[Path]:
     return files
 
 
-def _check_columns(source: str, got: list[str], expected: Sequence[str]) -> None:
-    if missing := [name for name in expected if name not in got]:
+def _check_columns(source: str, files: list[list[str]], expected: Sequence[str]) -> None:
+    """Hold the columns of all files together: one whose columns are another set's is the wrong data set."""
+    lacking = [[name for name in expected if name not in got] for got in files]
+    if all(lacking):
         raise DataError(
             expected=f"the columns {', '.join(expected)} in {source}",
-            got=f"{', '.join(got)} (no {', '.join(missing)})",
+            got=f"{', '.join(files[0])} (no {', '.join(lacking[0])})",
             fix="check that the name before the colon fits the data set",
         )
 

@@ -33,12 +33,13 @@ class Published:
 
 def mmmu(index: int, row: Row) -> Question:
     """MMMU, as task ``mmmu_val``: pictures first, ``<image 1>`` in the text stays a name for one of them."""
-    multiple = row["question_type"] == "multiple-choice"
+    multiple = {"multiple-choice": True, "open": False}[row["question_type"]]
     choices = tuple(str(one) for one in ast.literal_eval(row["options"])) if multiple else ()
-    question = f"{row['question']}\n{_options(choices)}" if multiple else row["question"]
+    asked = _text(row, "question")
+    question = f"{asked}\n{_options(choices)}" if multiple else asked
     answers = _literal_list(row["answer"])
     return Question(
-        id=row["id"],
+        id=_text(row, "id"),
         type=_subject(row["id"]),
         prompt=f"{question}\n\n{LETTER if multiple else SHORT}",
         images=tuple(_picture(row[name]) for name in _named_pictures(question)),
@@ -53,7 +54,7 @@ def mathvista(index: int, row: Row) -> Question:
     """MathVista, as task ``mathvista_testmini_format``, scored without its answer-extracting model."""
     choices = tuple(row["choices"] or ())
     unit = f" (Unit: {row['unit']})" if row["unit"] else ""
-    lines = [f"{row['question']}{unit}", *([_options(choices)] if choices else []), _mathvista_hint(row)]
+    lines = [f"{_text(row, 'question')}{unit}", *([_options(choices)] if choices else []), _mathvista_hint(row)]
     listed = row["answer_type"] == "list"
     return Question(
         id=str(row["pid"]),
@@ -76,7 +77,7 @@ def ai2d(index: int, row: Row) -> Question:
     return Question(
         id=str(index),
         type="ai2d",
-        prompt=f"{row['question']}\n{_options(choices)}\n{LETTER}",
+        prompt=f"{_text(row, 'question')}\n{_options(choices)}\n{LETTER}",
         images=(_picture(row["image"]),),
         answers=(_letter(answer),),
         metric="choice",
@@ -87,8 +88,8 @@ def ai2d(index: int, row: Row) -> Question:
 
 def realworldqa(index: int, row: Row) -> Question:
     """RealWorldQA, as task ``realworldqa``: options and instruction are part of the published question."""
-    prompt = row["question"].strip()
-    answer = row["answer"].strip()
+    prompt = _text(row, "question").strip()
+    answer = _text(row, "answer").strip()
     choices = _written_options(prompt)
     multiple = answer.upper() in [_letter(one) for one in range(len(choices))]
     return Question(
@@ -105,12 +106,16 @@ def realworldqa(index: int, row: Row) -> Question:
 
 def llava_w(index: int, row: Row) -> Question:
     """LLaVA-Bench (In-the-Wild), as task ``llava_in_the_wild``. Captions are left out: our judge sees the picture."""
-    return _free_form(str(row["question_id"]), row["category"], row["question"], row["image"], row["gpt_answer"])
+    return _free_form(
+        str(row["question_id"]), row["category"], _text(row, "question"), row["image"], _text(row, "gpt_answer")
+    )
 
 
 def llava_wilder(index: int, row: Row) -> Question:
     """LLaVA-Bench (Wilder), as task ``llava_wilder_small``."""
-    return _free_form(str(index), row.get("Category") or "llava-wilder", row["Question"], row["image"], row["Answer"])
+    return _free_form(
+        str(index), row.get("Category") or "llava-wilder", _text(row, "Question"), row["image"], _text(row, "Answer")
+    )
 
 
 PUBLISHED = {
@@ -137,6 +142,14 @@ PUBLISHED = {
 
 def _free_form(name: str, kind: str, prompt: str, image: Any, reference: str) -> Question:
     return Question(name, kind, prompt, (_picture(image),), (reference,), "judged", max_tokens=FREE_FORM_TOKENS)
+
+
+def _text(row: Row, name: str) -> str:
+    """A column that has to hold words: None would be asked as "None"."""
+    value = row[name]
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{name} is {value!r}")
+    return value
 
 
 def _options(choices: tuple[str, ...]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,3 +26,11 @@ class Question:
     choices: tuple[str, ...] = ()
     """The texts of a multiple choice question, A first."""
     max_tokens: int = 32
+
+
+class QuestionList(list[Question]):
+    """Questions, and one line for each record of their data set that could not be one."""
+
+    def __init__(self, questions: Iterable[Question] = (), *, left_out: Iterable[str] = ()) -> None:
+        super().__init__(questions)
+        self.left_out = tuple(left_out)

@@ -22,6 +22,7 @@ from pathlib import Path
 from ...runtime.model import Model, load
 from ...runtime.pictures.built_in import built_in_picture
 from ...runtime.system.machine import processor_name
+from ...runtime.system.outputs import check_output_file
 from ...runtime.system.storage import write_text
 from ..accuracy.teacher_forcing import compare, force_answers, spread_questions
 from ..data.questions import Question
@@ -137,15 +138,20 @@ def costs_module(rows: Sequence[Row]) -> str:
     return "\n".join([*lines, "}", ""])
 
 
+def recorded(checkout: Path) -> tuple[Path, Path]:
+    """The page and the module of a checkout that :func:`record` writes."""
+    return checkout / "docs" / "quantization.md", checkout / "quantize" / "preset_costs.py"
+
+
 def record(checkout: Path, presets: Sequence[Row], recipes: Sequence[Row], conditions: str) -> None:
     """Write both tables and the costs into a checkout, each file whole or not at all."""
-    page = checkout / "docs" / "quantization.md"
+    page, module = recorded(checkout)
     before, rest = page.read_text(encoding="utf-8").split(BEGIN)
     after = rest.split(END)[1]
     parts = [conditions, "### Presets", table(presets), *(["### Recipes", table(recipes)] if recipes else [])]
     measured = "\n\n".join(parts)
     write_text(page, f"{before}{BEGIN}\n\n{measured}\n\n{END}{after}")
-    write_text(checkout / "quantize" / "preset_costs.py", costs_module(presets))
+    write_text(module, costs_module(presets))
 
 
 def main(show: Callable[[str], None] = print) -> None:
@@ -158,6 +164,8 @@ def main(show: Callable[[str], None] = print) -> None:
     parser.add_argument("--presets-only", action="store_true", help="leave the single recipes out")
     parser.add_argument("--record", type=Path, metavar="CHECKOUT", help="write docs and costs there")
     given = parser.parse_args()
+    for path in recorded(given.record) if given.record else ():
+        check_output_file(path, "--record")
     from ...quantize.presets import PRESETS
 
     named = [(name, one.llm, one.vision, one.imatrix) for name, one in PRESETS.items()]

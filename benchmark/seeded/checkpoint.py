@@ -19,6 +19,7 @@ from typing import Any
 
 from ...runtime.pictures.towers import CLIP
 from ...runtime.planning.shapes import LlmShape, ModelShape, Tensor, VisionShape
+from ...runtime.system.outputs import check_output_file
 from ...runtime.system.storage import writing_folder
 from .llm import SHAPE_1B
 from .tower import FEATURE_LAYER, clip_l
@@ -243,6 +244,8 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path, help="folder to write: 2.8 GB")
     parser.add_argument("--projector", type=Path, help="also write the file that mtmd reads: 0.6 GB")
     arguments = parser.parse_args()
+    if arguments.projector:
+        check_output_file(arguments.projector, "--projector")
     if not arguments.checkpoint.exists():
         write_seeded_checkpoint(arguments.checkpoint)
     if arguments.projector:

@@ -11,9 +11,10 @@ import numpy as np
 from PIL import Image
 
 from ...runtime.bundle.bundle import Bundle, demo_bundle
-from ...runtime.errors import OptionError
+from ...runtime.errors import OptionError, needing_extra
 from ...runtime.pictures.picture import load_picture
 from ...runtime.pictures.tiles import lay_out
+from ...runtime.system.outputs import check_output_file, check_output_folder
 from ...runtime.system.storage import storage_error, write_text
 from ..contestants.task import QUESTION, Task
 from .machine import describe_machine
@@ -22,6 +23,8 @@ from .rounds import OURS, OnStep, choose_peers, compete, prepare_projector, roof
 from .work import count_work
 
 PICTURE_SIZE = (1920, 1080)
+OUTPUTS = ("speed.json", "speed.md", "speed.png", "mmproj.gguf")
+"""Files that --out may get."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +101,14 @@ def _check_paths(options: SpeedOptions) -> None:
         path: Path | None = getattr(options, name)
         if path is not None and not path.exists():
             raise OptionError(expected=f"--{name} that exists", got=str(path), fix="check the path")
-    if options.json_file is not None and not options.json_file.parent.is_dir():
-        raise OptionError(expected="a folder for --json", got=str(options.json_file.parent), fix="make it first")
+    if options.json_file is not None:
+        if not options.json_file.parent.is_dir():
+            raise OptionError(expected="a folder for --json", got=str(options.json_file.parent), fix="make it first")
+        check_output_file(options.json_file, "--json")
     if options.out is not None:
+        check_output_folder(options.out, OUTPUTS, "--out")
+        with needing_extra("benchmark"):
+            import matplotlib.figure  # noqa: F401 - the plot is drawn at the end
         try:
             options.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:

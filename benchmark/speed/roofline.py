@@ -31,6 +31,7 @@ from ...runtime.ggml.tensor import InitParameters
 from ...runtime.ggml.types import BF16, F32
 from ...runtime.onnx_runtime.importing import import_onnxruntime
 from ...runtime.system.machine import physical_cores
+from ...runtime.system.outputs import check_output_file
 from ...runtime.system.storage import write_text
 from .machine import describe_machine, machine_line
 
@@ -147,6 +148,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--result", type=Path)
     arguments = parser.parse_args()
+    if arguments.result:
+        check_output_file(arguments.result, "--result")
     text = json.dumps(dataclasses.asdict(measure_roofline(arguments.threads)))
     if arguments.result:
         write_text(arguments.result, text)

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...runtime.errors import OptionError
+from ...runtime.system.outputs import check_output_file, check_output_folder
 from ...runtime.system.storage import write_text
 from ..terminal import options as arguments
 
 if TYPE_CHECKING:
     from ...benchmark.accuracy.comparison import Comparison, Marking
+
+OUTPUTS = ("accuracy.json", "accuracy.md", "accuracy.png")
+"""Files that --out writes."""
 
 
 def accuracy(
@@ -59,15 +63,20 @@ def accuracy(
 
     Interrupt it as you like: what was answered is kept, and the same command goes on from there.
     """
+    from ...benchmark.accuracy.report import left_out
     from ...benchmark.accuracy.run import compare_bundles
     from ...benchmark.data.datasets import load_questions
     from ...runtime.options import LoadOptions
     from ...runtime.system.machine import cache_folder
     from ..terminal.progress import Bar, note
+    from ..terminal.visible import visible
 
     _check(json_file, as_json, out, judge, judge_model)
     folder = cache or cache_folder() / "accuracy"
+    check_output_folder(folder, (), "--cache")
     questions = load_questions(data, limit=limit)
+    for line in left_out(questions.left_out):
+        note(visible(line))
     marking = None
     if judge:
         total = sum(question.metric == "judged" for question in questions) * (1 + len(candidate))
@@ -98,9 +107,12 @@ def _check(json_file: Path | None, as_json: bool, out: Path | None, judge: str, 
         from ...benchmark.judging.endpoint import EndpointOptions
 
         EndpointOptions(judge, judge_model)
+    if json_file is not None:
+        check_output_file(json_file, "--json")
     if out is not None:
         from ...benchmark.accuracy.plot import figure_class
 
+        check_output_folder(out, OUTPUTS, "--out")
         figure_class()
 
 

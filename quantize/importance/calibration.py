@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...runtime.prompts.conversations import Conversation, SampleError, find_samples, read_samples, shown
+from ...runtime.prompts.picture_names import picture_file
 
 DEMO = "demo"
 
@@ -28,7 +29,7 @@ def read_conversations(data: Path, *, limit: int) -> list[Conversation]:
     chosen = [samples.conversation(int(index * step)) for index in range(int(len(samples) / step))]
     folder = samples.path.parent
     return [
-        replace(conversation, images=tuple(str(folder / name) for name in conversation.images))
+        replace(conversation, images=tuple(str(picture_file(folder, name)) for name in conversation.images))
         for conversation in chosen
     ]
 

@@ -70,7 +70,8 @@ def find_samples(place: Path) -> Path:
         return place
     if (place / QUESTIONS_FILE).is_file():
         return place / QUESTIONS_FILE
-    found = sorted(path for path in place.glob("*") if path.suffix in (".json", ".jsonl")) if place.is_dir() else []
+    listed = place.glob("[!.]*") if place.is_dir() else ()  # "._data.json" is what macOS leaves beside data.json
+    found = sorted(path for path in listed if path.suffix in (".json", ".jsonl"))
     if len(found) != 1:
         names = ", ".join(path.name for path in found)
         raise DataError(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from llava_edge.benchmark import demo
 from llava_edge.runtime.errors import DataError
+from support.published_data import png
 
 
 def record(kind: str, answer: str, image: str = "a.png") -> dict[str, object]:
@@ -18,7 +19,7 @@ def record(kind: str, answer: str, image: str = "a.png") -> dict[str, object]:
 def test_scores_count_right_answers_and_the_best_blind_guess(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     records = [record("read", word) for word in ("cat", "cat", "dog", "sun")] + [record("count", "2")]
     (tmp_path / "questions.json").write_text(json.dumps(records))
-    (tmp_path / "a.png").write_bytes(b"never read")
+    (tmp_path / "a.png").write_bytes(png(1))
 
     class Stub:
         """Answers "Cat." whatever is asked; with the overview alone, nothing."""

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from llava_edge.benchmark.accuracy import run as accuracy
 from llava_edge.benchmark.accuracy.attribution import MixedBundle, Subject, parts
+from llava_edge.benchmark.accuracy.report import terminal
 from llava_edge.benchmark.accuracy.run import compare_bundles, prepare
-from llava_edge.benchmark.data.questions import Question
+from llava_edge.benchmark.data.questions import Question, QuestionList
 from llava_edge.quantize.pipeline import quantize_bundle
 from llava_edge.runtime.bundle.bundle import Bundle
 from llava_edge.runtime.errors import ImageError, OptionError
@@ -147,6 +148,17 @@ def test_questions_that_do_not_fit_count_as_wrong(bundles: dict[str, Path], tmp_
     assert found.candidate.value == found.reference.value == 0.0
     with pytest.raises(OptionError, match="fits the context"):
         compare_bundles(bundles["reference"], [bundles["llm"]], [long], folder=tmp_path, options=options)
+
+
+def test_a_picture_that_does_not_open_is_refused_and_left_out_records_are_told(
+    bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    asked = [QUESTIONS[3], ask_about(7, "broken", "What?", b"no picture")]
+    questions = QuestionList(asked, left_out=["row 3: no picture"])
+    result = compare_bundles(bundles["reference"], [bundles["llm"]], questions, folder=tmp_path, attribution=False)
+    assert (result.refused, result.scored, result.left_out) == (1, 2, ("row 3: no picture",))
+    assert result.as_dict()["left_out"] == ["row 3: no picture"]
+    assert "row 3: no picture" in terminal(result)
 
 
 def test_free_form_answers_are_scored_by_the_judge_alone(bundles: dict[str, Path], tmp_path: Path) -> None:

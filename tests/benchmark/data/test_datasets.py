@@ -226,11 +226,143 @@ def test_another_data_set_under_the_name(tmp_path: Path) -> None:
         load_questions(f"llava-w:{path}")
 
 
-@pytest.mark.parametrize("broken", [{"answer": "3"}, {"answer": "-1"}, {"answer": None}, {"image": None}])
-def test_a_broken_row_is_named(tmp_path: Path, broken: dict[str, Any]) -> None:
-    rows = [ROWS["ai2d"][0], ROWS["ai2d"][1] | broken]
-    with pytest.raises(DataError, match="row 1 of"):
+NOT_A_PICTURE = {"bytes": b"no picture", "path": None}
+CUT = {"bytes": png(1)[:40], "path": None}
+ODD_ROWS = [
+    *(
+        ("ai2d", 1, odd)
+        for odd in ({"answer": "3"}, {"answer": "-1"}, {"answer": None}, {"answer": "x"}, {"image": None})
+    ),
+    *(("ai2d", 0, odd) for odd in ({"image": NOT_A_PICTURE}, {"image": CUT}, {"image": {"bytes": b"", "path": None}})),
+    *(("ai2d", 0, odd) for odd in ({"question": None}, {"question": " "}, {"options": []}, {"options": None})),
+    ("ai2d", 0, {"options": ["egg", None, "pupa"]}),
+    *(
+        ("mmmu", 0, odd)
+        for odd in ({"id": None}, {"question": None}, {"options": None}, {"options": "["}, {"options": "3"})
+    ),
+    *(("mmmu", 0, odd) for odd in ({"answer": None}, {"answer": "F"}, {"answer": "["}, {"image_1": None})),
+    *(("mmmu", 0, odd) for odd in ({"image_2": NOT_A_PICTURE}, {"question_type": None}, {"question": "<image 9>?"})),
+    ("mmmu", 0, {"options": "[" * 100_000}),
+    *(("mathvista", 0, odd) for odd in ({"answer": "huge"}, {"answer": None}, {"decoded_image": NOT_A_PICTURE})),
+    *(
+        ("mathvista", 1, odd)
+        for odd in ({"answer": None}, {"answer": "many"}, {"answer_type": None}, {"question": None})
+    ),
+    *(("mathvista", 2, odd) for odd in ({"precision": None}, {"precision": 7.0}, {"precision": float("nan")})),
+    *(("realworldqa", 1, odd) for odd in ({"answer": None}, {"answer": ""}, {"question": None}, {"image": CUT})),
+    *(("llava-w", 0, odd) for odd in ({"gpt_answer": None}, {"question": None}, {"image": None}, {"category": None})),
+    *(("llava-wilder", 0, odd) for odd in ({"Answer": None}, {"Question": ""}, {"image": NOT_A_PICTURE})),
+]
+
+
+@pytest.mark.parametrize(("name", "at", "odd"), ODD_ROWS)
+def test_an_odd_row_is_counted_and_named_and_the_rest_are_read(
+    tmp_path: Path, name: str, at: int, odd: dict[str, Any]
+) -> None:
+    good = ROWS[name]
+    rows = [*good[:at], good[at] | odd, *good[at + 1 :], good[at]]
+    found = load_questions(f"{name}:{write_published(tmp_path, name, rows)}")
+    assert len(found) == len(good)
+    (said,) = found.left_out
+    assert f"row {at}" in said
+    assert "\n" not in said
+    assert len(said) < 700
+
+
+def test_where_all_rows_are_odd_the_first_is_the_error(tmp_path: Path) -> None:
+    rows = [one | {"image": None} for one in ROWS["ai2d"]]
+    with pytest.raises(DataError, match="row 0 of"):
         load_questions(f"ai2d:{write_published(tmp_path, 'ai2d', rows)}")
+
+
+def test_a_file_without_a_column_is_odd_rows_beside_one_that_has_it(tmp_path: Path) -> None:
+    write_published(tmp_path, "mathvista")
+    lacking = [{key: value for key, value in row.items() if key != "unit"} for row in ROWS["mathvista"][:2]]
+    other = write_published(tmp_path / "other", "mathvista", lacking)
+    with pytest.raises(DataError, match="no unit"):
+        load_questions(f"mathvista:{other}")
+    found = load_questions(f"mathvista:{tmp_path}")
+    assert (len(found), len(found.left_out)) == (4, 2)
+    assert "KeyError: 'unit'" in found.left_out[0]
+
+
+BROKEN_RECORDS: list[dict[str, Any]] = [
+    {"image": "none.png"},
+    {"image": "broken.png"},
+    {"image": "../a.png"},
+    {"image": r"..\a.png"},
+    {"image": "C:\\a.png"},
+    {"image": "https://host/a.png"},
+    {"image": "a\0.png"},
+    {"image": "n" * 5000},
+    {"image": 3},
+    {"conversations": []},
+    {"conversations": None},
+    {"metric": "bleu"},
+    {"metric": ["exact"]},
+    {"metric": "choice", "choices": ["x", "y"], "conversations": turns("<image>?", "C")},
+    {"metric": "number", "conversations": turns("<image>?", "many")},
+    {"choices": "xy"},
+    {"choices": [None]},
+    {"accepted": "cat"},
+    {"max_tokens": 0},
+    {"max_tokens": -3},
+    {"max_tokens": None},
+    {"max_tokens": float("inf")},
+]
+
+
+@pytest.mark.parametrize("broken", BROKEN_RECORDS)
+def test_an_odd_record_is_counted_and_named_and_the_rest_are_read(tmp_path: Path, broken: dict[str, Any]) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    found = load_questions(folder_of(tmp_path, [record(), record(id="odd") | broken, record(id="8")]))
+    assert [one.id for one in found] == ["7", "8"]
+    (said,) = found.left_out
+    assert "record 1 ('odd')" in said
+    assert "\n" not in said
+    assert len(said) < 700
+
+
+@pytest.mark.parametrize("junk", [3, None, "text", [], [[]], {}])
+def test_a_record_that_is_no_object_is_odd_too(tmp_path: Path, junk: Any) -> None:
+    found = load_questions(folder_of(tmp_path, [record(), junk]))
+    assert (len(found), len(found.left_out)) == (1, 1)
+
+
+@pytest.mark.parametrize("name", ["questions.json", "eval.json", "eval.jsonl"])
+def test_what_systems_leave_in_folders_is_not_read(tmp_path: Path, name: str) -> None:
+    data = folder_of(tmp_path, [record()], name=name)
+    for other in ("._" + name, ".DS_Store", "Thumbs.db", "._data.json", ".hidden.jsonl"):
+        (tmp_path / other).write_bytes(b"\0\5\x16\7")
+    assert len(load_questions(data)) == 1
+
+
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\n\n"])
+def test_a_line_a_record(tmp_path: Path, start: str, ending: str) -> None:
+    folder_of(tmp_path, [])
+    (tmp_path / "questions.json").unlink()
+    lines = [json.dumps(record(id=str(number))) for number in range(3)]
+    (tmp_path / "questions.jsonl").write_bytes((start + ending.join(lines) + ending).encode())
+    assert [one.id for one in load_questions(str(tmp_path))] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("file", "named"),
+    [
+        ("coco/1.png", r"coco\1.png"),
+        ("coco/1.png", "./coco/1.png"),
+        ("caf\u00e9.png", "cafe\u0301.png"),
+        ("cafe\u0301.png", "caf\u00e9.png"),
+        ("e\u0301/caf\u00e9.png", "\u00e9\\cafe\u0301.png"),
+        ("a\\b.png", "a\\b.png"),
+    ],
+)
+def test_names_as_another_system_spells_them(tmp_path: Path, file: str, named: str) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_bytes(png(3))
+    (found,) = load_questions(folder_of(tmp_path, [record(image=named)]))
+    assert found.images == (tmp_path / file,)
 
 
 def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:

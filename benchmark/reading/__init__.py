@@ -1,0 +1,4 @@
+"""What an answer in free words says: which letter, which number.
+
+May import: nothing of ours but ground files.
+"""

@@ -1,0 +1,247 @@
+"""One run of ``llava-edge chat``: entries in, answers out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from ...runtime.errors import Cancelled, LlavaEdgeError, OptionError
+from ...runtime.model import Model
+from ...runtime.options import GenerationOptions
+from ..terminal.progress import Bar, note, statistics
+from ..terminal.visible import visible
+from . import transcript
+from .conversation import Asked, Conversation
+from .lines import GONE, Entry, Lines
+from .settings import changed
+from .signals import ending_cleanly, forget_output, interruptible
+from .slash import find, help_text, unknown
+from .words import PICTURE, as_path, dropped_paths, read_word, split_words, typed_paths
+
+SHOWN = 60
+"""Characters of a question that a message repeats."""
+
+
+class Session:
+    """A conversation at a terminal or behind a pipe."""
+
+    def __init__(self, model: Model, system: str | None, sampling: GenerationOptions) -> None:
+        self._model = model
+        self._sampling = sampling
+        self.conversation = Conversation(model, system)
+        self._commands: dict[str, Callable[[str], object]] = {
+            "/image": self._image,
+            "/set": self._set,
+            "/system": self._system,
+            "/retry": self._retry,
+            "/undo": self._undo,
+            "/save": self._save,
+            "/clear": self._clear,
+            "/stats": self._stats,
+            "/help": lambda _: note(help_text()),
+        }
+
+    def run(self, lines: Lines) -> None:
+        """Read entries until the end of input, /quit, or a second Ctrl-C in a row at the prompt (KeyboardInterrupt).
+
+        A terminal that has gone ends it without a word.
+        """
+        try:
+            with ending_cleanly():
+                if lines.interactive:
+                    note(f"{visible(self._model.manifest.name)}: ask about your pictures; /help lists the commands")
+                self._converse(lines)
+        except OSError as error:
+            if isinstance(error, LlavaEdgeError) or error.errno not in GONE:
+                raise
+            forget_output()
+        finally:
+            lines.close()
+
+    def _converse(self, lines: Lines) -> None:
+        pressed = False
+        while True:
+            try:
+                entry = lines.read()
+            except KeyboardInterrupt:
+                if pressed or not lines.interactive:
+                    raise
+                pressed = not lines.abandoned
+                note("" if lines.abandoned else "\nCtrl-C again or Ctrl-D leaves")
+                continue
+            pressed = False
+            if entry is None:
+                if lines.interactive:
+                    note("")
+                return
+            if not self.take(entry):
+                return
+
+    def take(self, entry: Entry) -> bool:
+        """Carry out an entry; False means leave. What is wrong with it is said, and the conversation stays."""
+        try:
+            return self._take(entry)
+        except LlavaEdgeError as error:
+            note(visible(str(error)))
+            return True
+
+    def _take(self, entry: Entry) -> bool:
+        text = entry.text
+        if not text:
+            return True
+        if entry.literal:
+            self.ask(text)
+            return True
+        name, *rest = text.split(maxsplit=1)
+        command = find(name)
+        if command is None:
+            self._ask_or_drop(text)
+        elif command.name == "/quit":
+            return False
+        else:
+            self._commands[command.name](rest[0] if rest else "")
+        return True
+
+    def _ask_or_drop(self, text: str) -> None:
+        """A question, behind the pictures that were dropped in front of it."""
+        paths, question = dropped_paths(text)
+        if not paths and text.startswith("/") and "\n" not in text:
+            raise _no_command(text)
+        self.add_images(paths)
+        if question:
+            self.ask(question)
+
+    def add_images(self, paths: list[str]) -> None:
+        """Encode pictures for the next question: all of them or none. Raises ImageError."""
+        before = len(self.conversation.waiting)
+        for path in paths:
+            try:
+                self._add_image(path)
+            except BaseException:
+                del self.conversation.waiting[before:]
+                raise
+
+    def _add_image(self, path: str) -> None:
+        if path.lower().startswith(("http://", "https://")):
+            raise OptionError(
+                expected="a picture of this machine", got=repr(path[:SHOWN]), fix="save it as a file, then /image FILE"
+            )
+        bar = Bar("encoding tiles")
+        try:
+            with interruptible() as interrupted:
+                image = self.conversation.add_picture(
+                    path, detail=self._sampling.detail, on_progress=bar, cancelled=interrupted
+                )
+        except Cancelled:
+            raise OptionError(expected="a picture", got="Ctrl-C", fix="nothing was added; ask for it again") from None
+        finally:
+            bar.close()
+        rows, columns = image.layout.grid
+        note(f"{visible(image.name)}: {rows}x{columns} tiles and the overview, {image.layout.image_tokens} positions")
+
+    def ask(self, question: str) -> None:
+        """Ask, and write the answer as it comes. Raises what ``Chat.stream`` does; the conversation is as it was."""
+        bars = [Bar("encoding tiles"), Bar("reading the prompt")]
+        readable = question.encode("utf-8", "replace").decode()  # a byte that is no UTF-8 can't be tokenized
+        show = visible if sys.stdout.isatty() else None
+        try:
+            with interruptible() as interrupted:
+                for piece in self.conversation.ask(
+                    readable, self._sampling, cancelled=interrupted, on_encode=bars[0], on_prefill=bars[1]
+                ):
+                    sys.stdout.write(show(piece, keep="\n\t") if show else piece)
+                    sys.stdout.flush()
+        finally:
+            for bar in bars:
+                bar.close()
+        print(flush=True)
+        self._say_how_it_ended()
+
+    def _say_how_it_ended(self) -> None:
+        answer = self.conversation.answer
+        if answer is None:
+            return
+        for warning in answer.warnings:
+            note(_dim(visible(warning)))
+        if answer.finish_reason != "stop":
+            note(f"(ended by {answer.finish_reason})")
+
+    def _image(self, rest: str) -> None:
+        if not rest:
+            raise OptionError(
+                expected="a picture after /image",
+                got="none",
+                fix="write /image photo.jpg (Tab completes names), or drop the file on the terminal",
+            )
+        self.add_images(typed_paths(rest))
+
+    def _set(self, rest: str) -> None:
+        self._sampling, said = changed(self._sampling, split_words(rest))
+        note(visible(said, keep="\n"))
+
+    def _system(self, rest: str) -> None:
+        if rest:
+            self.conversation.change_system(None if rest in ('""', "''") else rest)
+        note(f"system message: {visible(self.conversation.system or 'none', keep=chr(10))}")
+
+    def _retry(self, _: str) -> None:
+        question = self.conversation.last_question().question
+        note(f"asking again: {_shortened(question)}")
+        self.ask(question)
+
+    def _undo(self, _: str) -> None:
+        undone = self.conversation.undo()
+        if not isinstance(undone, Asked):
+            note(f"took back the picture {visible(undone.name)}")
+            return
+        pictures = ", ".join(visible(image.name) for image in undone.images)
+        waits = f"; {pictures} waits for the next question (/undo takes that back too)" if pictures else ""
+        note(f"took back: {_shortened(undone.question)}{waits}")
+
+    def _save(self, rest: str) -> None:
+        words = split_words(rest)
+        names = [word for word in words if word not in ("--force", "-f")]
+        force = len(names) < len(words)
+        if len(names) != 1:
+            raise OptionError(
+                expected="one file after /save",
+                got=f"{len(names)} words" if names else "none",
+                fix="write /save talk.md; a name with spaces in quotes",
+            )
+        path = Path(as_path(names[0]))
+        if not force and path.is_file():
+            raise OptionError(
+                expected=f"nothing at {path} yet", got="a file", fix="choose another name, or /save --force FILE"
+            )
+        transcript.save(path, self.conversation.turns, model=self._model.manifest.name, overwrite=force)
+        note(f"saved as {visible(str(path))}")
+
+    def _clear(self, _: str) -> None:
+        self.conversation.clear()
+        note("conversation cleared")
+
+    def _stats(self, _: str) -> None:
+        answer = self.conversation.answer
+        note(self._model.placement)
+        note(statistics(answer) if answer else "no answer yet")
+        note(self._model.provider)
+
+
+def _no_command(text: str) -> OptionError:
+    """What is wrong with a line that begins with a slash and is neither a command nor a file."""
+    word = read_word(text).text
+    if "/" in word[1:] or PICTURE.search(word):
+        return OptionError(
+            expected="a file, or a command", got=f"no file {word[:200]}", fix="check the path; /help lists the commands"
+        )
+    return unknown(word)
+
+
+def _shortened(text: str) -> str:
+    line = visible(" ".join(text.split()))
+    return line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"
+
+
+def _dim(text: str) -> str:
+    return f"\x1b[2m{text}\x1b[0m" if sys.stderr.isatty() else text

@@ -1,0 +1,37 @@
+"""``/save``: a conversation as a Markdown file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...runtime.chat import Turn
+from ...runtime.errors import OptionError
+from ...runtime.system.storage import check_absent, write_text
+from ..terminal.visible import visible
+
+SPEAKERS = {"system": "System", "user": "You", "assistant": "Model"}
+
+
+def save(path: Path, turns: Sequence[Turn], *, model: str, overwrite: bool) -> None:
+    """Write ``turns`` as Markdown, whole or not at all.
+
+    Raises :class:`OptionError` where nothing was said, :class:`StorageError` for what can't be written and,
+    without ``overwrite``, for a path where something is.
+    """
+    if not any(turn.message.role == "user" for turn in turns):
+        raise OptionError(expected="a conversation to save", got="none yet", fix="ask something first")
+    if not overwrite:
+        check_absent(path)
+    write_text(path, markdown(turns, model=model))
+
+
+def markdown(turns: Sequence[Turn], *, model: str) -> str:
+    """The conversation: a heading for each turn, its pictures by name, its text as it is."""
+    parts = [f"# Conversation with {visible(model)}"]
+    for turn in turns:
+        parts.append(f"## {SPEAKERS[turn.message.role]}")
+        parts += [f"*Picture: {visible(image.name)}*" for image in turn.images]
+        parts.append(turn.message.text.strip())
+    text = "\n\n".join(part for part in parts if part) + "\n"
+    return text.encode("utf-8", "replace").decode("utf-8")

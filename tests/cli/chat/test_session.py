@@ -1,0 +1,255 @@
+"""Sessions with the demo model: what each entry does to the conversation, beside the library's own answers."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from llava_edge.cli.chat.history import History
+from llava_edge.cli.chat.lines import Entry, Lines
+from llava_edge.cli.chat.session import Session
+from llava_edge.runtime.model import Model, load
+from llava_edge.runtime.options import GenerationOptions
+
+SIGN = Path(__file__).parents[3] / "examples" / "sign.png"
+QUESTION = "What does the sign say?"
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[Model]:
+    with load(threads=1) as loaded:
+        yield loaded
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("sign.png", "My Photo.png", "bad\x1b[31m.png"):
+        shutil.copy(SIGN, tmp_path / name)
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def session(model: Model, folder: Path) -> Session:
+    return Session(model, None, GenerationOptions(max_tokens=8))
+
+
+def enter(session: Session, *lines: str) -> None:
+    for line in lines:
+        assert session.take(Entry(line))
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+    captured = capsys.readouterr()
+    return captured.out, captured.err
+
+
+def messages(session: Session) -> list[tuple[str, str, list[str]]]:
+    turns = session.conversation.turns
+    return [(turn.message.role, turn.message.text, [image.name for image in turn.images]) for turn in turns]
+
+
+def test_a_dropped_picture_alone_waits_for_its_question(
+    session: Session, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    enter(session, f"'{folder}/My Photo.png' ")
+    assert said(capsys)[0] == ""
+    enter(session, QUESTION)
+    assert said(capsys)[0] == "OPEN\n"
+    enter(session, f"{folder}/sign.png {QUESTION}")
+    assert messages(session) == [
+        ("user", QUESTION, ["My Photo.png"]),
+        ("assistant", "OPEN", []),
+        ("user", QUESTION, ["sign.png"]),  # the same picture under the name it was given now
+        ("assistant", messages(session)[3][1], []),
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "/image none.png",
+        "/image broken.png",
+        "/image sign.png none.png",
+        "/image",
+        "/image 'sign.png",
+        "/image https://example.org/a.png",
+        "/set temperature 1000",
+        "/save",
+        "/save a b",
+        "/nonsense",
+        "/data/none.png what?",
+        "HOME/sign.png HOME/broken.png what?",
+        "/image bad\x1b[31m.pn",
+    ],
+)
+def test_what_is_wrong_is_one_line_and_changes_nothing(
+    session: Session, folder: Path, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    enter(session, f"'{folder}/My Photo.png' {QUESTION}")
+    before = messages(session)
+    said(capsys)
+    enter(session, line.replace("HOME", str(folder)))
+    out, err = said(capsys)
+    assert out == ""
+    assert err.splitlines()[-1].startswith("expected ")
+    assert "\x1b" not in err
+    assert messages(session) == before
+    assert session.conversation.waiting == []
+    enter(session, QUESTION)
+    assert said(capsys)[0].strip()
+
+
+def test_names_are_visible(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    enter(session, "/image 'bad\x1b[31m.png'")
+    assert r"bad\x1b[31m.png: 2x2 tiles" in said(capsys)[1]
+
+
+def test_retry_asks_the_same_again(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    enter(session, "/retry")
+    assert "ask one" in said(capsys)[1]
+    enter(session, f"./sign.png {QUESTION}")
+    before = messages(session)
+    enter(session, "/retry", "/retry")
+    assert messages(session) == before
+    assert said(capsys)[0] == "OPEN\n" * 3
+
+
+def test_retry_after_a_question_without_an_answer(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    enter(session, f"./sign.png {'word ' * 5000}")
+    assert "expected" in said(capsys)[1]
+    assert [image.name for image in session.conversation.waiting] == ["sign.png"]
+    enter(session, "/retry")
+    assert session.conversation.turns == ()
+    assert len(session.conversation.waiting) == 1
+
+
+def test_undo_goes_back_step_by_step(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    enter(session, f"./sign.png {QUESTION}")
+    first = messages(session)
+    enter(session, "How many?", "/undo")
+    assert messages(session) == first
+    enter(session, "/image 'My Photo.png'", "/undo")
+    assert messages(session) == first
+    enter(session, "/undo")
+    assert messages(session) == []
+    assert [image.name for image in session.conversation.waiting] == ["sign.png"]
+    enter(session, "/undo", "/undo")
+    assert session.conversation.waiting == []
+    assert "none left" in said(capsys)[1]
+
+
+def test_the_conversation_after_undo_is_one_without_that_question(
+    session: Session, model: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    enter(session, f"./sign.png {QUESTION}", "What colour is it?", "/undo", "How many shapes are there?")
+    chat = model.chat()
+    chat.generate(QUESTION, images=[SIGN], max_tokens=8)
+    expected = chat.generate("How many shapes are there?", max_tokens=8)
+    assert session.conversation.answer is not None
+    assert session.conversation.answer.tokens == expected.tokens
+    assert session.conversation.answer.prompt_tokens == expected.prompt_tokens
+
+
+def test_system_changes_the_prompt_and_keeps_the_conversation(
+    session: Session, model: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    enter(session, f"./sign.png {QUESTION}", "/system Answer like a poet.")
+    assert messages(session)[0] == ("system", "Answer like a poet.", [])
+    assert messages(session)[1:] == [("user", QUESTION, ["sign.png"]), ("assistant", "OPEN", [])]
+    enter(session, "/clear", f"./sign.png {QUESTION}")
+    expected = model.chat(system="Answer like a poet.").generate(QUESTION, images=[SIGN], max_tokens=8)
+    assert session.conversation.answer is not None
+    assert session.conversation.answer.prompt_tokens == expected.prompt_tokens
+    enter(session, '/system ""', "/system")
+    assert "system message: none" in said(capsys)[1]
+    assert messages(session)[0][0] == "user"
+
+
+def test_set_takes_effect(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    enter(session, "/set max-tokens 1", f"./sign.png {QUESTION}")
+    assert session.conversation.answer is not None
+    assert len(session.conversation.answer.tokens) == 1
+    assert "(ended by length)" in said(capsys)[1]
+
+
+def test_save_writes_a_transcript_whole_or_not_at_all(
+    session: Session, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    enter(session, "/save talk.md")
+    assert "ask something first" in said(capsys)[1]
+    enter(session, "/system Be short.", f"./sign.png {QUESTION}", "/save 'my talk.md'")
+    text = (folder / "my talk.md").read_text()
+    parts = [
+        "# Conversation with",
+        "## System",
+        "Be short.",
+        "## You",
+        "*Picture: sign.png*",
+        QUESTION,
+        "## Model",
+        session.conversation.turns[-1].message.text,
+    ]
+    places = [text.index(part) for part in parts]
+    assert places == sorted(places)
+    (folder / "my talk.md").write_text("mine")
+    enter(session, "/save 'my talk.md'", "/save none/", "/save .", "/save broken.png/x.md")
+    assert (folder / "my talk.md").read_text() == "mine"
+    assert "--force" in said(capsys)[1]
+    enter(session, "/save --force 'my talk.md'")
+    assert (folder / "my talk.md").read_text() == text
+    assert not list(folder.rglob(".*"))
+
+
+def test_questions_that_look_like_commands(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    assert session.take(Entry("/quit", literal=True))
+    assert session.take(Entry("// a pasted line\nof code"))
+    assert [text for role, text, _ in messages(session) if role == "user"] == ["/quit", "// a pasted line\nof code"]
+    assert not any(session.take(Entry(word)) for word in ("/quit", "/exit", "/bye", "/QUIT"))
+
+
+def test_undecodable_and_odd_questions_are_asked(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    enter(session, "caf\udce9?", "\x00?", "\x1b[31m?", "x" * 300)
+    _, err = said(capsys)
+    assert len(messages(session)) == 8, err
+
+
+def test_warnings_of_an_answer_are_said(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    enter(session, f"./sign.png {QUESTION}")
+    said(capsys)
+    answer = session.conversation.answer
+    assert answer is not None
+    session.conversation.answer = replace(answer, warnings=("a\x1b picture of one colour",))
+    session._say_how_it_ended()
+    assert said(capsys)[1] == "a\\x1b picture of one colour\n"
+
+
+def test_a_pipe_is_read_line_by_line(
+    session: Session, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And its bytes need not be UTF-8, which names of files on a disk need not be either."""
+    (folder / "caf\udce9.png").write_bytes(SIGN.read_bytes())
+    lines = ["\ufeff/image caf\udce9.png", QUESTION + "\r", "", 'a "quoted" \\', '"""', "/quit", '"""', "/bye", "never"]
+    raw = io.BytesIO("\n".join(lines).encode("utf-8", "surrogateescape"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(raw, encoding="utf-8"))
+    session.run(Lines(History(None), lambda _: []))
+    asked = [text for role, text, _ in messages(session) if role == "user"]
+    assert asked == [QUESTION, 'a "quoted" \\', "/quit"]
+    assert said(capsys)[0].startswith("OPEN\n")
+
+
+def test_closed_streams_are_said_before_anything_is_loaded() -> None:
+    from support.command_line import run_here
+
+    for name in ("stdin",):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, name, None)
+            status, out, err = run_here("chat", "-m", "none")
+        assert (status, out) == (1, "")
+        assert "a closed standard input" in err
