@@ -90,14 +90,25 @@ def find_samples(place: Path) -> Path:
     return found[0]
 
 
+def check_samples(path: Path) -> None:
+    """Open the file and read nothing. Raises :class:`DataError` where it can't be read."""
+    try:
+        with path.open("rb"):
+            return
+    except OSError as error:
+        raise _not_read(path, error) from error
+
+
+def _not_read(path: Path, error: OSError) -> DataError:
+    return DataError(expected=f"samples at {path}", got=error.strerror or str(error), fix="check the path")
+
+
 def read_samples(path: Path) -> SampleFile:
     """The records of a JSON or JSONL file. Raises :class:`DataError` where it holds no list of them."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise DataError(
-            expected=f"samples at {path}", got=error.strerror or str(error), fix="check the path"
-        ) from error
+        raise _not_read(path, error) from error
     except UnicodeDecodeError as error:
         raise DataError(expected=f"UTF-8 text in {path}", got=str(error), fix="get the file again") from error
     records = _records(text, path)
