@@ -35,6 +35,12 @@ def check_output(recipe: Recipe, output: Path) -> None:
             )
 
 
+def check_packages() -> None:
+    """Import what a run would else import at its first checkpoint. Raises ImportError."""
+    import matplotlib  # noqa: F401
+    import tensorboard  # noqa: F401
+
+
 def check_data(recipe: Recipe) -> None:
     """Refuse data that is not there, of any stage, without reading it. Raises OptionError and DataError."""
     for source in _sources(recipe):

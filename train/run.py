@@ -19,7 +19,7 @@ from .model.base import Base, load_model, read_base, shrink_frozen
 from .model.lora import add_adapters, merge_saved
 from .model.parts import freeze
 from .model.sharded_loading import loading_options
-from .preparation import check_data, check_output, check_stages, finished, stage_data, stage_folder
+from .preparation import check_data, check_output, check_packages, check_stages, finished, stage_data, stage_folder
 from .recipe import Recipe, StageRecipe, accumulation, load_recipe
 from .run_folder import COMPLETE, open_run_folder
 
@@ -38,6 +38,7 @@ def run_recipe(recipe: Recipe, output: Path, *, resume: bool = False) -> None:
 
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
+    check_packages()
     check_output(recipe, output)
     work = output.with_name(output.name + ".work")
     new = not work.exists()

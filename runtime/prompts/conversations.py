@@ -70,6 +70,22 @@ class SampleFile:
         return _Record(self.records[index], index, self.path, strict).read()
 
 
+_UNPACK, _FETCH = "unpack it", "fetch the file itself"
+KINDS = {
+    b"PAR1": ("a Parquet file", "write its rows as JSON, one a line"),
+    b"\x1f\x8b": ("a gzip file", _UNPACK),
+    b"PK\x03\x04": ("a zip file", _UNPACK),
+    b"(\xb5/\xfd": ("a Zstandard file", _UNPACK),
+    b"\xff\xfe": ("UTF-16 text", "save it as UTF-8"),
+    b"\xfe\xff": ("UTF-16 text", "save it as UTF-8"),
+    b"version https://git-lfs": ("a Git LFS pointer", f"{_FETCH} (git lfs pull)"),
+    b"<!doctype": ("a web page", _FETCH),
+    b"<html": ("a web page", _FETCH),
+    b"datasets:": ("a list of data sets in YAML", "name each of its files as a source in the recipe"),
+}
+"""What people give for a file of samples, by its first bytes."""
+
+
 def find_samples(place: Path) -> Path:
     """The file of samples that ``place`` means: itself, or the ``questions.json`` or only file of a folder.
 
@@ -110,7 +126,8 @@ def read_samples(path: Path) -> SampleFile:
     except OSError as error:
         raise _not_read(path, error) from error
     except UnicodeDecodeError as error:
-        raise DataError(expected=f"UTF-8 text in {path}", got=str(error), fix="get the file again") from error
+        kind, fix = _kind(error.object) or (str(error), "get the file again")
+        raise DataError(expected=f"UTF-8 text in {path}", got=kind, fix=fix) from error
     records = _records(text, path)
     if not isinstance(records, list) or not records:
         raise DataError(
@@ -121,13 +138,19 @@ def read_samples(path: Path) -> SampleFile:
     return SampleFile(path, records)
 
 
+def _kind(content: bytes) -> tuple[str, str] | None:
+    """What a file that holds no samples is, and what to do with it."""
+    return next((said for head, said in KINDS.items() if content.startswith(head)), None)
+
+
 def _records(text: str, path: Path) -> Any:
     """The file's one JSON value, or where it is an object of several lines' first, those of all lines."""
     try:
         whole = _parse(text)
     except (ValueError, RecursionError) as error:
         if not text.lstrip().startswith("{"):
-            raise _no_json(str(path), error) from error
+            kind, fix = _kind(text[:100].lstrip().lower().encode()) or (str(error), "get the file again")
+            raise DataError(expected=f"JSON in {path}", got=kind, fix=fix) from error
     else:
         return [whole] if isinstance(whole, dict) and not whole.keys().isdisjoint(TURNS) else whole
     records = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -210,4 +211,16 @@ def test_a_processor_that_can_not_be_saved(place: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(processor, "save_pretrained", fail)
     with pytest.raises(LlavaEdgeError, match=r"that can be saved again .*not JSON serializable"):
         start(place)
+    assert left(place) == []
+
+
+@pytest.mark.parametrize("package", ["matplotlib", "tensorboard"])
+def test_a_package_that_a_checkpoint_needs_is_missed_first(
+    package: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    config = write_recipe(place / "r.toml", place / "base", [stage(place)])
+    status, _, said = run_here("train", "--config", str(config), "--output", str(place / "out"))
+    assert status == 1
+    assert f"expected the package {package}" in said
     assert left(place) == []

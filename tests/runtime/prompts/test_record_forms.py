@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import json
 import random
 from pathlib import Path
 from typing import Any
 
 import pytest
-from llava_edge.runtime.errors import LlavaEdgeError
+from llava_edge.runtime.errors import DataError, LlavaEdgeError
 from llava_edge.runtime.prompts.conversations import Conversation, SampleError, SampleFile, read_samples
 
 FILE = Path("data.json")
@@ -205,6 +206,24 @@ def test_commas_that_nothing_follows(text: str, tmp_path: Path) -> None:
 def test_commas_inside_strings_stay(tmp_path: Path) -> None:
     (tmp_path / "data.json").write_text('[{"id": "a,]\\",}", "conversations": []},]')
     assert read_samples(tmp_path / "data.json").records[0]["id"] == 'a,]",}'
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"PAR1\x15\x04\xff\xff", "a Parquet file; write its rows as JSON"),
+        (gzip.compress(b"[]"), "a gzip file; unpack it"),
+        ("[]".encode("utf-16"), "UTF-16 text; save it as UTF-8"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "a Git LFS pointer; fetch the file"),
+        (b"\n<!DOCTYPE html><html>", "a web page; fetch the file"),
+        (b"datasets:\n  - json_path: a.json\n", "YAML; name each of its files"),
+        (b"id,image\n1,a.png\n", "JSON in .*; get the file again"),
+    ],
+)
+def test_a_file_that_holds_no_samples_is_named(content: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "data.json").write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        read_samples(tmp_path / "data.json")
 
 
 def test_one_record_of_messages_is_a_file(tmp_path: Path) -> None:
