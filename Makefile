@@ -22,6 +22,7 @@ quick: $(VENV)/dev-installed
 
 docs: $(VENV)/dev-installed
 	PYTHONPATH=tests $(BIN)/python -m support.generated_pages
+	PYTHONPATH=tests $(BIN)/python -m support.checkpoint_tables
 
 check: $(VENV)/dev-installed
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
 """LLaVA's recipe: two stages of training on transformers' Trainer.
 
-May import: runtime/system, train/data, train/loop, train/model.
+May import: runtime/prompts, runtime/system, train/data, train/loop, train/model.
 """

@@ -15,11 +15,16 @@ from typing import Any, Literal, TypeVar, cast, get_args
 
 from ..runtime.bundle.strict_reading import StrictReader
 from ..runtime.errors import OptionError
+from ..runtime.prompts.family_templates import TEMPLATES
 
 Sharding = Literal["none", "zero2", "zero3", "fsdp2"]
 RecipeType = TypeVar("RecipeType")
 DEMO_TABLES = {"tile", "vision", "llm", "tower", "language", "looking", "data"}
 """Tables that only a recipe of the demo has."""
+LONGEST_NAME, LARGEST_SIDE = 100, 2**16
+"""Characters of a name that becomes a folder's; pixels of a pinpoint."""
+HIGHEST_RATE, MOST_WORKERS, MOST = 10.0, 1024, 1e12
+"""Above these a number is a slip, such as a missing minus in an exponent."""
 
 
 @dataclass(frozen=True)
@@ -180,44 +185,75 @@ def load_recipe(path: Path) -> Recipe:
         _refuse("run.keep of 2 or more, so that a whole checkpoint outlives a broken save", str(recipe.run.keep), path)
     if recipe.run.log_steps < 1 or recipe.run.save_steps < 1 or recipe.run.save_steps % recipe.run.log_steps:
         _refuse("run.save_steps a multiple of run.log_steps, so that no loss is lost on resuming", "other", path)
+    _check_model(recipe, path)
     _check_numbers(recipe, path)
     for stage in recipe.stages:
         _check_stage(stage, path)
     return recipe
 
 
+def _check_model(recipe: Recipe, path: Path) -> None:
+    """Names that become paths or are printed, and the chat template, a family's or a file beside the recipe."""
+    model = recipe.model
+    for key, text in (("name", recipe.name), ("hardware.device", recipe.hardware.device)):
+        if not text.isprintable() or not 0 < len(text) <= LONGEST_NAME:
+            _refuse(f"a {key} of 1 to {LONGEST_NAME} printable characters", repr(text[:80]), path)
+    for key in ("base", "llm", "tower", "chat_template"):
+        if "\0" in getattr(model, key):
+            _refuse(f"a path or a name as model.{key}", "one with a NUL", path)
+    if not model.base:
+        _refuse("model.base, the folder of a checkpoint", "none", path)
+    if bool(model.llm) != bool(model.tower) or (model.llm and not model.chat_template):
+        _refuse("model.llm, model.tower and model.chat_template together", "some of them", path)
+    template = path.parent / model.chat_template
+    if model.chat_template and model.chat_template not in TEMPLATES and not template.is_file():
+        named = f"a chat template at {template}, or one of {', '.join(TEMPLATES)}"
+        _refuse(f"{named}, as model.chat_template", "no such file", path)
+
+
 def _check_numbers(recipe: Recipe, path: Path) -> None:
     hardware, run, lora = recipe.hardware, recipe.run, recipe.lora
     if not 0 <= recipe.seed < 2**32:
         _refuse("a seed from 0 to 2^32 - 1", str(recipe.seed), path)
-    for name in ("world_size", "memory_gb", "peak_tflops", "utilisation"):
-        if not 0 < getattr(hardware, name) < math.inf:
-            _refuse(f"a positive hardware.{name}", str(getattr(hardware, name)), path)
-    if min(run.workers, run.evaluation_steps) < 0:
-        _refuse("run.workers and run.evaluation_steps of 0 or more", f"{run.workers}, {run.evaluation_steps}", path)
-    if lora and not (lora.rank > 0 and lora.alpha > 0 and 0 <= lora.dropout < 1):
+    for name, most in (("world_size", 2**20), ("memory_gb", 1e6), ("peak_tflops", 1e9), ("utilisation", 1.0)):
+        if not 0 < getattr(hardware, name) <= most:
+            _refuse(f"a positive hardware.{name} of at most {most:g}", str(getattr(hardware, name)), path)
+    if not 0 <= hardware.hours < math.inf:
+        _refuse("hardware.hours of 0 or more", str(hardware.hours), path)
+    if min(run.workers, run.evaluation_steps) < 0 or run.workers > MOST_WORKERS:
+        got = f"{run.workers}, {run.evaluation_steps}"
+        _refuse(f"run.workers from 0 to {MOST_WORKERS} and run.evaluation_steps of 0 or more", got, path)
+    if lora and not (0 < lora.rank <= 2**16 and 0 < lora.alpha <= 2**20 and 0 <= lora.dropout < 1):
         _refuse("lora with a positive rank and alpha, and dropout from 0 to 1", str(lora), path)
     if lora and not re.fullmatch(r"([\w.]+,)+", ",".join((*lora.targets, ""))):
         _refuse("names of layers as lora.targets", str(list(lora.targets)), path)
 
 
 def _check_stage(stage: StageRecipe, path: Path) -> None:
-    where = f"stage {stage.name!r}"
-    if not re.fullmatch(r"\w[\w.-]*", stage.name):
-        _refuse("stages named by letters, digits, '.', '_' and '-'", repr(stage.name), path)
+    where = f"stage {stage.name[:LONGEST_NAME]!r}"
+    if not re.fullmatch(r"\w[\w.-]*", stage.name) or len(stage.name) > LONGEST_NAME:
+        _refuse(f"stages named by at most {LONGEST_NAME} letters, digits, '.', '_' and '-'", repr(stage.name), path)
     if unknown := sorted(set(stage.rates) - {"connector", "llm", "tower"}):
         _refuse(f"rates of connector, llm and tower in {where}", ", ".join(unknown), path)
-    if not stage.rates or not all(0 < rate < math.inf for rate in stage.rates.values()):
-        _refuse(f"a positive rate of at least one part in {where}", str(stage.rates), path)
+    if not stage.rates or not all(0 < rate <= HIGHEST_RATE for rate in stage.rates.values()):
+        _refuse(
+            f"a positive rate of at least one part, and none above {HIGHEST_RATE:g}, in {where}", str(stage.rates), path
+        )
     if not stage.data or not stage.pinpoints:
         _refuse(f"data and pinpoints in {where}", "none", path)
-    if any("\0" in source.samples + source.images for source in (*stage.data, *stage.evaluation)):
-        _refuse(f"paths of data in {where}", "one with a NUL", path)
-    if min(min(pinpoint) for pinpoint in stage.pinpoints) < 1:
-        _refuse(f"positive pinpoints in {where}", str(stage.pinpoints), path)
-    for name in ("batch", "device_batch", "sequence_length", "epochs"):
-        if not 0 < getattr(stage, name) < math.inf:
-            _refuse(f"a positive {name} in {where}", str(getattr(stage, name)), path)
+    for source in (*stage.data, *stage.evaluation):
+        if "\0" in source.samples + source.images:
+            _refuse(f"paths of data in {where}", "one with a NUL", path)
+        if not source.samples or not 0 <= source.count <= MOST:
+            _refuse(f"samples, and a count from 0 to {MOST:g}, in the data of {where}", str(source), path)
+    if not all(1 <= side <= LARGEST_SIDE for pinpoint in stage.pinpoints for side in pinpoint):
+        _refuse(f"positive pinpoints of at most {LARGEST_SIDE} pixels a side in {where}", str(stage.pinpoints), path)
+    for name, most in (("batch", 2**24), ("device_batch", 2**24), ("sequence_length", 2**24), ("epochs", 1e6)):
+        if not 0 < getattr(stage, name) <= most:
+            _refuse(f"a positive {name} of at most {most:g} in {where}", str(getattr(stage, name)), path)
+    for name in ("mean_tokens", "mean_tiles"):
+        if not 0 <= getattr(stage, name) <= MOST:
+            _refuse(f"{name} of 0 or more in {where}", str(getattr(stage, name)), path)
     if not (0 <= stage.weight_decay < math.inf and 0 <= stage.clip_norm < math.inf):
         _refuse(f"weight_decay and clip_norm of 0 or more in {where}", f"{stage.weight_decay}, {stage.clip_norm}", path)
     if not 0 <= stage.warm_up_ratio < 1:

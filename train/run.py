@@ -12,17 +12,16 @@ import shutil
 import sys
 from pathlib import Path
 
-from ..runtime.errors import OptionError
-from ..runtime.system.storage import write_text, writing_folder
-from .data.dataset import Collator, SampleDataset
-from .data.sample_index import SampleIndex, data_fingerprint, index_samples, open_sources
-from .loop.trainer import COMPLETE, StageTrainer, last_checkpoint, make_trainer, mark_complete, training_arguments
+from ..runtime.system.storage import writing_folder
+from .data.dataset import Collator
+from .loop.trainer import StageTrainer, last_checkpoint, make_trainer, mark_complete, training_arguments
 from .model.base import Base, load_model, read_base, shrink_frozen
 from .model.lora import add_adapters, merge_saved
 from .model.parts import freeze
 from .model.sharded_loading import loading_options
-from .recipe import DataRecipe, Recipe, StageRecipe, load_recipe
-from .run_folder import open_run_folder
+from .preparation import check_data, check_output, check_packages, check_stages, finished, stage_data, stage_folder
+from .recipe import Recipe, StageRecipe, accumulation, load_recipe
+from .run_folder import COMPLETE, open_run_folder
 
 
 def run(config: Path, output: Path, *, resume: bool = False) -> None:
@@ -39,13 +38,25 @@ def run_recipe(recipe: Recipe, output: Path, *, resume: bool = False) -> None:
 
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
+    check_packages()
+    check_output(recipe, output)
     work = output.with_name(output.name + ".work")
+    new = not work.exists()
     if _is_main():
         open_run_folder(work, recipe, output=output, resume=resume)
-    source = ensure_base(recipe)
-    for number, stage in enumerate(recipe.stages, start=1):
-        folder = work / f"stage-{number}-{stage.name}"
-        if not (folder / "model" / COMPLETE).exists():
+    try:
+        check_data(recipe)
+        for stage in recipe.stages:
+            accumulation(stage, int(os.environ.get("WORLD_SIZE", "1")))
+        source = ensure_base(recipe)
+        check_stages(recipe, source, work)
+    except Exception:
+        if new and _is_main():
+            shutil.rmtree(work, ignore_errors=True)  # nothing was trained
+        raise
+    for stage in recipe.stages:
+        folder = stage_folder(recipe, stage, work)
+        if not finished(folder):
             run_stage(recipe, stage, source, folder)
         source = folder / "model"
     if _is_main():
@@ -73,10 +84,7 @@ def run_stage(recipe: Recipe, stage: StageRecipe, source: Path, folder: Path) ->
     if recipe.run.compile:
         model.model.language_model.compile(dynamic=True)
         model.model.vision_tower.compile(dynamic=True)
-    train = _dataset(recipe, stage, stage.data, base, folder / "index.json")
-    evaluation = (
-        _dataset(recipe, stage, stage.evaluation, base, folder / "evaluation-index.json") if stage.evaluation else None
-    )
+    train, evaluation = stage_data(recipe, stage, base, folder)
     trainer = make_trainer(
         recipe,
         stage,
@@ -95,38 +103,6 @@ def run_stage(recipe: Recipe, stage: StageRecipe, source: Path, folder: Path) ->
         for dataset in filter(None, (train, evaluation)):
             dataset.close()
     _save(trainer, base, source, folder, recipe, lora is not None)
-
-
-def _dataset(recipe: Recipe, stage: StageRecipe, data: tuple[DataRecipe, ...], base: Base, path: Path) -> SampleDataset:
-    """The stage's usable samples. The main process looks through all of them, the others read what it found."""
-    from accelerate import PartialState
-
-    sources = open_sources(data)
-    fatal = recipe.run.broken == "fatal"
-    with PartialState().main_process_first():
-        fingerprint = data_fingerprint(data, base.geometry)
-        index = SampleIndex.from_json(path.read_text(encoding="utf-8")) if path.is_file() else None
-        if index is None or index.fingerprint != fingerprint:
-            index = index_samples(sources, base.geometry, fatal=fatal, fingerprint=fingerprint)
-            write_text(path, index.to_json())
-            for line in index.broken:
-                print(f"skipped: {line}", file=sys.stderr)
-    if not index.entries:
-        raise OptionError(
-            expected=f"a usable sample in stage {stage.name!r}",
-            got=f"{len(index.broken)} broken ones",
-            fix="correct the samples",
-        )
-    return SampleDataset(
-        index,
-        sources,
-        encoder=base.encoder,
-        geometry=base.geometry,
-        prompt=stage.prompt,
-        sequence_length=stage.sequence_length,
-        fatal=fatal,
-        cut_long=recipe.run.too_long == "cut",
-    )
 
 
 def _shared_checkpoint(trainer: StageTrainer, folder: Path) -> Path | None:
@@ -157,10 +133,11 @@ def ensure_base(recipe: Recipe) -> Path:
     if not (base / "config.json").is_file() and recipe.model.llm:
         from accelerate import PartialState
 
-        from .model.assemble import assemble
+        from .model.assemble import assemble, check_prompts
 
         with PartialState().main_process_first():
             if not (base / "config.json").is_file():
+                check_prompts(recipe)
                 assemble(recipe, base)
     return base
 

@@ -14,20 +14,29 @@ from ..runtime.errors import OptionError
 from ..runtime.system.storage import write_text
 from .recipe import Recipe
 
+COMPLETE = "complete"
+"""A file written last into a checkpoint: without it the checkpoint was interrupted."""
 RECIPE, VERSIONS = "recipe.json", "versions.json"
 PACKAGES = ("llava-edge", "torch", "transformers", "accelerate", "peft", "tokenizers", "numpy", "pillow")
+
+
+def has_kept(folder: Path) -> bool:
+    """Whether a run left something to go on with: a whole checkpoint, or a stage's model."""
+    kept = (*folder.glob(f"stage-*/checkpoints/checkpoint-*/{COMPLETE}"), *folder.glob(f"stage-*/model/{COMPLETE}"))
+    return bool(kept)
 
 
 def open_run_folder(folder: Path, recipe: Recipe, *, output: Path, resume: bool) -> None:
     """Make the run folder with the recipe as resolved and the versions in use.
 
-    Raises :class:`OptionError` where there is a run already and it is not to be resumed, where it
-    was begun with another recipe, or where ``output`` is something that no run of ours wrote.
+    A start that kept nothing is begun again. Raises :class:`OptionError` where there is a run already and it is not
+    to be resumed, where it was begun with another recipe, or where ``output`` is something that no run of ours wrote.
     """
-    if output.exists() and not (folder / RECIPE).is_file():
+    earlier = (folder / RECIPE).is_file() and (resume or has_kept(folder))
+    if (output.exists() or output.is_symlink()) and not earlier:
         raise OptionError(expected=f"nothing at {output} yet", got="something", fix="choose another --output")
     resolved = json.loads(json.dumps(dataclasses.asdict(recipe)))
-    if (folder / RECIPE).is_file():
+    if earlier:
         if not resume:
             raise OptionError(
                 expected=f"no earlier run in {folder}",

@@ -23,7 +23,7 @@ WorkerOption = Annotated[
 def plan(
     model: Annotated[
         str | None,
-        typer.Argument(metavar="MODEL", help="Bundle, checkpoint folder, hub id, or llama3-8b, llava-72b, llava-110b."),
+        typer.Argument(metavar="MODEL", help="Bundle, checkpoint folder, hub id, or a name such as llama3-8b."),
     ] = None,
     gpu: GpuOption = None,
     worker: WorkerOption = None,

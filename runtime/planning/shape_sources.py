@@ -23,7 +23,24 @@ _QWEN = {
     "num_attention_heads": 64,
     "vocab_size": 152064,
 }
+_LLAMA_2 = {
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "vocab_size": 32064,
+    "max_position_embeddings": 4096,
+}
 PRESETS: dict[str, dict[str, Any]] = {
+    "vicuna-7b": _LLAMA_2,
+    "mistral-7b": {
+        **_LLAMA_2,
+        "model_type": "mistral",
+        "intermediate_size": 14336,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 32768,
+    },
     "llama3-8b": {
         "model_type": "llama",
         "hidden_size": 4096,
@@ -34,10 +51,26 @@ PRESETS: dict[str, dict[str, Any]] = {
         "vocab_size": 128256,
         "max_position_embeddings": 8192,
     },
+    "vicuna-13b": {
+        **_LLAMA_2,
+        "hidden_size": 5120,
+        "intermediate_size": 13824,
+        "num_hidden_layers": 40,
+        "num_attention_heads": 40,
+    },
+    "yi-34b": {
+        **_LLAMA_2,
+        "hidden_size": 7168,
+        "intermediate_size": 20480,
+        "num_hidden_layers": 60,
+        "num_attention_heads": 56,
+        "num_key_value_heads": 8,
+        "vocab_size": 64064,
+    },
     "llava-72b": {**_QWEN, "num_key_value_heads": 64, "intermediate_size": 24576},
     "llava-110b": {**_QWEN, "num_key_value_heads": 8, "intermediate_size": 49152},
 }
-"""Text configs of llama3-llava-next-8b, llava-next-72b and llava-next-110b."""
+"""Text configs of the published checkpoints, from 7B to 110B, by the names of docs/checkpoints.md."""
 
 
 def preset_shape(name: str) -> ModelShape:

@@ -263,11 +263,11 @@ def test_broken_samples_are_fatal_or_skipped(place: Path, tmp_path: Path, capsys
         assert len(list(csv.reader(file))) == 1 + 4
 
 
-def test_a_picture_that_a_worker_finds_damaged_ends_the_command_in_one_line(place: Path, tmp_path: Path) -> None:
+def test_a_damaged_picture_ends_the_command_in_one_line(place: Path, tmp_path: Path) -> None:
     shutil.copytree(place / "images", tmp_path / "images")
     damaged = tmp_path / "images" / "5.png"
     Image.effect_noise((90, 70), 80).save(damaged, format="JPEG")
-    damaged.write_bytes(damaged.read_bytes()[:-900])  # behind the header, which is all the first pass reads
+    damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])  # behind the header
     data = [{"samples": str(place / "samples.json"), "images": str(tmp_path / "images")}]
     only = stage(place, rates=CONNECTOR, data=data)
     config = write_recipe(tmp_path / "r.toml", place / "base", [only], run={"workers": 1})

@@ -5,19 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ...runtime.errors import LlavaEdgeError
 from ...runtime.pictures.geometry import Geometry
 from ...runtime.pictures.tiles import Layout, lay_out, pixels_of
-from ...runtime.prompts.conversations import Conversation, SampleError
-from .picture_store import open_picture
-from .sample_index import SampleIndex, SampleSource
-from .sequences import IGNORED, Encoder, cut, encode_chat, encode_plain
+from ...runtime.prompts.conversations import SampleError
+from .sample_index import SampleIndex
+from .sample_reader import SampleReader
+from .sequences import IGNORED
 from .worker_errors import portable
 
 
@@ -34,35 +32,18 @@ class Item:
 class SampleDataset(Dataset[Item]):
     """The usable samples of a stage, each read and tiled when asked for."""
 
-    def __init__(
-        self,
-        index: SampleIndex,
-        sources: Sequence[SampleSource],
-        *,
-        encoder: Encoder,
-        geometry: Geometry,
-        prompt: Literal["plain", "chat"],
-        sequence_length: int,
-        fatal: bool = True,
-        cut_long: bool = True,
-    ) -> None:
+    def __init__(self, index: SampleIndex, reader: SampleReader, *, fatal: bool = True) -> None:
         """``fatal`` raises for a sample that turns out broken; otherwise the next one takes its place, with a note."""
         self.entries = index.entries
-        self._sources = sources
-        self._encoder = encoder
-        self._geometry = geometry
-        self._encode = encode_plain if prompt == "plain" else encode_chat
-        self._sequence_length = sequence_length
+        self._reader = reader
         self._fatal = fatal
-        self._cut_long = cut_long
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def close(self) -> None:
         """Close the files that pictures were read from."""
-        for source in self._sources:
-            source.store.close()
+        self._reader.close()
 
     def __getitem__(self, position: int) -> Item:
         """One sample. Raises :class:`SampleError` where it is broken and that is fatal, or all are."""
@@ -78,29 +59,13 @@ class SampleDataset(Dataset[Item]):
     def read(self, position: int) -> Item:
         """Exactly this sample. Raises :class:`SampleError`."""
         entry = self.entries[position]
-        source = self._sources[entry.source]
-        conversation = source.samples.conversation(entry.position, strict=True)
-        try:
-            return self._item(conversation, source)
-        except SampleError:
-            raise
-        except LlavaEdgeError as error:  # a picture that is damaged, a template that refuses these roles
-            raise SampleError(conversation.where, expected=error.expected, got=error.got) from error
-
-    def _item(self, conversation: Conversation, source: SampleSource) -> Item:
-        pictures = [open_picture(source.store, name) for name in conversation.images]
-        layouts = [lay_out(picture.size, self._geometry) for picture in pictures]
-        sequence = self._encode(self._encoder, conversation, [layout.image_tokens for layout in layouts])
-        length, whole = self._sequence_length, len(sequence.ids)
-        if whole > length and not self._cut_long:
-            raise SampleError(conversation.where, expected=f"at most {length} positions", got=str(whole))
-        sequence = cut(sequence, length, image_token=self._encoder.image_token, sample=conversation.where)
+        sample = self._reader.read(entry.source, entry.position)
         tiles = [
-            torch.from_numpy(pixels_of(picture.image, self._geometry, layout))
-            for picture, layout in zip(pictures, layouts, strict=True)
+            torch.from_numpy(pixels_of(picture.image, self._reader.geometry, layout))
+            for picture, layout in zip(sample.pictures, sample.layouts, strict=True)
         ]
-        sizes = tuple((picture.size[1], picture.size[0]) for picture in pictures)
-        return Item(sequence.ids, sequence.labels, torch.cat(tiles) if tiles else None, sizes)
+        sizes = tuple((picture.size[1], picture.size[0]) for picture in sample.pictures)
+        return Item(sample.sequence.ids, sample.sequence.labels, torch.cat(tiles) if tiles else None, sizes)
 
 
 @dataclass(frozen=True)

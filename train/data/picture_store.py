@@ -1,21 +1,26 @@
 """Pictures of the training data by name: files in a folder, or members of an uncompressed tar.
 
 A tar's index is read once; after that each picture is one seek and one read, so samples can come in
-any order. Both open pictures with the runtime's own loader.
+any order. Both open pictures with the runtime's own loader. A name that is not there as it is spelt is looked for as
+another system spells it: with ``\\`` between folders, or its accents composed or decomposed (Unicode's NFC and NFD).
 """
 
 from __future__ import annotations
 
 import io
 import os
+import re
+import stat
 import tarfile
+import unicodedata
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from ...runtime.errors import ImageError, OptionError
 from ...runtime.pictures.picture import Picture, load_picture
-from ...runtime.pictures.picture import picture_size as size_of_picture
 from ...runtime.prompts.conversations import shown
+
+LINK, DRIVE = re.compile(r"[A-Za-z][\w+.-]*://|data:"), re.compile(r"[A-Za-z]:[\\/]")
 
 
 class PictureStore(Protocol):
@@ -39,14 +44,29 @@ class FolderStore:
         """The file's bytes. Names that lead out of the folder are refused."""
         if self._folder is None:
             raise _missing(name, "the recipe", "no data.images")
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise ImageError(
-                expected="a picture name below the folder", got=shown(name, 100), fix="use a relative name"
-            )
+        _check_name(name)
         try:
-            return (self._folder / name).read_bytes()
+            path = self._find(name)
+            mode = path.stat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # it would be waited for
+                raise _missing(name, self._folder, "a device or pipe")
+            return path.read_bytes()
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            if isinstance(error, ImageError):
+                raise
             raise _missing(name, self._folder, getattr(error, "strerror", None) or str(error)) from error
+
+    def _find(self, name: str) -> Path:
+        """The file of this name, folder by folder as spelt or as another system spells it."""
+        assert self._folder is not None
+        exact = self._folder / name
+        if exact.exists():
+            return exact
+        place = self._folder
+        for part in _parts(name):
+            spelt = (place / unicodedata.normalize(form, part) for form in ("NFC", "NFD"))
+            place = next((path for path in (place / part, *spelt) if path.exists()), place / part)
+        return place if place.exists() else exact
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -61,24 +81,41 @@ class TarStore:
         self._process = 0
         try:
             with tarfile.open(path, "r:") as archive:
-                members = [member for member in archive if member.isfile()]
+                members = [member for member in archive if member.isfile() or member.islnk()]
         except (OSError, tarfile.TarError) as error:
             raise OptionError(
                 expected=f"an uncompressed tar at {path}",
                 got=str(error),
                 fix="unpack it or pack it again",
             ) from error
-        self._places = {member.name.removeprefix("./"): (member.offset_data, member.size) for member in members}
+        self._places: dict[str, tuple[int, int]] = {}
+        for member in members:  # a hard link, which tar makes of equal files, names a member before it
+            place = (member.offset_data, member.size)
+            linked = self._places.get(member.linkname.removeprefix("./")) if member.islnk() else place
+            if linked:
+                self._places[member.name.removeprefix("./")] = linked
+        self._spelt: dict[str, str] = {}
 
     def read(self, name: str) -> bytes:
         """The member's bytes."""
-        if name.removeprefix("./") not in self._places:
-            raise _missing(name, self._path, "no such member")
-        offset, size = self._places[name.removeprefix("./")]
+        offset, size = self._places[self._find(name)]
         if self._file is None or self._process != os.getpid():  # a forked worker must not share a file position
             self._file, self._process = self._path.open("rb"), os.getpid()
         self._file.seek(offset)
         return self._file.read(size)
+
+    def _find(self, name: str) -> str:
+        """The member of this name as spelt or as another system spells it."""
+        exact = name.removeprefix("./")
+        if exact in self._places:
+            return exact
+        _check_name(name)
+        self._spelt = self._spelt or {_spelling(known): known for known in self._places}
+        found = self._spelt.get(_spelling(name))
+        if found is None:
+            example = next(iter(self._places), "")
+            raise _missing(name, self._path, f"no such member among names like {shown(example, 60)}")
+        return found
 
     def __getstate__(self) -> dict[str, object]:
         """Without the open file, so that the store can be sent to a worker."""
@@ -98,22 +135,44 @@ def open_store(path: str) -> PictureStore:
     place = Path(path)
     if place.is_dir():
         return FolderStore(place)
-    if place.is_file():
-        return TarStore(place)
-    raise OptionError(expected=f"pictures at {path}, a folder or a tar", got="neither", fix="check data.images")
+    check_store(path)
+    return TarStore(place)
+
+
+def check_store(path: str) -> None:
+    """Look whether a folder or a file is there, without reading it. Raises :class:`OptionError`."""
+    if path and not (Path(path).is_dir() or Path(path).is_file()):
+        raise OptionError(expected=f"pictures at {path}, a folder or a tar", got="neither", fix="check data.images")
 
 
 def open_picture(store: PictureStore, name: str) -> Picture:
     """Decode the picture ``name`` as the runtime does. Raises :class:`ImageError` that names it."""
+    content = store.read(name)
     try:
-        return load_picture(store.read(name))
+        return load_picture(content)
     except ImageError as error:
         raise ImageError(expected=error.expected, got=f"{shown(name, 100)}: {error.got}", fix=error.fix) from error
 
 
-def picture_size(store: PictureStore, name: str) -> tuple[int, int]:
-    """(width, height) in pixels as the runtime will see it, from the header alone. Raises :class:`ImageError`."""
-    return size_of_picture(store.read(name), name=shown(name, 100))
+def _check_name(name: str) -> None:
+    """Refuse a name that leads out of the folder, on this system or on the one that wrote it."""
+    parts = PurePosixPath(name.replace("\\", "/"))
+    link = LINK.match(name) is not None
+    if link or parts.is_absolute() or ".." in parts.parts or DRIVE.match(name):
+        raise ImageError(
+            expected="a picture name below the folder",
+            got=f"{'the link ' if link else ''}{shown(name, 100)}",
+            fix="fetch the picture and name its file" if link else "use a relative name",
+        )
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    return PurePosixPath(name.replace("\\", "/")).parts
+
+
+def _spelling(name: str) -> str:
+    """One spelling for all that mean the same file."""
+    return unicodedata.normalize("NFC", "/".join(_parts(name)))
 
 
 def _missing(name: str, where: Path | str, reason: str) -> ImageError:

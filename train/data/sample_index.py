@@ -1,7 +1,7 @@
 """A pass over all samples before training: what is broken, which have pictures, how long each is.
 
-Only picture headers are read, and a text's length is estimated from its characters: the lengths
-serve to group samples, not to cut them.
+Each sample is read as training will read it, by the same code: pictures are decoded, prompts tokenized. That takes
+time once, in the processes of ``run.workers``, instead of a run that ends in the middle.
 """
 
 from __future__ import annotations
@@ -13,20 +13,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...runtime.errors import ImageError
-from ...runtime.pictures.geometry import Geometry
-from ...runtime.pictures.tiles import lay_out
-from ...runtime.prompts.conversations import SampleError, SampleFile, read_samples
-from ..recipe import DataRecipe
-from .picture_store import PictureStore, open_store, picture_size
+import torch
+from torch.utils.data import DataLoader, Dataset
 
-CHARACTERS_A_TOKEN = 4
-"""Rule of thumb for English with a vocabulary of 100 000 tokens and more."""
+from ...runtime.prompts.conversations import SampleError
+from ..recipe import DataRecipe
+from .sample_reader import SampleReader
+from .worker_errors import WorkerSampleError, parts_of
 
 
 @dataclass(frozen=True)
 class IndexEntry:
-    """One usable sample: which source and position in it, its pictures, its estimated positions."""
+    """One usable sample: which source and position in it, its pictures, its positions."""
 
     source: int
     position: int
@@ -54,22 +52,17 @@ class SampleIndex:
         return SampleIndex(raw["fingerprint"], tuple(IndexEntry(*row) for row in raw["entries"]), tuple(raw["broken"]))
 
 
-@dataclass(frozen=True)
-class SampleSource:
-    """A source opened: its samples and where its pictures are."""
-
-    samples: SampleFile
-    store: PictureStore
-
-
-def open_sources(data: Sequence[DataRecipe]) -> tuple[SampleSource, ...]:
-    """Read the sample files and open the picture stores. Raises OptionError and DataError."""
-    return tuple(SampleSource(read_samples(Path(source.samples)), open_store(source.images)) for source in data)
+def read_index(path: Path) -> SampleIndex | None:
+    """The index that an earlier start left at ``path``; None where there is none, or something else."""
+    try:
+        return SampleIndex.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
-def data_fingerprint(data: Sequence[DataRecipe], geometry: Geometry) -> str:
-    """SHA-256 over the sample files, the pictures' places and the geometry that lengths depend on."""
-    digest = hashlib.sha256(repr(geometry).encode())
+def data_fingerprint(data: Sequence[DataRecipe], *settings: object) -> str:
+    """SHA-256 over the sample files, the pictures' places and the settings that what is usable depends on."""
+    digest = hashlib.sha256(repr(settings).encode())
     for source in data:
         digest.update(Path(source.samples).read_bytes())
         place = Path(source.images)
@@ -78,27 +71,41 @@ def data_fingerprint(data: Sequence[DataRecipe], geometry: Geometry) -> str:
     return digest.hexdigest()
 
 
-def index_samples(sources: Sequence[SampleSource], geometry: Geometry, *, fatal: bool, fingerprint: str) -> SampleIndex:
-    """Check every sample. With ``fatal`` the first broken one raises :class:`SampleError`."""
+class _Checks(Dataset[IndexEntry | str]):
+    """Every sample of a reader: its entry, or what is wrong with it as :func:`parts_of` an error."""
+
+    def __init__(self, reader: SampleReader) -> None:
+        self._reader = reader
+        self._places = [
+            (number, position)
+            for number, source in enumerate(reader.sources)
+            for position in range(len(source.samples))
+        ]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> IndexEntry | str:
+        source, position = self._places[index]
+        try:
+            sample = self._reader.read(source, position)
+        except SampleError as error:
+            return parts_of(error)
+        return IndexEntry(source, position, len(sample.pictures), len(sample.sequence.ids))
+
+
+def index_samples(reader: SampleReader, *, fatal: bool, fingerprint: str, workers: int = 0) -> SampleIndex:
+    """Read every sample, in ``workers`` processes. With ``fatal`` the first broken one raises :class:`SampleError`."""
     entries: list[IndexEntry] = []
     broken: list[str] = []
-    for number, source in enumerate(sources):
-        for position in range(len(source.samples)):
-            try:
-                entries.append(_entry(source, number, position, geometry))
-            except SampleError as error:
-                if fatal:
-                    raise
-                broken.append(str(error))
+    # a generator of its own: the global one's state is training's
+    checks = DataLoader(_Checks(reader), batch_size=None, num_workers=workers, generator=torch.Generator())
+    for found in checks:
+        if isinstance(found, IndexEntry):
+            entries.append(found)
+            continue
+        error = WorkerSampleError(found)
+        if fatal:
+            raise error
+        broken.append(str(error))
     return SampleIndex(fingerprint, tuple(entries), tuple(broken))
-
-
-def _entry(source: SampleSource, number: int, position: int, geometry: Geometry) -> IndexEntry:
-    conversation = source.samples.conversation(position, strict=True)
-    try:
-        sizes = [picture_size(source.store, name) for name in conversation.images]
-        pictures = sum(lay_out(size, geometry).image_tokens for size in sizes)
-    except ImageError as error:
-        raise SampleError(conversation.where, expected=error.expected, got=error.got) from error
-    characters = sum(len(message.text) for message in conversation.messages)
-    return IndexEntry(number, position, len(sizes), pictures + characters // CHARACTERS_A_TOKEN)

@@ -30,9 +30,12 @@ class WorkerSampleError(SampleError):
         return self._line if get_worker_info() else super().__str__()
 
 
+def parts_of(error: SampleError) -> str:
+    """What :class:`WorkerSampleError` makes the same error of, in one line."""
+    parts = {"sample": error.sample, "expected": error.expected, "got": error.got, "fix": error.fix}
+    return json.dumps(parts)
+
+
 def portable(error: SampleError) -> SampleError:
     """``error`` as it can leave this process: itself, but in a DataLoader's worker."""
-    if get_worker_info() is None:
-        return error
-    parts = {"sample": error.sample, "expected": error.expected, "got": error.got, "fix": error.fix}
-    return WorkerSampleError(json.dumps(parts))
+    return error if get_worker_info() is None else WorkerSampleError(parts_of(error))

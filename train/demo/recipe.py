@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from ...runtime.errors import OptionError
-from ..recipe import read_recipe, read_toml
+from ..recipe import HIGHEST_RATE, read_recipe, read_toml
 
 FEWEST_TOKENS = 256 + 6
 """A token a byte, and the special ones."""
+MOST = 2**24
+"""Of anything: above it a number is a slip."""
 
 
 @dataclass(frozen=True)
@@ -96,11 +98,14 @@ def load_demo_recipe(path: Path) -> DemoRecipe:
     recipe = read_recipe(DemoRecipe, read_toml(path), path.name)
     for name in ("tile", "vision", "llm", "tower", "language", "looking", "data"):
         for key, value in dataclasses.asdict(getattr(recipe, name)).items():
-            if type(value) in (int, float) and value <= 0 and key != "tower_learning_rate":
-                _refuse(f"a positive {name}.{key}", value, path)
+            rate = key.endswith("learning_rate")
+            most = HIGHEST_RATE if rate else MOST
+            least_is_fine = value == 0 and key == "tower_learning_rate"
+            if type(value) in (int, float) and not (least_is_fine or 0 < value <= most):
+                _refuse(f"a positive {name}.{key} of at most {most:g}", value, path)
     tile, tower, llm = recipe.tile, recipe.vision, recipe.llm
-    if not tile.grids or min(min(grid) for grid in tile.grids) < 1:
-        _refuse("tile.grids of one tile or more", list(tile.grids), path)
+    if not tile.grids or not all(1 <= side <= 100 for grid in tile.grids for side in grid):
+        _refuse("tile.grids of one tile or more, and at most 100 a side,", list(tile.grids), path)
     if tile.size % tile.patch:
         _refuse("a tile.size that tile.patch divides", f"{tile.size} and {tile.patch}", path)
     if tower.hidden % tower.heads or llm.hidden % llm.heads or llm.heads % llm.key_value_heads:

@@ -44,8 +44,8 @@ def run(config: Path, out: Path) -> None:
     recipe = load_demo_recipe(config)
     check_absent(out)
     work = out.with_name(out.name + ".work")
-    work.mkdir(parents=True, exist_ok=True)
     stages = llava_recipe(recipe, config.parent, work)
+    work.mkdir(parents=True, exist_ok=True)
     if not (work / "base").exists():
         pretrain(recipe, work)
     write_data(work / "data", recipe.data, seed=recipe.seed)

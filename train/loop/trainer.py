@@ -22,10 +22,9 @@ from ..data.grouping import GroupedSampler
 from ..model.parts import parameter_groups
 from ..model.saved_weights import load_saved_weights
 from ..recipe import Recipe, StageRecipe, accumulation
+from ..run_folder import COMPLETE
 from .loss_log import LossLog
 
-COMPLETE = "complete"
-"""A file written last into a checkpoint: without it the checkpoint was interrupted."""
 PARTIAL = "interrupted-"
 
 

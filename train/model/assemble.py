@@ -14,6 +14,7 @@ from ...runtime.pictures.towers import CLIP
 from ...runtime.prompts.family_templates import IMAGE_TOKEN, TEMPLATES
 from ...runtime.system.storage import writing_folder
 from ..recipe import Recipe
+from .prompt import read_template_spec
 
 ROWS_STEP = 64
 """Embedding tables grow in steps of this many rows, which suits the devices' products."""
@@ -31,14 +32,28 @@ def assemble(recipe: Recipe, destination: Path) -> None:
 
     template = _read_template(recipe)
     tokenizer = _pretrained(AutoTokenizer, recipe.model.llm)
+    image_token = _add_image_token(tokenizer)
+    tower = _pretrained(getattr(transformers, CLIP.model_class), recipe.model.tower, dtype="auto")
     llm = _pretrained(AutoModelForCausalLM, recipe.model.llm, dtype="auto")
-    tower = _pretrained(getattr(transformers, CLIP.model_class), recipe.model.tower, dtype=llm.dtype)
-    image_token = _add_image_token(tokenizer, llm)
+    tower.to(llm.dtype)
+    _grow_tables(llm, len(tokenizer))
     torch.manual_seed(recipe.seed)
     model = _join(recipe, llm, tower, image_token)
     with writing_folder(destination) as partial:
         model.save_pretrained(partial)
         _processor(model.config, tokenizer, template).save_pretrained(partial)
+
+
+def check_prompts(recipe: Recipe) -> None:
+    """Look at tokenizer and chat template, before anything large is read, as training will.
+
+    Raises :class:`OptionError` where one is missing, and :class:`CheckpointError` where they don't place a picture.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = _pretrained(AutoTokenizer, recipe.model.llm)
+    _add_image_token(tokenizer)
+    read_template_spec(tokenizer, chat_template=_read_template(recipe), image_token=IMAGE_TOKEN)
 
 
 def _read_template(recipe: Recipe) -> str:
@@ -49,10 +64,10 @@ def _read_template(recipe: Recipe) -> str:
     path = Path(recipe.folder) / named
     try:
         return path.read_text(encoding="utf-8")
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8 text
         raise OptionError(
             expected=f"a chat template at {path}, or one of {', '.join(TEMPLATES)}",
-            got=error.strerror or str(error),
+            got=getattr(error, "strerror", None) or first_line(error),
             fix="set model.chat_template",
         ) from error
 
@@ -66,19 +81,23 @@ def _pretrained(kind: Any, name: str, **settings: Any) -> Any:
         ) from error
 
 
-def _add_image_token(tokenizer: Any, llm: Any) -> int:
-    """Give ``<image>`` an id, and the embedding tables a row for it. New rows are the mean of the others."""
+def _add_image_token(tokenizer: Any) -> int:
+    """Give ``<image>`` an id."""
     from tokenizers import AddedToken
 
     tokenizer.add_tokens([AddedToken(IMAGE_TOKEN, special=True, normalized=False)], special_tokens=True)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    return int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
+
+
+def _grow_tables(llm: Any, tokens: int) -> None:
+    """Give the embedding tables a row for each token. New rows are the mean of the others."""
     rows = llm.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
-        llm.resize_token_embeddings(math.ceil(len(tokenizer) / ROWS_STEP) * ROWS_STEP, mean_resizing=False)
+    if tokens > rows:
+        llm.resize_token_embeddings(math.ceil(tokens / ROWS_STEP) * ROWS_STEP, mean_resizing=False)
         for table in (llm.get_input_embeddings(), llm.get_output_embeddings()):
             table.weight.data[rows:] = table.weight.data[:rows].float().mean(0).to(table.weight.dtype)
-    return int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
 
 
 def _join(recipe: Recipe, llm: Any, tower: Any, image_token: int) -> Any:

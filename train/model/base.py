@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...runtime.errors import OptionError
 from ...runtime.pictures.geometry import Geometry, Pinpoint
-from ...runtime.prompts.conversations import shown
 from ..data.sequences import Encoder
 from ..recipe import Recipe, StageRecipe
+from .config import check_pinpoints, no_base, read_config
 from .prompt import plain_tokenizer, read_template_spec
 from .sharded_loading import load_sharded, waits_for_weights
 
@@ -45,45 +43,12 @@ def read_base(folder: Path, pinpoints: tuple[Pinpoint, ...]) -> Base:
         std=tuple(images.image_std),
         rescale=float(images.rescale_factor),
     )
-    _check_pinpoints(geometry)
+    check_pinpoints(geometry.pinpoints, geometry.image_size)
     template = processor.chat_template or tokenizer.chat_template or ""
     spec = read_template_spec(tokenizer, chat_template=template, image_token=processor.image_token)
     image_token = spec.special_tokens[processor.image_token]
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     return Base(processor, geometry, Encoder(spec, plain_tokenizer(tokenizer, spec), image_token), pad)
-
-
-def read_config(folder: Path) -> Any:
-    """transformers' config of the checkpoint in ``folder``. Raises :class:`OptionError` where it is no LLaVA-NeXT."""
-    from transformers import LlavaNextConfig
-
-    path = folder / "config.json"
-    if not path.is_file():
-        raise OptionError(
-            expected=f"a checkpoint at {folder}", got="no config.json", fix="set model.base in the recipe"
-        )
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise _no_base(f"JSON in {path}", error) from error
-    if not isinstance(raw, dict) or raw.get("model_type") != "llava_next" or "vision_config" not in raw:
-        kind = raw.get("model_type") if isinstance(raw, dict) else type(raw).__name__
-        raise OptionError(
-            expected=f"model_type llava_next, and vision_config, in {path}",
-            got=shown(kind, 80),
-            fix="set model.base in the recipe",
-        )
-    return checked_config(lambda: LlavaNextConfig.from_dict(raw), str(path))
-
-
-def checked_config(make: Callable[[], Any], where: str) -> Any:
-    """What ``make`` makes. Raises :class:`OptionError` for shapes that transformers refuses."""
-    from huggingface_hub.errors import StrictDataclassError
-
-    try:
-        return make()
-    except (ValueError, TypeError, KeyError, AttributeError, StrictDataclassError) as error:
-        raise _no_base(f"a LLaVA-NeXT model's shapes in {where}", error) from error
 
 
 def _read_processor(folder: Path) -> Any:
@@ -92,12 +57,21 @@ def _read_processor(folder: Path) -> Any:
     try:
         return AutoProcessor.from_pretrained(folder, backend="pil")
     except Exception as error:  # tokenizers raises plain Exceptions for a file it can't read
-        raise _no_base(f"a processor and a tokenizer in {folder}", error) from error
+        raise no_base(f"a processor and a tokenizer in {folder}", error) from error
 
 
-def _no_base(expected: str, error: Exception) -> OptionError:
-    said = " ".join(str(error).split())[:200]
-    return OptionError(expected=expected, got=f"{type(error).__name__}: {said}", fix="set model.base in the recipe")
+def check_saving(folder: Path) -> None:
+    """Save all but the weights of a checkpoint, as each of a run's checkpoints will, and throw it away.
+
+    Raises :class:`OptionError` for a config or a processor that transformers loads but will not save.
+    """
+    config, processor = read_config(folder), _read_processor(folder)
+    with tempfile.TemporaryDirectory() as place:
+        try:
+            config.save_pretrained(place)
+            processor.save_pretrained(place)
+        except Exception as error:  # as many kinds as there are processors
+            raise no_base(f"a config and a processor that can be saved again in {folder}", error) from error
 
 
 def load_model(folder: Path, stage: StageRecipe, *, attention: str = "") -> Any:
@@ -112,7 +86,7 @@ def load_model(folder: Path, stage: StageRecipe, *, attention: str = "") -> Any:
     try:
         model = load_sharded(folder, attention)
     except (OSError, ValueError, ImportError, SafetensorError) as error:
-        raise _no_base(f"a model's weights in {folder}, and an attention that is installed", error) from error
+        raise no_base(f"a model's weights in {folder}, and an attention that is installed", error) from error
     model.config.image_grid_pinpoints = [list(pinpoint) for pinpoint in stage.pinpoints]
     model.config.use_cache = False
     present = {type(module).__name__ for module in model.modules()}
@@ -134,12 +108,3 @@ def shrink_frozen(model: Any, recipe: Recipe) -> None:
                 empty = waits_for_weights()  # then there is nothing yet to convert
                 half = torch.bfloat16
                 parameter.data = torch.empty_like(parameter, dtype=half) if empty else parameter.data.to(half)
-
-
-def _check_pinpoints(geometry: Geometry) -> None:
-    side = geometry.image_size
-    for height, width in geometry.pinpoints:
-        if height < 1 or width < 1 or height % side or width % side:
-            raise OptionError(
-                expected=f"pinpoints that are multiples of {side}", got=f"{height}x{width}", fix="correct the recipe"
-            )

@@ -12,6 +12,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from .generation import read_generation_config
+
 PLAN = {
     "model.language_model.layers.*": "free_full_weight",
     "model.vision_tower.encoder.layers.*": "free_full_weight",
@@ -36,7 +38,13 @@ def load_sharded(folder: Path, attention: str = "") -> Any:
         with no_init_weights():
             config = LlavaNextConfig.from_pretrained(folder, **chosen)
             return LlavaNextForConditionalGeneration(config).float()
-    return LlavaNextForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, **chosen, **loading_options())
+    return LlavaNextForConditionalGeneration.from_pretrained(
+        folder,
+        dtype=torch.float32,
+        generation_config=read_generation_config(folder),
+        **chosen,
+        **loading_options(),
+    )
 
 
 def waits_for_weights() -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..model.config import empty_model
 from ..model.parts import part_of, unreached
 
 NEWLINE = "model.image_newline"
@@ -25,11 +26,7 @@ class Counts:
 
 def count_parameters(config: Any) -> Counts:
     """Count on the meta device: nothing is allocated."""
-    import torch
-    from transformers import LlavaNextForConditionalGeneration
-
-    with torch.device("meta"):
-        model = LlavaNextForConditionalGeneration(config)
+    model = empty_model(config)
     parts = dict.fromkeys(("tower", "connector", "newline", "llm"), 0)
     reached = dict(parts)
     layers: dict[str, int] = {}

@@ -15,7 +15,7 @@ from typing import Any
 from ...runtime.errors import OptionError
 from ...runtime.pictures.towers import CLIP
 from ...runtime.prompts.conversations import read_samples
-from ..model.base import checked_config, read_config
+from ..model.config import check_pinpoints, read_config, recipe_config
 from ..recipe import DataRecipe, Recipe, Sharding, StageRecipe, accumulation
 from .counts import Counts, count_parameters
 from .memory import Memory, stage_memory
@@ -58,6 +58,8 @@ def plan_training(recipe: Recipe, *, world_size: int | None = None, sharding: Sh
     """Work the plan out, for other machines than the recipe's where asked. Raises :class:`OptionError`."""
     config = model_config(recipe)
     counts = count_parameters(config)
+    for stage in recipe.stages:
+        check_pinpoints(stage.pinpoints, config.vision_config.image_size)
     world = world_size or recipe.hardware.world_size
     shards = sharding or recipe.run.sharding
     stages = tuple(_plan_stage(recipe, stage, config, counts, world, shards) for stage in recipe.stages)
@@ -66,8 +68,6 @@ def plan_training(recipe: Recipe, *, world_size: int | None = None, sharding: Sh
 
 def model_config(recipe: Recipe) -> Any:
     """The base checkpoint's config, or where it is not there yet, one of the recipe's shapes."""
-    from transformers import LlavaNextConfig
-
     if (Path(recipe.model.base) / "config.json").is_file():
         return read_config(Path(recipe.model.base))
     if not recipe.model.text or not recipe.model.vision:
@@ -76,13 +76,8 @@ def model_config(recipe: Recipe) -> Any:
             got="neither",
             fix="correct the recipe",
         )
-    shapes = {
-        "text_config": recipe.model.text,
-        "vision_config": {"model_type": CLIP.model_type, **recipe.model.vision},
-        "vision_feature_layer": -2,
-        "tie_word_embeddings": False,
-    }
-    return checked_config(lambda: LlavaNextConfig(**shapes), f"model.text and model.vision of {recipe.name}")
+    vision = {"model_type": CLIP.model_type, **recipe.model.vision}
+    return recipe_config(recipe.model.text, vision, f"model.text and model.vision of {recipe.name}")
 
 
 def _plan_stage(
@@ -127,16 +122,11 @@ def _sample_count(data: DataRecipe) -> int:
 
 def _adapter_parameters(recipe: Recipe, config: Any) -> int:
     """Parameters of the low-rank adapters, counted on the meta device."""
-    import torch
-    from transformers import LlavaNextForConditionalGeneration
-
-    from ..model.lora import add_adapters
+    from ..model.lora import adapted
     from ..model.parts import ADAPTER
 
     assert recipe.lora is not None
-    with torch.device("meta"):
-        model = LlavaNextForConditionalGeneration(config)
-        add_adapters(model, recipe.lora)
+    model = adapted(config, recipe.lora)
     return sum(parameter.numel() for name, parameter in model.named_parameters() if ADAPTER in name)
 
 

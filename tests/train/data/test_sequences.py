@@ -15,7 +15,8 @@ from llava_edge.runtime.prompts.segments import TextSegment, build_segments
 from llava_edge.runtime.prompts.template import Plain, TemplateMessage
 from llava_edge.train.data.dataset import SampleDataset
 from llava_edge.train.data.picture_store import FolderStore
-from llava_edge.train.data.sample_index import SampleSource, index_samples
+from llava_edge.train.data.sample_index import index_samples
+from llava_edge.train.data.sample_reader import SampleReader, SampleSource
 from llava_edge.train.data.sequences import IGNORED, cut, encode_chat, encode_plain, prompt_ids
 from llava_edge.train.model.base import read_base
 from llava_edge.train.model.prompt import plain_tokenizer, read_template_spec
@@ -150,11 +151,8 @@ def test_tiles_are_the_runtimes_and_the_references(exported: Any, tmp_path: Path
     raw: list[Any] = [{"image": "seen.png", "conversations": turns("<image>\nWhat?", "A dog.")}]
     base = read_base(checkpoint, PINPOINTS)
     sources = (SampleSource(SampleFile(tmp_path, raw), FolderStore(tmp_path)),)
-    index = index_samples(sources, base.geometry, fatal=True, fingerprint="")
-    dataset = SampleDataset(
-        index, sources, encoder=base.encoder, geometry=base.geometry, prompt="chat", sequence_length=999
-    )
-    item = dataset[0]
+    reader = SampleReader(sources, base.encoder, base.geometry, prompt="chat", sequence_length=999)
+    item = SampleDataset(index_samples(reader, fatal=True, fingerprint=""), reader)[0]
     processor = AutoProcessor.from_pretrained(checkpoint, backend="pil")
     processor.image_processor.image_grid_pinpoints = [list(one) for one in PINPOINTS]
     reference = processor(images=Image.open(tmp_path / "seen.png"), text="<image>", return_tensors="pt")

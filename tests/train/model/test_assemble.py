@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from llava_edge.export.pipeline import make_plan
-from llava_edge.runtime.errors import OptionError
+from llava_edge.runtime.errors import CheckpointError, OptionError
 from llava_edge.runtime.prompts.family_templates import TEMPLATES
 from llava_edge.train.model.saved_weights import name_in_memory
 from llava_edge.train.recipe import load_recipe
@@ -101,3 +101,18 @@ def test_a_missing_half_is_named(change: dict[str, str], said: str, halves: Path
     with pytest.raises(OptionError, match=said):
         assemble(load_recipe(recipe(halves, tmp_path, **change)), tmp_path / "base")
     assert not (tmp_path / "base").exists()
+
+
+def test_a_template_that_training_refuses_is_refused_before_the_halves_are_read(
+    halves: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llava_edge.train.model import assemble as module
+
+    def read(*_: object) -> None:
+        raise AssertionError("assembled")
+
+    monkeypatch.setattr(module, "assemble", read)
+    (tmp_path / "own.jinja").write_text("{% for message in messages %}{{ '<image>' }}{% endfor %}")
+    with pytest.raises(CheckpointError, match="that places a picture"):
+        run(recipe(halves, tmp_path, chat_template="own.jinja"), tmp_path / "out")
+    assert not (tmp_path / "out.work").exists()

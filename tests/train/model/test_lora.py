@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 from llava_edge.train.data.dataset import Collator, SampleDataset
-from llava_edge.train.data.sample_index import index_samples, open_sources
+from llava_edge.train.data.sample_index import index_samples
+from llava_edge.train.data.sample_reader import SampleReader, open_sources
 from llava_edge.train.model.base import read_base
 from llava_edge.train.model.lora import add_adapters, merge_adapters, merge_saved
 from llava_edge.train.model.parts import ADAPTER, freeze, part_of
@@ -39,10 +40,8 @@ def load_base(place: Path) -> Any:
 def batch(place: Path) -> dict[str, torch.Tensor]:
     base = read_base(place / "base", PINPOINTS)
     sources = open_sources([DataRecipe(str(place / "samples.json"), str(place / "images"))])
-    index = index_samples(sources, base.geometry, fatal=True, fingerprint="")
-    data = SampleDataset(
-        index, sources, encoder=base.encoder, geometry=base.geometry, prompt="chat", sequence_length=400
-    )
+    reader = SampleReader(sources, base.encoder, base.geometry, prompt="chat", sequence_length=400)
+    data = SampleDataset(index_samples(reader, fatal=True, fingerprint=""), reader)
     return Collator(base.geometry, base.encoder.image_token, base.pad_token)([data[0], data[1]])
 
 
