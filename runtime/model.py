@@ -12,6 +12,7 @@ from .bundle.manifest import Manifest
 from .callbacks import Cancel, Progress
 from .chat import Chat
 from .engine import Engine
+from .errors import OptionError
 from .options import LoadChoices, LoadOptions, SamplingChoices, make_options
 from .pictures.encoded import EncodedImage
 from .pictures.encoder import ImageInput
@@ -25,7 +26,10 @@ def load(path: str | os.PathLike[str] | None = None, **options: Unpack[LoadChoic
     ``options`` are those of :class:`LoadOptions`. Raises BundleError, OptionError, NativeError,
     WorkerError, and MissingExtraError where onnxruntime is not installed.
     """
-    bundle, chosen = Bundle.open(path or demo_bundle()), make_options(LoadOptions, **options)
+    chosen = make_options(LoadOptions, **options)
+    if path is not None and not (isinstance(path, str | os.PathLike) and str(path)):
+        raise OptionError(expected="a bundle folder's path, or None for the demo", got=repr(path)[:200], fix="give one")
+    bundle = Bundle.open(demo_bundle() if path is None else path)
     with worker_process(chosen) as process:
         if process is not None or chosen.device == "auto":
             chosen = auto_options(bundle, chosen, worker_memory=process.worker_memory if process else ())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +23,7 @@ def tiles(
     from ...runtime.bundle.bundle import Bundle, demo_bundle
     from ...runtime.pictures.picture import load_picture
     from ...runtime.pictures.tiles import lay_out
+    from ..terminal.streams import say, say_json
 
     geometry = Bundle.open(model or demo_bundle()).manifest.geometry
     picture = load_picture(image)
@@ -32,7 +32,10 @@ def tiles(
         from ...runtime.pictures.overlay import save_overlay
 
         save_overlay(save, picture.image, layout, geometry)
-    print(json.dumps(as_dict(layout)) if as_json else _describe(layout, geometry.image_size))
+    if as_json:
+        say_json(as_dict(layout))
+    else:
+        say(_describe(layout, geometry.image_size))
 
 
 def as_dict(layout: Layout) -> dict[str, object]:
