@@ -1,4 +1,4 @@
 """The command line.
 
-May import: cli/commands.
+May import: runtime, cli/commands, cli/terminal.
 """

@@ -47,4 +47,12 @@ def _describe(name: str, one: Preset) -> str:
     recipes, cost = f"{one.llm} and {one.vision}{matrix}", COSTS.get(name)
     if cost is None:
         return recipes
-    return f"{recipes}, {cost['share']:.0%} of the size, KL {cost['divergence']:.0e}, decoding x{cost['decode']:.2f}"
+    speed = _speed(cost["decode"])
+    return f"{recipes}, {cost['share']:.0%} of the size, KL {cost['divergence']:.0e}, decoding {speed}"
+
+
+def _speed(time_share: float) -> str:
+    """A share of the source's time in words that say which way."""
+    if round(time_share, 2) == 1:
+        return "as fast"
+    return f"{1 / time_share:.1f} times as fast" if time_share < 1 else f"{time_share:.1f} times as slow"

@@ -93,17 +93,37 @@ def first_line(error: BaseException) -> str:
     return lines[0][:200]
 
 
+OURS = "llava_edge"
+PACKAGES = {"PIL": "pillow", "llama_cpp": "llama-cpp-python"}
+"""Packages that are installed under another name than they are imported by."""
+
+
 @contextmanager
 def needing_extra(*extras: str) -> Iterator[None]:
-    """Say an import that fails in here as :class:`MissingExtraError`; any one of ``extras`` installs the package."""
+    """Say an import that fails in here as :class:`MissingExtraError`; any one of ``extras`` installs the package.
+
+    A package that is there and can't be imported is said to be broken. A module of our own that is missing is a fault
+    of ours, and passes.
+    """
     try:
         yield
     except LlavaEdgeError:
         raise
     except ImportError as error:
-        installs = " or ".join(f'"llava-edge[{extra}]"' for extra in extras)
-        raise MissingExtraError(
-            expected=f"the package {error.name}",
-            got="no such package" if isinstance(error, ModuleNotFoundError) else first_line(error),
-            fix=f"install the extra: pip install {installs}",
-        ) from error
+        if (error.name or "").partition(".")[0] == OURS:
+            raise
+        raise missing_extra(error, *extras) from error
+
+
+def missing_extra(error: ImportError, *extras: str) -> MissingExtraError:
+    """A package that is not there, or not whole, with the ``extras`` that install it; without any, by its own name."""
+    name = (error.name or "").partition(".")[0]
+    installs = " or ".join(f'"llava-edge[{extra}]"' for extra in extras) or PACKAGES.get(name, name) or "PACKAGE"
+    if isinstance(error, ModuleNotFoundError) and name == error.name:
+        fix = f"install the extra: pip install {installs}" if extras else f"pip install {installs}"
+        return MissingExtraError(expected=f"the package {name}", got="no such package", fix=fix)
+    return MissingExtraError(
+        expected=f"the package {name} to be whole" if name else "packages that are whole",
+        got=first_line(error),
+        fix=f"install it again: pip install --force-reinstall {installs}",
+    )

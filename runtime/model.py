@@ -11,6 +11,7 @@ from .bundle.bundle import Bundle, demo_bundle
 from .bundle.manifest import Manifest
 from .callbacks import Cancel, Progress, Share
 from .chat import Chat
+from .errors import OptionError
 from .options import Detail, LoadChoices, LoadOptions, SamplingChoices, make_options
 from .pictures.encoded import EncodedImage
 from .pictures.inputs import ImageInput, ImagesInput, QuestionInput
@@ -33,7 +34,10 @@ def load(
     from 0 to 1; ``cancelled`` is asked meanwhile. Raises BundleError, OptionError, NativeError, WorkerError,
     Cancelled, and MissingExtraError where onnxruntime is not installed.
     """
-    bundle, chosen = Bundle.open(path or demo_bundle()), make_options(LoadOptions, **options)
+    chosen = make_options(LoadOptions, **options)
+    if path is not None and not (isinstance(path, str | os.PathLike) and str(path)):
+        raise OptionError(expected="a bundle folder's path, or None for the demo", got=repr(path)[:200], fix="give one")
+    bundle = Bundle.open(demo_bundle() if path is None else path)
     # llama.cpp's library takes a while to load: a wrong path or option is said before
     from .engine import Engine
     from .planning.auto_placement import auto_options

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal, TypedDict, get_args, get_type_hints
+from typing import Annotated, Any, Literal, TypedDict, get_args, get_origin, get_type_hints
 
 from .errors import OptionError
 
@@ -40,6 +40,7 @@ class Option:
     in range. Errors call it ``name``, or by the field's name. On the command line it is ``flag``, or the field's name
     again, and fields with the same flag are set together; ``metavar`` stands for its value in the help,
     ``show_default`` is False where the help says what the default means, and ``in_python_only`` keeps it off there.
+    ``fix`` says what to do about a value out of range where more can be said than "choose another".
     """
 
     help: str
@@ -50,6 +51,7 @@ class Option:
     metavar: str | None = None
     show_default: bool = True
     in_python_only: bool = False
+    fix: str = ""
 
 
 _KV_TYPE = Option(
@@ -140,7 +142,7 @@ class LoadOptions:
     def __post_init__(self) -> None:
         _check_declared(self)
         _check("micro_batch", self.micro_batch, 1, self.batch)
-        if isinstance(self.workers, str) or len(set(self.workers)) < len(self.workers):
+        if len(set(self.workers)) < len(self.workers):
             raise OptionError(
                 expected="workers as a tuple of different HOST:PORT", got=repr(self.workers), fix="name each one once"
             )
@@ -202,7 +204,14 @@ class GenerationOptions:
     overview alone, "auto" high where the prompt fits the context, else low, which a warning then says.
     """
 
-    max_tokens: Annotated[int, Option("Tokens an answer may have.", (1, 2**24))] = DEFAULT_MAX_TOKENS
+    max_tokens: Annotated[
+        int,
+        Option(
+            "Tokens an answer may have.",
+            (1, 2**24),
+            fix="an answer has at least one token; a large number lets it end by itself, up to the context",
+        ),
+    ] = DEFAULT_MAX_TOKENS
     temperature: Annotated[float, Option("0 is greedy and deterministic.", (0, 100))] = 0.0
     seed: Annotated[int | None, Option("Seed of the draw; a new one without it.", (0, 2**32 - 1))] = None
     top_k: Annotated[int, Option("Draw from the K likeliest; 0 switches it off.", (0, 2**31 - 1))] = 40
@@ -216,8 +225,12 @@ class GenerationOptions:
 
     def __post_init__(self) -> None:
         _check_declared(self)
-        if isinstance(self.stop, str) or not all(self.stop):
-            raise OptionError(expected="stop as a tuple of non-empty strings", got=repr(self.stop), fix="give a tuple")
+        if not all(self.stop):
+            raise OptionError(
+                expected="stop strings of at least one character",
+                got="an empty one, which would end every answer at once",
+                fix="leave stop out, or give the text at which an answer ends",
+            )
 
 
 class SamplingChoices(TypedDict, total=False):
@@ -250,31 +263,63 @@ def make_options(kind: type[Any], **values: Any) -> Any:
     known = list(declared(kind))
     if unknown := sorted(set(values) - set(known)):
         raise OptionError(
-            expected=f"options among {', '.join(known)}", got=", ".join(unknown), fix="check the spelling"
+            expected=f"options among {', '.join(known)}", got=", ".join(unknown)[:200], fix="check the spelling"
         )
     return kind(**values)
 
 
 def _check_declared(options: Any) -> None:
-    """Hold every field to its range or words. Raises :class:`OptionError`."""
+    """Hold every field to its type and its range or words; numpy's numbers become Python's. Raises OptionError."""
     hints = get_type_hints(type(options))
     for field, option in declared(type(options)).items():
         name, value = option.name or field, getattr(options, field)
         if value is None and getattr(type(options), field) is None:
             continue
+        value = _plain(value, hints[field])
+        object.__setattr__(options, field, value)
         if option.bounds is not None:
-            _check(name, value, *option.bounds, whole=hints[field] in (int, int | None))
-        if option.words and value not in option.words:
+            _check(name, value, *option.bounds, whole=hints[field] in (int, int | None), fix=option.fix)
+        elif hints[field] in (bool, bool | None) and not isinstance(value, bool):
+            raise OptionError(expected=f"{name} as True or False", got=_repeated(value), fix="give one of them")
+        elif get_origin(hints[field]) is tuple:
+            _check_tuple(name, value, get_args(hints[field])[0])
+        elif option.words and (not isinstance(value, str) or value not in option.words):
             words = ", ".join(filter(None, option.words))
-            raise OptionError(expected=f"{name} among {words}", got=repr(value), fix="choose one of those")
+            raise OptionError(expected=f"{name} among {words}", got=_repeated(value), fix="choose one of those")
 
 
-def _check(name: str, value: float, low: float, high: float, *, whole: bool = False) -> None:
+def _plain(value: Any, hint: Any) -> Any:
+    """A number or truth value of numpy's as Python's, and a list as a tuple; anything else as it is."""
+    if isinstance(value, list) and get_origin(hint) is tuple:
+        return tuple(_plain(one, get_args(hint)[0]) for one in value)
+    if getattr(value, "shape", None) == () and hasattr(value, "item") and hasattr(value, "dtype"):
+        return value.item()
+    return value
+
+
+def _check_tuple(name: str, value: Any, kind: type[Any]) -> None:
+    """A tuple of texts or numbers; a text alone is none, though it is made of texts."""
+    kinds = str if kind is str else int | float
+    if not isinstance(value, tuple) or any(isinstance(one, bool) or not isinstance(one, kinds) for one in value):
+        what = "strings" if kind is str else "numbers"
+        fix = f"write {name}=({_repeated(value)},)" if isinstance(value, kinds) else "give a tuple"
+        raise OptionError(expected=f"{name} as a tuple of {what}", got=_repeated(value), fix=fix)
+
+
+def _repeated(value: Any) -> str:
+    """A wrong value as Python writes it, at most 200 characters of it."""
+    said = repr(value)
+    return said if len(said) <= 200 else f"{said[:199]}…"
+
+
+def _check(name: str, value: Any, low: float, high: float, *, whole: bool = False, fix: str = "") -> None:
     number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
     if not number or not low <= value <= high:
         kind = f"{name} as a whole number" if whole and isinstance(value, float) else name
         bounds = f"{low:.15g} to {high:.15g}"  # no exponent
-        raise OptionError(expected=f"{kind} from {bounds}", got=repr(value), fix=f"choose another {name}")
+        raise OptionError(
+            expected=f"{kind} from {bounds}", got=_repeated(value), fix=(number and fix) or f"choose another {name}"
+        )
 
 
 DEFAULT_PORT = 50052
@@ -287,7 +332,7 @@ def parse_endpoint(endpoint: str) -> tuple[str, int]:
     if not host or not colon or not port.isdecimal() or not 0 < int(port) < 65536 or ":" in host:
         raise OptionError(
             expected="a worker as HOST:PORT (IPv4 address or name)",
-            got=repr(endpoint),
+            got=_repeated(endpoint),
             fix=f"write it like 127.0.0.1:{DEFAULT_PORT}",
         )
     return host, int(port)

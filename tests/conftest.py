@@ -16,6 +16,7 @@ from hypothesis import settings
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # tests import onnxruntime themselves too
+os.environ["LLAVA_EDGE_CONFIG"] = os.devnull  # what a developer has set for the commands is not for their tests
 
 from support.checkpoints import make_checkpoint
 

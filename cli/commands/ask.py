@@ -2,62 +2,120 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from pathlib import Path
-from typing import Annotated
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+import typer.core
 
-from ...runtime.errors import OptionError
 from ...runtime.options import GenerationOptions, LoadOptions
 from ..terminal import options as arguments
+
+if TYPE_CHECKING:
+    from ...runtime.answer import Answer
+    from ...runtime.chat import Chat
+    from ...runtime.model import Model
+
+Shown = Literal["text", "object", "stream"]
+_KEPT = "\0"
+"""Before a word that begins with "-" and is no option; no word of a command line has it."""
+
+
+class Ask(typer.core.TyperCommand):
+    """The command as click has it, but a question may begin with "-": ``ask sum.png "-5 + 3 = ?"``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse ``args`` with the words marked that can't be options; :func:`ask` takes the marks off."""
+        taking = {flag for one in self.params if not getattr(one, "is_flag", True) for flag in one.opts}
+        marked, before = [], ""
+        for index, word in enumerate(args):
+            if word == "--":
+                marked += args[index:]
+                break
+            free = before not in taking and word[:2] not in taking and re.match(r"-\d|-[^=]*\s", word)
+            marked.append(_KEPT + word if free else word)
+            before = word
+        return super().parse_args(ctx, marked)
 
 
 @arguments.with_options
 def ask(
-    words: Annotated[list[str], typer.Argument(metavar="IMAGE... QUESTION", help="Pictures, then the question.")],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="IMAGE... QUESTION", help="Pictures, - for standard input; then the question."),
+    ] = None,
     model: arguments.ModelOption = None,
+    question_file: Annotated[
+        str | None, typer.Option("--question-file", metavar="FILE", help="Take the question from a file, or from -.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the text.")] = False,
+    json_stream: Annotated[
+        bool, typer.Option("--json-stream", help='Print {"delta": TEXT} a line as it comes, then the object of --json.')
+    ] = False,
+    quiet: arguments.QuietOption = False,
+    verbose: arguments.VerboseOption = False,
     *,
     sampling: GenerationOptions,
     system: arguments.SystemOption = None,
     loading: LoadOptions,
-    stats: arguments.StatsOption = False,
 ) -> None:
-    """Answer one question about pictures; the text goes to stdout, statistics to stderr."""
-    from ...runtime.model import load
-    from ..terminal.progress import Bar, note, statistics
+    """Answer one question about pictures; the text goes to stdout, statistics to stderr.
 
-    *images, question = words
-    _check(images, question)
-    with load(model, **vars(loading)) as loaded:
-        if stats:
-            note(loaded.placement)
-            note(loaded.provider)
-        chat = loaded.chat(system=system)
-        for piece in chat.stream(
-            question,
-            images=images,
-            on_encode=Bar("encoding tiles"),
-            on_prefill=Bar("reading the prompt"),
-            **vars(sampling),
-        ):
-            if not as_json:
-                sys.stdout.write(piece)
-                sys.stdout.flush()
+    On a terminal, control characters in the answer are shown as \\x1b; elsewhere it is printed as it is.
+    """
+    from ...runtime.model import load
+    from ..terminal.answers import NO_PICTURE, placed, unheeded
+    from ..terminal.progress import Bar, note
+    from ..terminal.question import pictures_and_question
+
+    pictures, question = pictures_and_question([word.removeprefix(_KEPT) for word in words or ()], question_file)
+    tell = _silent if quiet else note
+    if not pictures:
+        tell(NO_PICTURE)
+    with load(model, on_load=None if quiet else Bar("loading").share, **vars(loading)) as loaded:
+        for line in [*unheeded(loading), *(placed(loaded) if verbose else ())]:
+            tell(line)
+        shown: Shown = "stream" if json_stream else "object" if as_json else "text"
+        answer = _print(loaded.chat(system=system), question, pictures, sampling, shown, quiet)
+        _tell(answer, loaded, tell, verbose)
+
+
+def _silent(text: str) -> None:
+    """Where nothing but the answer is wanted."""
+
+
+def _print(
+    chat: Chat,
+    question: str,
+    pictures: Sequence[str | bytes],
+    sampling: GenerationOptions,
+    shown: Shown,
+    quiet: bool,
+) -> Answer:
+    """Ask, and print the answer as it comes, as text or JSON."""
+    from ..terminal.progress import Bar
+    from ..terminal.streams import say_answer, say_json
+
+    encoding, reading = (None, None) if quiet else (Bar("encoding tiles"), Bar("reading the prompt"))
+    for piece in chat.stream(question, images=pictures, on_encode=encoding, on_prefill=reading, **vars(sampling)):
+        if shown == "text":
+            say_answer(piece)
+        elif shown == "stream":
+            say_json({"delta": piece})
     answer = chat.answer
     assert answer is not None
-    print(json.dumps(answer.as_dict(), ensure_ascii=False) if as_json else "", flush=True)
-    note(statistics(answer))
+    if shown == "text":
+        say_answer("\n")
+    else:
+        say_json(answer.as_dict())
+    return answer
 
 
-def _check(images: list[str], question: str) -> None:
-    if not question.strip():
-        raise OptionError(expected="a question", got="an empty one", fix="write the question last, in quotes")
-    if not images and Path(question).is_file():
-        raise OptionError(
-            expected="a question after the picture",
-            got=f"only {question}",
-            fix='ask like this: llava-edge ask photo.jpg "What is this?"',
-        )
+def _tell(answer: Answer, loaded: Model, tell: Callable[[str], None], verbose: bool) -> None:
+    """What there is to say about an answer: warnings, statistics, and with ``verbose`` each stage."""
+    from ..terminal.answers import stages
+    from ..terminal.progress import statistics
+
+    for line in [*answer.warnings, statistics(answer), *(stages(answer, loaded) if verbose else ())]:
+        tell(line)

@@ -11,11 +11,8 @@ from . import benchmark_speed
 from .benchmark_accuracy import accuracy
 
 app = typer.Typer(help="Accuracy and speed.", no_args_is_help=True, rich_markup_mode=None)
-app.command("accuracy")(accuracy)
-app.command("speed")(benchmark_speed.speed)
 
 
-@app.command("demo")
 def demo(
     model: arguments.ModelOption = None,
     limit: Annotated[int, typer.Option("--limit", min=0, help="Questions a type; 0 takes all.")] = 0,
@@ -26,5 +23,11 @@ def demo(
     """Ask the held-out demo questions, with tiles and with the overview alone, beside chance."""
     from ...benchmark.demo import score_demo, table
     from ..terminal.progress import Bar
+    from ..terminal.streams import say
 
-    print(table(score_demo(model, limit=limit, easy_vqa=easy_vqa, on_progress=Bar("asking"))))
+    say(table(score_demo(model, limit=limit, easy_vqa=easy_vqa, on_progress=Bar("asking"))))
+
+
+arguments.register(app, "accuracy", accuracy)
+arguments.register(app, "speed", benchmark_speed.speed)
+arguments.register(app, "demo", demo)

@@ -146,10 +146,14 @@ def _judge(url: str, model: str, per_minute: float, prices: tuple[float, float],
 def _show(comparison: Comparison, as_json: bool, json_file: Path | None) -> None:
     from ...benchmark.accuracy.report import as_json as object_of
     from ...benchmark.accuracy.report import terminal
+    from ..terminal.streams import say, say_json
 
     if json_file is not None:
         write_text(json_file, object_of(comparison) + "\n")
-    print(object_of(comparison) if as_json and json_file is None else terminal(comparison), flush=True)
+    if as_json and json_file is None:
+        say_json(comparison.as_dict())
+    else:
+        say(terminal(comparison))
 
 
 def _write(comparison: Comparison, out: Path) -> None:

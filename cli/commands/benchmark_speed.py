@@ -46,11 +46,14 @@ def speed(
     Each contestant runs in a process of its own, in turns; the Markdown report goes to stdout.
     """
     from ...benchmark.speed.contest import SpeedOptions, run_contest
+    from ...runtime.options import LoadOptions
     from ..terminal.progress import note
+    from ..terminal.streams import say
 
+    LoadOptions(threads=threads)  # which refuses what is out of range
     options = SpeedOptions(
         bundle=model, image=image, question=question, peers=tuple(peer or ()), rounds=rounds, tokens=tokens,
         threads=threads, checkpoint=checkpoint, projector=projector, openvino=openvino, json_file=json_file, out=out,
         roofline=roofline,
     )  # fmt: skip
-    print(run_contest(options, on_step=note), end="")
+    say(run_contest(options, on_step=note), end="")

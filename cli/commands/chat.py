@@ -31,10 +31,10 @@ def chat(
     from ..chat.history import History, history_file
     from ..chat.lines import Lines
     from ..chat.session import Session
-    from ..terminal.progress import note
+    from ..terminal.progress import Bar, note
 
     _check_streams()
-    with load(model, **vars(loading)) as loaded:
+    with load(model, on_load=Bar("loading").share, **vars(loading)) as loaded:
         if stats:
             note(loaded.placement)
             note(loaded.provider)

@@ -27,8 +27,11 @@ def optimize(
 
 def compile_for(path: Path, target: Target, precision: Precision = "f16") -> None:
     """Compile the vision part of the bundle at ``path`` and say where it is."""
-    from ...export.vision.gpu import compile_vision
     from ...runtime.bundle.bundle import Bundle
+    from ...runtime.errors import needing_extra
+
+    with needing_extra("export", "quantize"):
+        from ...export.vision.gpu import compile_vision
     from ..terminal.progress import note
 
     compiled = compile_vision(Bundle.open(path), target=target, precision=precision, tell=note)

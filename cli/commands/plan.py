@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -50,6 +49,7 @@ def plan(
     from ...runtime.planning.suggestions import suggestions
     from ..terminal.plan_sources import parse_device, shape_of
     from ..terminal.plan_table import plan_dictionary, plan_table
+    from ..terminal.streams import say, say_json
 
     shape = shape_of(model)
     found = detect_devices() if not (gpu and host) else []
@@ -69,8 +69,10 @@ def plan(
     )
     made = make_plan(shape, devices, request)
     nearest = suggestions(made, devices, request)
-    result: Any = plan_dictionary(made, nearest)
-    print(json.dumps(result, ensure_ascii=False) if as_json else plan_table(made, nearest))
+    if as_json:
+        say_json(plan_dictionary(made, nearest))
+    else:
+        say(plan_table(made, nearest))
 
 
 def _at_least(name: str, value: int, low: int) -> int:

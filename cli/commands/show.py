@@ -16,13 +16,15 @@ def show(
 ) -> None:
     """Show what a bundle is: source, geometry, recipes, files and parity record."""
     from ...runtime.bundle.bundle import Bundle, demo_bundle
+    from ..terminal.streams import say
+    from ..terminal.visible import visible
 
     manifest = Bundle.open(bundle or demo_bundle()).manifest
     if as_json:
         print(manifest.to_json(), end="")
         return
     for name, value in rows(manifest):
-        print(f"{name:<18}{value}")
+        say(f"{name:<18}{visible(value)}")
 
 
 def rows(manifest: Manifest) -> list[tuple[str, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +26,7 @@ def tiles(
     from ...runtime.pictures.picture import load_picture
     from ...runtime.pictures.tiles import lay_out
     from ..terminal.progress import note
+    from ..terminal.streams import say, say_json
 
     bundle = Bundle.open(model or demo_bundle())
     geometry, wanted = bundle.manifest.geometry, GenerationOptions(detail=detail).detail  # type: ignore[arg-type]
@@ -40,7 +40,10 @@ def tiles(
         from ...runtime.pictures.overlay import save_overlay
 
         save_overlay(save, picture.image, layout, geometry)
-    print(json.dumps(as_dict(layout)) if as_json else _describe(layout, geometry.image_size))
+    if as_json:
+        say_json(as_dict(layout))
+    else:
+        say(_describe(layout, geometry.image_size))
 
 
 def as_dict(layout: Layout) -> dict[str, object]:

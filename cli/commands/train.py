@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ...runtime.errors import LlavaEdgeError, OptionError, StorageError, first_line, needing_extra
+from ...runtime.errors import DataError, LlavaEdgeError, OptionError, StorageError, first_line, needing_extra
 
 
 def train(
@@ -56,7 +57,8 @@ def _train(
 ) -> None:
     from ...train.recipe import is_demo_recipe
 
-    demo = is_demo_recipe(config)
+    with _in_the_recipe():
+        demo = is_demo_recipe(config)
     if dry_run:
         if demo:
             raise OptionError(expected="a recipe with [[stages]] to plan", got=str(config), fix="train it instead")
@@ -66,21 +68,36 @@ def _train(
     elif demo:
         from ...train.demo.run import run as run_demo
 
-        run_demo(config, output)  # finds its interrupted stages by itself
+        with _in_the_recipe():
+            run_demo(config, output)  # finds its interrupted stages by itself
     else:
         from ...train.run import run
 
-        run(config, output, resume=resume)
+        with _in_the_recipe():
+            run(config, output, resume=resume)
+
+
+@contextmanager
+def _in_the_recipe() -> Iterator[None]:
+    """A wrong option in a recipe is wrong input, and no wrong command line."""
+    try:
+        yield
+    except OptionError as error:
+        raise DataError(expected=error.expected, got=error.got, fix=error.fix) from error
 
 
 def _print_plan(config: Path, as_json: bool, world_size: int | None, sharding: str | None) -> None:
     from ...train.plan.plan import plan_training
     from ...train.plan.table import training_dictionary, training_table
     from ...train.recipe import load_recipe, sharding_named
+    from ..terminal.streams import say, say_json
 
     if world_size is not None and world_size < 1:
         raise OptionError(expected="--world-size of 1 or more", got=str(world_size), fix="give a number of devices")
-    plan = plan_training(
-        load_recipe(config), world_size=world_size, sharding=sharding_named(sharding) if sharding else None
-    )
-    print(json.dumps(training_dictionary(plan)) if as_json else training_table(plan))
+    named = sharding_named(sharding) if sharding else None
+    with _in_the_recipe():
+        plan = plan_training(load_recipe(config), world_size=world_size, sharding=named)
+    if as_json:
+        say_json(training_dictionary(plan))
+    else:
+        say(training_table(plan))

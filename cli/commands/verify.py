@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from ...runtime.errors import BundleError
-from ...runtime.parity import holds
 
 
 def verify(
@@ -16,19 +15,20 @@ def verify(
 ) -> None:
     """Check every file's hash and measure the parity record again."""
     from ...runtime.bundle.bundle import Bundle, demo_bundle
-    from ...runtime.parity import measure
+    from ...runtime.parity import holds, measure
+    from ..terminal.streams import say
 
     opened = Bundle.open(bundle or demo_bundle(), hash_all=True)
-    print(f"{len(opened.manifest.files)} files have the sizes and hashes of the manifest")
+    say(f"{len(opened.manifest.files)} files have the sizes and hashes of the manifest")
     recorded = opened.manifest.parity.measured
     measured = measure(opened.path)
-    print(f"{'':<18}{'recorded':>12}{'here':>12}")
+    say(f"{'':<18}{'recorded':>12}{'here':>12}")
     for name in sorted(measured):
-        print(f"{name:<18}{recorded.get(name, float('nan')):>12.3g}{measured[name]:>12.3g}")
+        say(f"{name:<18}{recorded.get(name, float('nan')):>12.3g}{measured[name]:>12.3g}")
     if worse := [name for name in sorted(recorded) if not holds(name, recorded, measured)]:
         raise BundleError(
             expected=f"the recorded parity of {opened.path}",
             got="worse " + ", ".join(f"{one} {measured.get(one, float('nan')):.3g}" for one in worse),
             fix="check the versions of onnxruntime and llama-cpp-python, or export the bundle again",
         )
-    print("parity holds")
+    say("parity holds")

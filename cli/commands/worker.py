@@ -24,7 +24,9 @@ def worker(
     RPC has no password and no encryption. Keep it on 127.0.0.1 and reach it through a tunnel:
     ssh -N -L 50052:127.0.0.1:50052 THAT-MACHINE
     """
+    from ...runtime.options import LoadOptions
     from ...runtime.processes.worker import serve
     from ..terminal.progress import note
 
+    LoadOptions(threads=threads)  # which refuses what is out of range
     serve(host, port, threads=threads, trust_network=trust_network, on_start=note)

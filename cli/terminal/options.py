@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,8 +14,13 @@ import typer
 
 from ...runtime.errors import OptionError
 from ...runtime.options import GenerationOptions, LoadOptions, declared
+from .visible import typed_text
 
 _UNITS = {"K": 10**3, "M": 10**6, "G": 10**9}
+_TEXTS = ("question", "system", "stop")
+"""Parameters that are prose: what of them is no UTF-8 is replaced, where a path needs the very bytes."""
+_PATHS = ("imatrix", "data")
+"""Parameters that may be a path beside other things, and so are declared as text."""
 
 
 def parse_size(text: str) -> int:
@@ -110,6 +116,27 @@ def _value(kind: type[Any], given: Mapping[str, Any]) -> Any:
     return kind(**values)
 
 
+def register(app: typer.Typer, name: str, command: Callable[..., None], *, cls: Any = None) -> None:
+    """Make ``command`` the command ``name`` of ``app``; its paths and texts are read as :func:`_meant` says."""
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        command(**{name: _meant(name, value) for name, value in given.items()})
+
+    app.command(name, cls=cls)(run)
+
+
+def _meant(name: str, value: Any) -> Any:
+    """A parameter's value with ``~`` as a shell expands it: not in ``--model=~/b``, nor in a configuration file."""
+    if isinstance(value, list | tuple):
+        return type(value)(_meant(name, one) for one in value)
+    if isinstance(value, Path):
+        return Path(os.path.expanduser(value))
+    if isinstance(value, str) and name in _TEXTS:
+        return typed_text(value)
+    return os.path.expanduser(value) if isinstance(value, str) and name in _PATHS else value
+
+
 def shares(text: str | None) -> tuple[float, ...]:
     """``--tensor-split`` as numbers. Raises :class:`OptionError`."""
     try:
@@ -130,6 +157,13 @@ ModelOption = Annotated[
 ]
 SystemOption = Annotated[str | None, typer.Option("--system", help="System message of the conversation.")]
 StatsOption = Annotated[bool, typer.Option("--stats", help="Say on stderr where the model was placed.")]
+VerboseOption = Annotated[
+    bool,
+    typer.Option(
+        "--verbose", "-v", "--stats", help="Say on stderr where the model was placed, and what each stage took."
+    ),
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print the answer and nothing else.")]
 
 ThreadsOption = Annotated[int, option(LoadOptions, "threads")]
 ContextOption = Annotated[int, option(LoadOptions, "context")]

@@ -9,6 +9,7 @@ from typing import Any
 from ...runtime.planning.planner import Plan
 from ...runtime.planning.rates import rates
 from ...runtime.planning.suggestions import Suggestion
+from .visible import visible
 
 _GIGA = 2**30
 _COLUMNS = ("total", "weights", "kv", "compute", "vision", "free")
@@ -59,7 +60,7 @@ def plan_table(plan: Plan, nearest: Sequence[Suggestion]) -> str:
     """The plan as text; sizes in GiB."""
     speed = rates(plan)
     lines = [
-        f"{plan.model.name}: {plan.model.llm.parameters / 1e9:.2f}B language model in {plan.recipe},"
+        f"{visible(plan.model.name)}: {plan.model.llm.parameters / 1e9:.2f}B language model in {plan.recipe},"
         f" vision {plan.vision_recipe}",
         f"context {plan.context} positions, pictures {plan.images} of at most {plan.picture_tokens}",
         "",
@@ -69,7 +70,7 @@ def plan_table(plan: Plan, nearest: Sequence[Suggestion]) -> str:
         sizes = (one.device.memory, one.weights, one.kv, one.compute, one.vision, one.free)
         mark = "" if one.fits else f"  below the reserve of {one.device.reserve / _GIGA:.2f}"
         numbers = "".join(f"{size / _GIGA:>9.2f}" for size in sizes)
-        lines.append(f"{one.device.name:<22}{one.layers:>7}{numbers}{mark}")
+        lines.append(f"{visible(one.device.name):<22}{one.layers:>7}{numbers}{mark}")
     lines += ["", f"placement  {plan.placement.describe()}", f"at most    {_speed(speed.prefill, speed.decode)}"]
     lines.append(f"fits       {'yes' if plan.fits else 'no'}")
     if not plan.fits:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,8 @@ from ...runtime.bundle.disk_space import DiskNeed
 from ...runtime.bundle.manifest import Manifest
 from ...runtime.bundle.work_folder import work_place
 from .progress import note
+from .streams import say_json
+from .visible import visible
 
 
 class Written:
@@ -23,7 +24,7 @@ class Written:
     def needs(self, need: DiskNeed) -> None:
         """Say what it will take, before it is taken."""
         self._need = need
-        note(f"{self._output}: {need}")
+        note(f"{visible(str(self._output))}: {need}")
 
     @contextmanager
     def interrupting(self) -> Iterator[None]:
@@ -32,15 +33,15 @@ class Written:
             yield
         except KeyboardInterrupt:
             if (place := work_place(self._output)).is_dir():
-                note(f"what is finished is kept in {place}; the same command continues")
+                note(f"what is finished is kept in {visible(str(place))}; the same command continues")
             raise
 
     def tell(self, manifest: Manifest, about: str, *, as_json: bool) -> None:
         """Say what was written: a line on stderr, or one JSON object on stdout."""
         total = sum(entry.size for entry in manifest.files)
-        note(f"{self._output}: {total / 1e6:,.1f} MB; {about}")
+        note(f"{visible(str(self._output))}: {total / 1e6:,.1f} MB; {about}")
         if as_json and self._need is not None:
             files = {entry.name: entry.size for entry in manifest.files}
             measured = manifest.parity.measured
             disk = self._need.to_json()
-            print(json.dumps({"bundle": str(self._output), "files": files, "measured": measured, "disk": disk}))
+            say_json({"bundle": str(self._output), "files": files, "measured": measured, "disk": disk})

@@ -103,6 +103,14 @@ def start_native() -> None:
     _log_lines.clear()
 
 
+def kernels() -> dict[str, bool]:
+    """What llama.cpp was compiled with, and whether: instruction sets as AVX2 or AMX_INT8, and OPENMP, REPACK."""
+    start_native()
+    said = lib.llama_print_system_info().decode("utf-8", "replace")
+    pairs = (part.rpartition(":")[2].partition("=")[::2] for part in said.split("|"))
+    return {name.strip(): value.strip() == "1" for name, value in pairs if value.strip() in ("0", "1")}
+
+
 def native_error(expected: str, fix: str, *, code: int | None = None) -> NativeError:
     """An error in one line, with the last thing llama.cpp said."""
     said = _log_lines[-1] if _log_lines else "no reason given"

@@ -10,6 +10,10 @@ import llama_cpp.llama_cpp as lib
 from ..options import PENALTY_WINDOW, GenerationOptions
 from ..system.lifetime import Lifetime
 
+SMALLEST_TEMPERATURE = 1e-3
+"""Below it an answer is greedy. A difference of 0.1 between two logits is then a factor of e^100, so greedy is what it
+means; llama.cpp divides float32 logits by it, and the infinities of 1e-40 would draw the last token for ever."""
+
 
 class Sampler:
     """A chain of llama.cpp's samplers: penalty, top-k, top-p, min-p, temperature, draw."""
@@ -49,7 +53,7 @@ def _stages(vocab_size: int, options: GenerationOptions, seed: int) -> list[Any]
     stages = []
     if options.repeat_penalty != 1.0:
         stages.append(lib.llama_sampler_init_penalties(vocab_size, PENALTY_WINDOW, options.repeat_penalty, 0.0, 0.0))
-    if options.temperature == 0.0:
+    if options.temperature < SMALLEST_TEMPERATURE:
         return [*stages, lib.llama_sampler_init_greedy()]
     return [
         *stages,

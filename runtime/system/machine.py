@@ -114,6 +114,11 @@ def _free_in_groups() -> Iterator[int]:
             yield max(bound - taken + cached, 0)
 
 
+def cpu_quota() -> float | None:
+    """Cores' time that this process's control groups leave it; None where there is no limit."""
+    return min(_cpu_quotas(), default=None)
+
+
 def _cpu_quotas() -> Iterator[float]:
     """Cores' time that each control group above this process may use, where it has a limit."""
     for folder, names in _groups("cpu", ("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):

@@ -56,6 +56,22 @@ def test_other_errors_pass(error: Exception) -> None:
     assert caught.value is error
 
 
+def test_a_part_that_is_missing_is_a_broken_package() -> None:
+    for name in ("torch._C", "torch.utils.data"):
+        with pytest.raises(MissingExtraError) as caught, needing_extra("train"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        assert caught.value.expected == "the package torch to be whole"
+        assert "--force-reinstall" in caught.value.fix
+    with pytest.raises(MissingExtraError, match="packages that are whole; got cannot load"), needing_extra("train"):
+        raise ImportError("cannot load")
+
+
+def test_a_module_of_ours_that_is_missing_is_no_missing_package() -> None:
+    with pytest.raises(ModuleNotFoundError) as caught, needing_extra("train"):
+        import llava_edge.runtime.nothing  # noqa: F401
+    assert not isinstance(caught.value, LlavaEdgeError)
+
+
 def test_an_inner_extra_is_not_named_anew() -> None:
     inner = MissingExtraError(expected="a", got="b", fix="install another")
     with pytest.raises(LlavaEdgeError) as caught, needing_extra("train"):

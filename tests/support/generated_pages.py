@@ -16,7 +16,18 @@ ROOT = Path(__file__).parents[2]
 WIDTH = 100
 STABLE = ("model", "chat", "answer", "options", "errors", "parity")
 """Modules of ``runtime`` whose public names keep their meaning, in reading order."""
-OURS = {"MAX_DEVICES", "PENALTY_WINDOW", "DEFAULT_PORT", "Option", "declared", "make_options", "parse_endpoint"}
+OURS = {
+    "OURS",
+    "PACKAGES",
+    "missing_extra",
+    "MAX_DEVICES",
+    "PENALTY_WINDOW",
+    "DEFAULT_PORT",
+    "Option",
+    "declared",
+    "make_options",
+    "parse_endpoint",
+}
 """Names in them that other modules of ours need, and applications don't."""
 
 
@@ -33,7 +44,8 @@ def commands_page() -> str:
 
 
 def _helps(command: Any, parent: Any, name: str) -> Iterator[tuple[str, str]]:
-    context = command.context_class(command, info_name=name, parent=parent, terminal_width=WIDTH)
+    settings = {**command.context_settings, "info_name": name, "parent": parent, "terminal_width": WIDTH}
+    context = command.context_class(command, **settings)
     yield context.command_path, "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
     for inner, below in getattr(command, "commands", {}).items():
         yield from _helps(below, context, inner)

@@ -33,10 +33,10 @@ def run(*arguments: str | Path, stdin: str = "", folder: Path | None = None) -> 
     )
 
 
-def refused(*arguments: str | Path, folder: Path | None = None) -> str:
-    """Run, expect exit status 1 and one line on stderr; return it."""
+def refused(*arguments: str | Path, folder: Path | None = None, status: int = 1) -> str:
+    """Run, expect an exit status and one line on stderr; return it."""
     done = run(*arguments, folder=folder)
-    assert done.returncode == 1, done
+    assert done.returncode == status, done
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
     assert line.startswith("llava-edge: ")
@@ -112,7 +112,7 @@ def test_stats_say_where_vision_runs_and_why() -> None:
     done = run("ask", SIGN, "What does the sign say?", "--max-tokens", "1", "--stats", "--provider", "cpu")
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[1] == "vision on cpu: asked for"
-    assert "expected providers among " in refused("ask", SIGN, "What?", "--provider", "coreml,cuda")
+    assert "expected providers among " in refused("ask", SIGN, "What?", "--provider", "coreml,cuda", status=2)
     chat = run("chat", stdin="/stats\n/quit\n")
     assert "vision on " in chat.stderr
 
@@ -285,30 +285,30 @@ def test_no_arguments_show_the_help() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("status", "arguments", "said"),
     [
-        (["ask", "none.jpg", "What?"], "no such file"),
-        (["ask", ".", "What?"], "a directory"),
-        (["ask", SIGN], "a question after the picture"),
-        (["ask", SIGN, "  "], "a question"),
-        (["ask"], "Missing argument"),
-        (["ask", SIGN, "What?", "-m", "none"], "a bundle folder at none"),
-        (["ask", SIGN, "What?", "--temperature", "-1"], "temperature from 0 to 100"),
-        (["ask", SIGN, "What?", "--max-tokens", "many"], "max-tokens"),
-        (["ask", SIGN, "What?", "--context", "999999"], "the model's limit"),
-        (["ask", SIGN, "word " * 3000], "fewer than"),
-        (["chat", "none.jpg"], "no such file"),
-        (["chat", "--top-p", "2"], "top_p from 0 to 1"),
-        (["tiles", "none.jpg"], "no such file"),
-        (["tiles", SIGN, "--save", "none/seen.png"], "seen.png"),
-        (["show", "none"], "a bundle folder at none"),
-        (["verify", "none"], "a bundle folder at none"),
-        (["quantize", "none", "-o", "small"], "a bundle folder at none"),
-        (["export", "./none", "-o", "bundle"], "none"),
-        (["no-such-command"], "No such command"),
-        (["ask", "--no-such-option"], "No such option"),
+        (1, ["ask", "none.jpg", "What?"], "no such file"),
+        (1, ["ask", ".", "What?"], "a directory"),
+        (2, ["ask", SIGN], "a question after the picture"),
+        (2, ["ask", SIGN, "  "], "a question"),
+        (2, ["ask"], "Missing argument"),
+        (1, ["ask", SIGN, "What?", "-m", "none"], "a bundle folder at none"),
+        (2, ["ask", SIGN, "What?", "--temperature", "-1"], "temperature from 0 to 100"),
+        (2, ["ask", SIGN, "What?", "--max-tokens", "many"], "max-tokens"),
+        (2, ["ask", SIGN, "What?", "--context", "999999"], "the model's limit"),
+        (1, ["ask", SIGN, "word " * 3000], "fewer than"),
+        (1, ["chat", "none.jpg"], "no such file"),
+        (2, ["chat", "--top-p", "2"], "top_p from 0 to 1"),
+        (1, ["tiles", "none.jpg"], "no such file"),
+        (1, ["tiles", SIGN, "--save", "none/seen.png"], "seen.png"),
+        (1, ["show", "none"], "a bundle folder at none"),
+        (1, ["verify", "none"], "a bundle folder at none"),
+        (1, ["quantize", "none", "-o", "small"], "a bundle folder at none"),
+        (1, ["export", "./none", "-o", "bundle"], "none"),
+        (2, ["no-such-command"], "No such command"),
+        (2, ["ask", "--no-such-option"], "No such option"),
     ],
 )
-def test_wrong_input_is_one_line(arguments: list[str], said: str, tmp_path: Path) -> None:
-    assert said in refused(*arguments, folder=tmp_path)
+def test_wrong_input_is_one_line(status: int, arguments: list[str], said: str, tmp_path: Path) -> None:
+    assert said in refused(*arguments, folder=tmp_path, status=status)
     assert not list(tmp_path.iterdir())

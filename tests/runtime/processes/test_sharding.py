@@ -309,7 +309,7 @@ def test_trusted_network_is_served() -> None:
 def test_worker_refusals_are_one_line(workers: list[Worker]) -> None:
     for options in (["--port", str(workers[0].port)], ["--host", "0.0.0.0"], ["--host", "no.such.host.invalid"]):
         done = subprocess.run([*COMMAND, "worker", *options], capture_output=True, text=True, timeout=60)
-        assert done.returncode == 1
+        assert done.returncode == 2
         assert done.stdout == ""
         (line,) = done.stderr.splitlines()
         assert line.startswith("llava-edge: expected ")

@@ -1,0 +1,47 @@
+"""What ``ask`` says beside an answer: hints before it, where it was computed, what each stage took."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from ...runtime.options import LoadOptions
+
+if TYPE_CHECKING:
+    from ...runtime.answer import Answer
+    from ...runtime.model import Model
+
+NO_PICTURE: Final = "no picture was given, so the answer is made of the question alone; give one before the question"
+
+
+def unheeded(loading: LoadOptions) -> list[str]:
+    """What was asked of the load and has no effect here."""
+    if loading.gpu_layers > 0 and not loading.workers:
+        from ...runtime.ggml.devices import has_gpu
+
+        if not has_gpu():
+            return [
+                f"--gpu-layers {loading.gpu_layers} has no effect: llama.cpp found no GPU here, or was built without "
+                "one; all layers are on the CPU"
+            ]
+    return []
+
+
+def placed(model: Model) -> list[str]:
+    """Where layers, KV cache and vision are."""
+    return [model.placement, model.provider]
+
+
+def stages(answer: Answer, model: Model) -> list[str]:
+    """What each stage took, and with how much: a line a stage."""
+    times, computed = answer.timings, answer.prompt_tokens - answer.cached_tokens
+    pictures = f"{len(answer.image_tokens)} pictures, {sum(answer.image_tokens)} positions"
+    llm = model.engine.llm
+    return [
+        f"threads  {llm.threads}",
+        f"cache    {llm.context_size} positions, of them {answer.cached_tokens} of the prompt from before",
+        f"load     {times.load:9.3f} s",
+        f"encode   {times.encode:9.3f} s, {pictures}",
+        f"prefill  {times.prefill:9.3f} s, {computed} positions",
+        f"decode   {times.decode:9.3f} s, {len(answer.tokens)} tokens",
+        f"seed     {answer.seed}",
+    ]

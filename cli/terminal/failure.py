@@ -1,0 +1,86 @@
+"""What a command that failed says, and its exit status: one line, and one JSON object where JSON was asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any, Final
+
+from ...runtime.errors import (
+    PACKAGES,
+    LlavaEdgeError,
+    NativeError,
+    OptionError,
+    StorageError,
+    first_line,
+    missing_extra,
+)
+from .streams import abandon_stdout, say_json
+from .visible import shortened, visible
+
+FAILED: Final = 1
+WRONG_COMMAND_LINE: Final = 2
+INTERRUPTED: Final = 130
+BROKEN_PIPE: Final = 141
+
+
+def report(error: LlavaEdgeError, *, as_json: bool) -> int:
+    """Say ``error`` on stderr, and with ``as_json`` on stdout too; return the exit status."""
+    expected, got, fix = (shortened(part) for part in (error.expected, error.got, error.fix))
+    if as_json:
+        kind = type(error).__name__
+        try:
+            say_json({"error": {"type": kind, "expected": expected, "got": got, "fix": fix}})
+        except OSError:  # stdout may be what failed
+            abandon_stdout()
+    line = visible(f"expected {expected}; got {got}; {fix}")
+    line = re.sub(r"\\udc([89a-f][0-9a-f])", r"\\x\1", line)  # a byte that is no text, as repr writes it
+    with contextlib.suppress(OSError, ValueError):
+        print(f"llava-edge: {line}", file=sys.stderr, flush=True)
+    return WRONG_COMMAND_LINE if isinstance(error, OptionError) else FAILED
+
+
+def usage_error(error: Any) -> OptionError:
+    """click's complaint about a command line as one of ours."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "llava-edge"
+    said = re.sub(r"\s*\n\s*", " ", error.format_message()).rstrip(".")
+    fix = f"see '{command} --help'"
+    if type(error).__name__ == "NoSuchOption":
+        fix += "; words that begin with - go behind --"
+    return OptionError(expected=f"a command line for '{command}'", got=said, fix=fix)
+
+
+def system_error(error: OSError | MemoryError) -> LlavaEdgeError:
+    """What the operating system refused, where nobody nearer has said it better."""
+    if isinstance(error, MemoryError):
+        return NativeError(expected="enough memory", got=first_line(error), fix="close other programs, or choose less")
+    place = f" ({error.filename})" if error.filename is not None else ""
+    return StorageError(
+        expected="files and streams that can be read and written",
+        got=f"{error.strerror or first_line(error)}{place}",
+        fix="check paths, permissions, the disk, and where the output goes",
+    )
+
+
+def import_error(error: ImportError) -> LlavaEdgeError:
+    """A package that is missing, with the extras that our own installation says bring it."""
+    module = (error.name or "").partition(".")[0]
+    package = PACKAGES.get(module, module).lower().replace("_", "-")
+    extras = []
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        for line in importlib.metadata.requires("llava-edge") or ():
+            named = re.match(r"[\w.-]+", line)
+            extra = re.search(r"extra\s*==\s*['\"]([\w-]+)", line)
+            if named and extra and named[0].lower().replace("_", "-") == package:
+                extras.append(extra[1])
+    return missing_extra(error, *(extra for extra in extras if extra != "dev"))
+
+
+def asks_for(words: Sequence[str], *flags: str) -> bool:
+    """Whether one of ``flags`` stands among the words before ``--``, alone or with a value."""
+    before = words[: words.index("--")] if "--" in words else words
+    return any(word.split("=")[0] in flags for word in before)
