@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from ...runtime.errors import OptionError
+from ...runtime.errors import LlavaEdgeError
 from ...runtime.options import GenerationOptions, LoadOptions
 from ..terminal import options as arguments
+from ..terminal.streams import was_closed
 
 
 @arguments.with_options
@@ -44,9 +45,9 @@ def chat(
 
 
 def _check_streams() -> None:
-    """Say before a model is loaded that nobody can talk with it. Python has no object for a closed stream."""
-    for name, stream in (("standard input", sys.stdin), ("standard output", sys.stdout)):
-        if stream is None or stream.closed:
-            raise OptionError(
-                expected="a terminal or a pipe to talk through", got=f"a closed {name}", fix=f"leave {name} open"
+    """Say before a model is loaded that nobody can talk with it."""
+    for name, stream in (("stdin", "standard input"), ("stdout", "standard output")):
+        if was_closed(name):
+            raise LlavaEdgeError(
+                expected="a terminal or a pipe to talk through", got=f"a closed {stream}", fix=f"leave {stream} open"
             )

@@ -12,6 +12,9 @@ from typing import Any
 
 from .visible import printable
 
+_closed: set[str] = set()
+"""The streams that this process was started without."""
+
 
 def prepare() -> None:
     """Make the three streams usable, whatever this process was started with.
@@ -20,6 +23,8 @@ def prepare() -> None:
     a closed one fails when it is written, as on a full disk; input is at its end; what goes to stderr is lost. A letter
     that an encoding lacks is replaced.
     """
+    _closed.clear()
+    _closed.update(name for name in ("stdin", "stdout", "stderr") if getattr(sys, name) is None)
     if sys.stdin is None:
         sys.stdin = _opened(0, os.O_RDONLY, "r")
     if sys.stdout is None:
@@ -29,6 +34,11 @@ def prepare() -> None:
     for stream, errors in ((sys.stdout, "replace"), (sys.stderr, "backslashreplace"), (sys.stdin, "replace")):
         if hasattr(stream, "reconfigure"):  # a test or an application may have put something else there
             stream.reconfigure(errors=errors)
+
+
+def was_closed(name: str) -> bool:
+    """Whether this process was started without "stdin", "stdout" or "stderr"."""
+    return name in _closed
 
 
 def _opened(descriptor: int, flags: int, mode: str) -> TextIOWrapper:

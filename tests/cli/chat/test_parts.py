@@ -69,7 +69,7 @@ def test_set_says_what_the_command_line_says(option: str, value: str) -> None:
         (["temprature", "1"], "did you mean temperature"),
         (["nonsense"], "choose one"),
         (["seed", "1", "2"], "one value"),
-        (["stop", ""], "non-empty"),
+        (["stop", ""], "at least one character"),
         (["x" * 5000, "1"], "option among"),
     ],
 )

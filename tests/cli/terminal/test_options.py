@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from typing import Any
 
 import pytest
@@ -67,6 +68,8 @@ def test_a_command_gets_the_values() -> None:
 class Recorded:
     """In place of a model: keeps what it is loaded and asked with."""
 
+    turns: tuple[object, ...] = ()
+
     def __init__(self) -> None:
         self.loaded: dict[str, Any] = {}
         self.asked: dict[str, Any] = {}
@@ -86,11 +89,12 @@ class Recorded:
 
 @pytest.mark.parametrize("words", [["ask", "What?"], ["chat"]])
 def test_ask_and_chat_hand_all_of_it_on(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    model, lines = Recorded(), iter(["What?", "/quit"])
+    model = Recorded()
     monkeypatch.setattr("llava_edge.runtime.model.load", model.load)
-    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
+    monkeypatch.setattr("sys.stdin", io.StringIO("What?\n/quit\n"))
     with contextlib.suppress(AssertionError):  # 'ask' misses the answer, which nobody gave
         app([*words, *LINE], standalone_mode=False)
+    assert model.loaded.pop("on_load") is not None
     assert model.loaded == vars(LOADED)
     assert model.asked == vars(SAMPLED)
 
