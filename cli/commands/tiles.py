@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,10 @@ def tiles(
     detail: arguments.DetailOption = "high",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     save: Annotated[
-        Path | None, typer.Option("--save", metavar="PNG", help="Draw tiles, overview and cut padding.")
+        Path | None,
+        typer.Option(
+            "--save", metavar="FILE", help="Draw tiles, overview and cut padding: PNG, JPEG, WebP, BMP or GIF."
+        ),
     ] = None,
 ) -> None:
     """Show a picture's tile grid, padding and position count, without loading the model."""
@@ -28,6 +32,8 @@ def tiles(
     from ..terminal.progress import note
     from ..terminal.streams import say, say_json
 
+    if save is not None:
+        _check_place(save, image)
     bundle = Bundle.open(model or demo_bundle())
     geometry, wanted = bundle.manifest.geometry, GenerationOptions(detail=detail).detail  # type: ignore[arg-type]
     picture = load_picture(image)
@@ -44,6 +50,16 @@ def tiles(
         say_json(as_dict(layout))
     else:
         say(_describe(layout, geometry.image_size))
+
+
+def _check_place(save: Path, image: str) -> None:
+    """Refuse a drawing that can't be written, or that would take the picture's place. Raises OptionError."""
+    from ...runtime.errors import OptionError
+    from ...runtime.pictures.overlay import overlay_kind
+
+    overlay_kind(save)
+    if save.exists() and os.path.exists(image) and save.samefile(image):
+        raise OptionError(expected="--save to another file", got="the picture itself", fix="choose another name")
 
 
 def as_dict(layout: Layout) -> dict[str, object]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from ..errors import OptionError
 from ..system.storage import write_whole
 from .geometry import Geometry
 from .tiles import Layout, cut_tiles
@@ -17,10 +18,24 @@ _LINE = (255, 40, 120)
 _CUT = (60, 120, 255)
 
 
+KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP", ".gif": "GIF", "": "PNG"}
+"""What is written, by the ending of the file's name."""
+
+
+def overlay_kind(path: Path) -> str:
+    """Pillow's format for a file of this name. Raises OptionError for an ending that no picture of ours has."""
+    kind = KINDS.get(path.suffix.lower())
+    if kind is None:
+        endings = ", ".join(filter(None, KINDS))
+        raise OptionError(expected=f"a file that ends in {endings}", got=repr(path.name[-80:]), fix="name it like that")
+    return kind
+
+
 def save_overlay(path: Path, image: Image.Image, layout: Layout, geometry: Geometry) -> None:
-    """Draw and write the overlay as PNG, whole or not at all. Raises StorageError."""
+    """Draw and write the overlay, whole or not at all. Raises OptionError for its name, and StorageError."""
+    kind = overlay_kind(path)
     drawing = draw_overlay(image, layout, geometry)
-    write_whole(path, lambda file: drawing.save(file, format="PNG"), make_folders=False)
+    write_whole(path, lambda file: drawing.save(file, format=kind), make_folders=False)
 
 
 def draw_overlay(image: Image.Image, layout: Layout, geometry: Geometry) -> Image.Image:

@@ -485,6 +485,12 @@ def test_a_closed_model_is_an_error(tiny_bundle: Path) -> None:
         model.encode_image(picture(2))
 
 
+@pytest.mark.parametrize("temperature", [1e-45, 1e-40, 1e-38, 1e-10, 1e-4])
+def test_a_temperature_near_zero_is_greedy(temperature: float, model: Model) -> None:
+    greedy = model.ask("What is this?", [picture(1)], max_tokens=4)
+    assert model.ask("What is this?", [picture(1)], max_tokens=4, temperature=temperature).tokens == greedy.tokens
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -18,6 +18,7 @@ import pytest
 import typer.main
 from llava_edge.cli.main import app
 from PIL import Image
+from support.command_line import run_here
 
 pytestmark = pytest.mark.slow
 
@@ -97,6 +98,94 @@ def test_tiles_json_is_the_contract(tmp_path: Path) -> None:
     with Image.open(tmp_path / "seen.png") as overlay:
         assert min(overlay.size) > 200
     assert str(layout.image_tokens) in run("tiles", "wide.png", folder=tmp_path).stdout
+
+
+@pytest.mark.parametrize(("ending", "kind"), [(".jpg", "JPEG"), (".JPEG", "JPEG"), (".webp", "WEBP"), ("", "PNG")])
+def test_tiles_are_drawn_as_the_name_says(ending: str, kind: str, tmp_path: Path) -> None:
+    status, _, err = run_here("tiles", SIGN, "--save", str(tmp_path / f"seen{ending}"))
+    assert (status, err) == (0, "")
+    with Image.open(tmp_path / f"seen{ending}") as drawn:
+        assert drawn.format == kind
+
+
+@pytest.mark.parametrize("name", ["seen.tiff", "seen.pdf", "seen.txt", "seen.png.bak", "none/seen.png", "", "."])
+def test_tiles_that_can_not_be_drawn_leave_nothing(name: str, tmp_path: Path) -> None:
+    status, out, err = run_here("tiles", SIGN, "--save", f"{tmp_path}/{name}")
+    assert status in (1, 2)
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_tiles_are_not_drawn_over_the_picture(tmp_path: Path) -> None:
+    picture = tmp_path / "sign.png"
+    shutil.copy(SIGN, picture)
+    assert run_here("tiles", str(picture), "--save", str(picture))[0] == 2
+    assert picture.read_bytes() == Path(SIGN).read_bytes()
+
+
+def test_paths_after_an_equals_sign_are_read_as_a_shell_would(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bundle = copy_of_demo(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert run_here("tiles", SIGN, "--model=~/bundle", "--save=~/seen.png")[0] == 0
+    assert (tmp_path / "seen.png").is_file()
+    assert str(bundle) in run_here("tiles", SIGN, "--model=~/bundle/none")[2]
+    (tmp_path / "q.txt").write_text("What does the sign say?")
+    done = run_here("ask", SIGN, "--question-file=~/q.txt", "-m", "~/bundle", "-q")
+    assert done == (0, "OPEN\n", "")
+
+
+@pytest.mark.parametrize("question", ["-5 + 3 = ?", "- what is this?", "--what is this?", "-5"])
+def test_a_question_may_begin_with_a_dash(question: str) -> None:
+    status, out, err = run_here("ask", SIGN, question, "--max-tokens", "1", "-q")
+    assert (status, err) == (0, "")
+    assert run_here("ask", "--max-tokens", "1", "-q", "--", SIGN, question)[1] == out
+    assert run_here("ask", SIGN, "-Z", "What?")[0] == 2
+    assert run_here("ask", SIGN, "What?", "--system", "-be brief", "--stop", "-5 x", "-q", "--max-tokens", "1")[0] == 0
+
+
+def test_how_much_is_said() -> None:
+    asked = ("ask", SIGN, "What does the sign say?")
+    status, out, err = run_here(*asked, "-q")
+    assert (status, out, err) == (0, "OPEN\n", "")
+    assert len(run_here(*asked)[2].splitlines()) == 1
+    said = run_here(*asked, "-v")[2].splitlines()
+    assert [line.split()[0] for line in said[3:]] == ["threads", "cache", "load", "encode", "prefill", "decode", "seed"]
+    assert len(run_here(*asked, "--stats")[2].splitlines()) == len(said)
+    (hint, _) = run_here("ask", "What is this?", "--max-tokens", "1")[2].splitlines()
+    assert hint.startswith("no picture was given")
+    assert run_here("ask", "What is this?", "--max-tokens", "1", "-q")[2] == ""
+
+
+def test_a_stream_of_json_ends_with_the_object() -> None:
+    asked = ("ask", SIGN, "What does the sign say?", "-q", "--seed", "1")
+    *pieces, last = [json.loads(line) for line in run_here(*asked, "--json-stream")[1].splitlines()]
+    assert "".join(piece["delta"] for piece in pieces) == last["text"] == "OPEN"
+    assert all(list(piece) == ["delta"] for piece in pieces)
+    whole = json.loads(run_here(*asked, "--json")[1])
+    for answer in (whole, last):
+        del answer["timings"]
+    assert whole == last
+
+
+def test_warnings_of_an_answer_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    from llava_edge.runtime.answer import Answer
+
+    answer = Answer
+    monkeypatch.setattr(
+        "llava_edge.runtime.chat.Answer", lambda **given: answer(**{**given, "warnings": ("a cut JPEG",)})
+    )
+    asked = ("ask", SIGN, "What?", "--max-tokens", "1")
+    assert run_here(*asked)[2].splitlines()[0] == "a cut JPEG"
+    assert run_here(*asked, "-q")[2] == ""
+    assert json.loads(run_here(*asked, "-q", "--json")[1])["warnings"] == ["a cut JPEG"]
+
+
+def test_layers_for_a_gpu_that_is_not_there() -> None:
+    from llava_edge.runtime.ggml.devices import has_gpu
+
+    said = run_here("ask", SIGN, "What?", "--max-tokens", "1", "--gpu-layers", "5")[2]
+    assert ("--gpu-layers 5 has no effect" in said) == (not has_gpu())
 
 
 def test_show_and_verify() -> None:
