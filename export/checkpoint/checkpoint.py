@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -168,9 +169,10 @@ def _check_supported(config: Any) -> None:
 def _places(
     config: Any, layout: CheckpointLayout, weights: Weights, tower: tuple[Path, Weights] | None, folder: Path
 ) -> dict[str, tuple[Weights, str]]:
-    names = list(weights.entries)
-    head = any(name.endswith("lm_head.weight") for name in names)
     text = config.text_config
+    tied = bool(config.tie_word_embeddings or text.tie_word_embeddings)
+    names = _embedding_of_head(weights.entries) if tied else {name: name for name in weights.entries}
+    head = any(name.endswith("lm_head.weight") for name in names)
     biased = bool(getattr(text, "attention_bias", False))
     qwen = text.model_type == "qwen2"
     needs = Needs(
@@ -178,16 +180,32 @@ def _places(
         vision_layers=vision_layers_needed(config),
         attention_bias=("q_proj", "k_proj", "v_proj", *(("o_proj",) if biased else ())) if qwen or biased else (),
         mlp_bias=bool(getattr(text, "mlp_bias", False)),
-        tied=not head and bool(config.tie_word_embeddings or text.tie_word_embeddings),
+        tied=tied and not head,
         tower=tower is None,
     )
     found = match_names(names, layout, needs, where=str(folder))
-    places = {canonical: (weights, name) for canonical, name in found.items()}
+    places = {canonical: (weights, names[name]) for canonical, name in found.items()}
     if tower is not None:
         alone = Needs(layers=0, vision_layers=needs.vision_layers)
         matched = match_names(tower[1].entries, "tower", alone, where=str(tower[0]))
         places.update({canonical: (tower[1], name) for canonical, name in matched.items()})
     return places
+
+
+def _embedding_of_head(entries: Mapping[str, Any]) -> dict[str, str]:
+    """Names as they would be if the one matrix of a tied checkpoint were stored as the embedding, to those on disk.
+
+    Whoever saved it may have kept either of the two names; transformers reads both.
+    """
+    if any(name.endswith("embed_tokens.weight") for name in entries):
+        return {name: name for name in entries}
+    embedding = {
+        "lm_head.weight": "model.embed_tokens.weight",
+        "language_model.lm_head.weight": "language_model.model.embed_tokens.weight",
+    }
+    if any(name.startswith("model.language_model.") for name in entries):
+        embedding["lm_head.weight"] = "model.language_model.embed_tokens.weight"
+    return {embedding.get(name, name): name for name in entries}
 
 
 def _fingerprint(raw: dict[str, Any], weights: Weights, tower: tuple[Path, Weights] | None) -> str:

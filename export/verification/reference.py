@@ -85,7 +85,9 @@ def build_reference(checkpoint: Checkpoint, geometry: Geometry, *, with_llm: boo
         model.model.image_newline.copy_(checkpoint.tensors.read(CANONICAL["newline"]))
     if with_llm:
         copy_weights(model.model.language_model, checkpoint, CANONICAL["decoder"])
-        if not checkpoint.tied:
+        if checkpoint.tied:  # transformers ties in init_weights, which was switched off above
+            model.lm_head.weight = model.get_input_embeddings().weight
+        else:
             copy_weights(model.lm_head, checkpoint, CANONICAL["head"])
     return model.eval()
 
