@@ -18,7 +18,7 @@ from ..runtime.errors import OptionError, needing_extra
 from ..runtime.ggml.llm_recipes import FULL_PRECISION
 from ..runtime.pictures.vision_recipes import EXPORTED
 from ..runtime.prompts.template_spec import TemplateSpec
-from ..runtime.system.storage import check_absent
+from ..runtime.system.storage import check_absent, check_outside_bundles
 from .language.settings import LlmSettings
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def export_checkpoint(
     _check_option("vision type", vision_type, EXPORTED)
     report = progress or _ignore
     check_absent(destination)
+    check_outside_bundles(destination)
     with needing_extra("export,cpu"):
         report("checkpoint", 0, 1)
         plan = make_plan(source, allow_pickle=allow_pickle)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.errors import OptionError
-from ..runtime.system.storage import write_text
+from ..runtime.system.storage import check_outside_bundles, write_text
 from .recipe import Recipe
 
 RECIPE, VERSIONS = "recipe.json", "versions.json"
@@ -26,6 +26,7 @@ def open_run_folder(folder: Path, recipe: Recipe, *, output: Path, resume: bool)
     """
     if output.exists() and not (folder / RECIPE).is_file():
         raise OptionError(expected=f"nothing at {output} yet", got="something", fix="choose another --output")
+    check_outside_bundles(output)
     resolved = json.loads(json.dumps(dataclasses.asdict(recipe)))
     if (folder / RECIPE).is_file():
         if not resume:

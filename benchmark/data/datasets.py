@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -34,7 +35,7 @@ def _read(data: str) -> Iterator[Question]:
         return (replace(one, max_tokens=MAX_TOKENS) for one in read_folder(heldout()))
     if colon and name in PUBLISHED and source:
         return _read_published(name, source)
-    folder = Path(data).expanduser()
+    folder = Path(os.path.expanduser(data))
     if folder.is_dir():
         return read_folder(folder)
     raise DataError(

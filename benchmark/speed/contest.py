@@ -14,7 +14,7 @@ from ...runtime.bundle.bundle import Bundle, demo_bundle
 from ...runtime.errors import OptionError
 from ...runtime.pictures.picture import load_picture
 from ...runtime.pictures.tiles import lay_out
-from ...runtime.system.storage import storage_error, write_text
+from ...runtime.system.storage import check_outside_bundles, storage_error, write_text
 from ..contestants.task import QUESTION, Task
 from .machine import describe_machine
 from .report import as_values, markdown, plot, shares
@@ -100,6 +100,9 @@ def _check_paths(options: SpeedOptions) -> None:
             raise OptionError(expected=f"--{name} that exists", got=str(path), fix="check the path")
     if options.json_file is not None and not options.json_file.parent.is_dir():
         raise OptionError(expected="a folder for --json", got=str(options.json_file.parent), fix="make it first")
+    for written in (options.json_file, options.out):
+        if written is not None:
+            check_outside_bundles(written / "speed.json")
     if options.out is not None:
         try:
             options.out.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...runtime.errors import OptionError
-from ...runtime.system.storage import write_text
+from ...runtime.system.storage import check_outside_bundles, write_text
 from ..terminal import options as arguments
 
 if TYPE_CHECKING:
@@ -98,6 +98,9 @@ def _check(json_file: Path | None, as_json: bool, out: Path | None, judge: str, 
         from ...benchmark.judging.endpoint import EndpointOptions
 
         EndpointOptions(judge, judge_model)
+    for written in (json_file, out):
+        if written is not None:
+            check_outside_bundles(written / "accuracy.json")
     if out is not None:
         from ...benchmark.accuracy.plot import figure_class
 

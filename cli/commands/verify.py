@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ...runtime.errors import BundleError
+from ...runtime.errors import BundleError, listed
 from ...runtime.parity import holds
 
 
@@ -20,6 +20,8 @@ def verify(
 
     opened = Bundle.open(bundle or demo_bundle(), hash_all=True)
     print(f"{len(opened.manifest.files)} files have the sizes and hashes of the manifest")
+    if unlisted := opened.unlisted():
+        print(f"not listed there, and ignored: {listed(unlisted)}")
     recorded = opened.manifest.parity.measured
     measured = measure(opened.path)
     print(f"{'':<18}{'recorded':>12}{'here':>12}")
