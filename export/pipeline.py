@@ -111,12 +111,15 @@ def make_plan(source: str, *, allow_pickle: bool = False) -> Plan:
     from .checkpoint.checkpoint import open_checkpoint
     from .checkpoint.geometry import read_geometry
     from .checkpoint.names import CANONICAL
+    from .checkpoint.shapes import check_shapes
     from .language.settings import read_llm_settings
-    from .tokenizer.template import image_token_of, read_template
+    from .tokenizer.rendering import check_template
+    from .tokenizer.template import checkpoint_template, image_token_of, read_template
     from .tokenizer.tokenizer import load_tokenizer
     from .tokenizer.vocabulary import read_vocabulary
 
     checkpoint = open_checkpoint(source, allow_pickle=allow_pickle)
+    check_shapes(checkpoint)
     geometry = read_geometry(checkpoint)
     settings = read_llm_settings(checkpoint.config.text_config)
     tokenizer = load_tokenizer(checkpoint.folder)
@@ -124,6 +127,9 @@ def make_plan(source: str, *, allow_pickle: bool = False) -> Plan:
     rows = checkpoint.tensors.shape(CANONICAL["decoder"] + "embed_tokens.weight")[0]
     vocabulary = read_vocabulary(tokenizer, size=rows, image_token=image_token)
     template = read_template(checkpoint, vocabulary, image_token)
+    check_template(
+        tokenizer, template, checkpoint_template(checkpoint) or template.chat_template, str(checkpoint.folder)
+    )
     return Plan(checkpoint, geometry, settings, tokenizer, vocabulary, template)
 
 

@@ -114,8 +114,9 @@ class Manifest:
     def to_json(self) -> str:
         """Return the manifest as indented JSON with a final newline; what is None by default is left out."""
         raw = dataclasses.asdict(self)
-        if raw["llm"]["importance"] is None:
-            del raw["llm"]["importance"]
+        for part, name in (("llm", "importance"), ("template", "named_tokens"), ("template", "other_stops")):
+            if raw[part][name] is None:
+                del raw[part][name]
         return json.dumps(raw, indent=2, ensure_ascii=False) + "\n"
 
     @staticmethod
