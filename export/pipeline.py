@@ -52,6 +52,7 @@ def export_checkpoint(
     vision_type: str = "f32",
     split_size: int = SPLIT_SIZE,
     allow_pickle: bool = False,
+    vision_tower: str = "",
     verify: bool = True,
     resume: bool = True,
     progress: Progress | None = None,
@@ -65,6 +66,7 @@ def export_checkpoint(
     killed leaves what it finished, and the same export continues there (``runtime.work_folder``)
     unless ``resume`` is false; ``on_note`` hears of that.
 
+    ``vision_tower`` is where the tower lies that an original-layout config names (folder or hub id).
     ``verify`` measures the finished bundle against the reference and refuses one that fails a rung
     of the fidelity ladder; the LLM's part of it needs memory for the model in float32 and is left
     out where that is missing. Returns the manifest. Raises CheckpointError, OptionError,
@@ -77,7 +79,7 @@ def export_checkpoint(
     check_outside_bundles(destination)
     with needing_extra("export,cpu"):
         report("checkpoint", 0, 1)
-        plan = make_plan(source, allow_pickle=allow_pickle)
+        plan = make_plan(source, allow_pickle=allow_pickle, vision_tower=vision_tower)
         report("checkpoint", 1, 1)
         llm_files = _lay_out_llm(plan, llm_type, split_size)
         names = [file.name for file in llm_files]
@@ -106,7 +108,7 @@ def _write_rest(
     return Bundle.open(folder).manifest
 
 
-def make_plan(source: str, *, allow_pickle: bool = False) -> Plan:
+def make_plan(source: str, *, allow_pickle: bool = False, vision_tower: str = "") -> Plan:
     """Open a checkpoint and settle all that is written about it. Raises :class:`CheckpointError`."""
     from .checkpoint.checkpoint import open_checkpoint
     from .checkpoint.geometry import read_geometry
@@ -118,7 +120,7 @@ def make_plan(source: str, *, allow_pickle: bool = False) -> Plan:
     from .tokenizer.tokenizer import load_tokenizer
     from .tokenizer.vocabulary import read_vocabulary
 
-    checkpoint = open_checkpoint(source, allow_pickle=allow_pickle)
+    checkpoint = open_checkpoint(source, allow_pickle=allow_pickle, vision_tower=vision_tower)
     check_shapes(checkpoint)
     geometry = read_geometry(checkpoint)
     settings = read_llm_settings(checkpoint.config.text_config)

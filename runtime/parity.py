@@ -107,7 +107,10 @@ _ONE = np.zeros(1)
 
 
 def _clock(values: Values) -> datetime.datetime | None:
-    return datetime.datetime(*map(int, values["clock"])) if "clock" in values else None
+    if "clock" not in values:
+        return None
+    year, month, day, hour, minute, second, microsecond = map(int, values["clock"])
+    return datetime.datetime(year, month, day, hour, minute, second, microsecond)
 
 
 def _measure_vision(model: Model, values: Values) -> tuple[dict[str, float], EncodedImage]:

@@ -14,10 +14,12 @@ from ..errors import BundleError, first_line
 from ..system.storage import file_sha256
 from .arrays import read_archive, read_array
 from .gguf_layout import split_names
+from .kinds import Kind, path_kind
 from .manifest import FileEntry, Manifest
 from .manifest_checks import check_manifest
 
 MANIFEST = "manifest.json"
+GIVE = "give the folder that 'llava-edge export' wrote"
 HASH_ON_OPEN = 64 * 2**20
 """Files up to this size (bytes) are hashed at every open; larger ones only by ``verify``."""
 
@@ -38,12 +40,8 @@ class Bundle:
         """
         folder = Path(path)
         if not folder.is_dir():
-            found = "a file" if folder.exists() else "nothing"
-            raise BundleError(
-                expected=f"a bundle folder at {folder}",
-                got=found,
-                fix="give the folder that 'llava-edge export' wrote",
-            )
+            found = path_kind(folder) or Kind("a file" if folder.exists() else "nothing", GIVE)
+            raise BundleError(expected=f"a bundle folder at {folder}", got=found.what, fix=found.fix)
         manifest = Manifest.from_json(_read_manifest(folder), where=str(folder / MANIFEST))
         _check_names(folder, manifest)
         check_manifest(manifest, str(folder / MANIFEST))
@@ -108,11 +106,9 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 def _read_manifest(folder: Path) -> str:
     path = folder / MANIFEST
     if _leads_out(path) or not path.is_file():
-        raise BundleError(
-            expected=f"a plain file {MANIFEST} in {folder}",
-            got="a symbolic link" if path.is_symlink() else "none",
-            fix="give the folder that 'llava-edge export' wrote",
-        )
+        found = None if path.is_symlink() else path_kind(folder)
+        what, fix = found or ("a symbolic link" if path.is_symlink() else "none", GIVE)
+        raise BundleError(expected=f"a plain file {MANIFEST} in {folder}", got=what, fix=fix)
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
