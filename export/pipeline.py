@@ -14,9 +14,10 @@ from ..runtime.bundle.disk_space import DiskNeed, disk_need
 from ..runtime.bundle.gguf_layout import SPLIT_SIZE, GgufFile
 from ..runtime.bundle.manifest import SCHEMA, LlmPart, Manifest, Parity, Source, VisionPart
 from ..runtime.bundle.work_folder import Work, continuing_bundle, kept_bytes
-from ..runtime.errors import OptionError, needing_extra
+from ..runtime.errors import CheckpointError, LlavaEdgeError, OptionError, first_line, needing_extra, shown
 from ..runtime.ggml.llm_recipes import FULL_PRECISION
 from ..runtime.pictures.vision_recipes import EXPORTED
+from ..runtime.planning.checkpoint_config import MALFORMED
 from ..runtime.prompts.template_spec import TemplateSpec
 from ..runtime.system.storage import check_absent, check_outside_bundles
 from .language.settings import LlmSettings
@@ -110,6 +111,19 @@ def _write_rest(
 
 def make_plan(source: str, *, allow_pickle: bool = False, vision_tower: str = "") -> Plan:
     """Open a checkpoint and settle all that is written about it. Raises :class:`CheckpointError`."""
+    try:
+        return _make_plan(source, allow_pickle, vision_tower)
+    except MALFORMED as error:
+        if isinstance(error, LlavaEdgeError):
+            raise
+        raise CheckpointError(
+            expected=f"config and tokenizer files in {shown(source)} that fit together",
+            got=f"{type(error).__name__}: {first_line(error)}",
+            fix="compare them with those of the published checkpoint",
+        ) from error
+
+
+def _make_plan(source: str, allow_pickle: bool, vision_tower: str) -> Plan:
     from .checkpoint.checkpoint import open_checkpoint
     from .checkpoint.geometry import read_geometry
     from .checkpoint.names import CANONICAL

@@ -23,6 +23,7 @@ from ...runtime.planning.checkpoint_config import (
     ORIGINAL_TEXTS,
     TEXT_DEFAULTS,
     TRANSFORMERS_ARCHITECTURE,
+    checked_config,
     has_tower,
     transformers_settings,
 )
@@ -94,7 +95,7 @@ def open_checkpoint(source: str, *, allow_pickle: bool = False, vision_tower: st
         refuse(f"a whole trained checkpoint in {folder}", part.what, part.fix)
     if not (folder / "config.json").is_file():
         refuse(f"config.json in {folder}", "none", "give the folder of a trained checkpoint")
-    raw = read_json(folder / "config.json")
+    raw = checked_config(read_json(folder / "config.json"), str(folder / "config.json"))
     architecture = _architecture(raw, folder)
     layout: CheckpointLayout = "transformers" if architecture == TRANSFORMERS_ARCHITECTURE else "original"
     weights = open_weights(folder, allow_pickle=allow_pickle)
