@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from ..runtime.errors import CheckpointError, DataError, LlavaEdgeError, first_line, needing_extra, shown
 
@@ -73,7 +74,7 @@ def fetch_config(source: str) -> Path:
 def fetch_data(source: str, wanted: Callable[[str], bool]) -> list[Path]:
     """Fetch the ``wanted`` files of a data set's hub id, sorted by name. Raises :class:`DataError`."""
     with asking_hub(f"the data set {source}", DataError):
-        names = _names_on_hub(source, "dataset", lambda folder: any(filter(wanted, _below(folder))))
+        names = _names_on_hub(source, "dataset", lambda folder: any(map(wanted, _below(folder))))
         if isinstance(names, Path):
             return [names / name for name in sorted(filter(wanted, _below(names)))]
         chosen = sorted(filter(wanted, names))
@@ -86,7 +87,8 @@ def _names_on_hub(source: str, kind: str, complete: Callable[[Path], bool]) -> l
     from huggingface_hub import HfApi, snapshot_download
 
     try:
-        return [one.rfilename for one in HfApi().repo_info(source, repo_type=kind, timeout=_TIMEOUT).siblings or ()]
+        found: Any = HfApi().repo_info(source, repo_type=kind, timeout=_TIMEOUT)
+        return [one.rfilename for one in found.siblings or ()]
     except Exception:  # as asking_hub says; offline mode is one of them
         with suppress(Exception):
             folder = Path(snapshot_download(source, repo_type=kind, local_files_only=True))
@@ -113,7 +115,7 @@ def asking_hub(what: str, kind: type[LlavaEdgeError]) -> Iterator[None]:
         from huggingface_hub.utils import logging
 
         verbosity = logging.get_verbosity()
-        logging.set_verbosity_error()  # what goes wrong is said below, once
+        logging.set_verbosity(logging.ERROR)  # what goes wrong is said below, once
         try:
             yield
         except (LlavaEdgeError, ImportError):

@@ -95,12 +95,12 @@ def checked_config(raw: Any, where: str) -> dict[str, Any]:
     for part in ("text_config", "vision_config"):
         if not isinstance(raw.get(part), dict | None):
             _refuse(f"{part} as an object in {where}", shown(raw[part]))
-    for part in (raw, raw.get("text_config") or {}, raw.get("vision_config") or {}):
-        kind = part.get("model_type")
+    for table in (raw, raw.get("text_config") or {}, raw.get("vision_config") or {}):
+        kind = table.get("model_type")
         if not isinstance(kind, str | None):
             _refuse(f"model_type as a name in {where}", shown(kind))
         for key, most in LARGEST.items():
-            value = part.get(key)
+            value = table.get(key)
             if value is not None and (type(value) is not int or not 0 < value <= most):
                 _refuse(f"{key} as a whole number from 1 to {most} in {where}", shown(repr(value))[:60])
     return raw
