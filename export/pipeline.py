@@ -14,11 +14,12 @@ from ..runtime.bundle.disk_space import DiskNeed, disk_need
 from ..runtime.bundle.gguf_layout import SPLIT_SIZE, GgufFile
 from ..runtime.bundle.manifest import SCHEMA, LlmPart, Manifest, Parity, Source, VisionPart
 from ..runtime.bundle.work_folder import Work, continuing_bundle, kept_bytes
-from ..runtime.errors import OptionError, needing_extra
+from ..runtime.errors import CheckpointError, LlavaEdgeError, OptionError, first_line, needing_extra, shown
 from ..runtime.ggml.llm_recipes import FULL_PRECISION
 from ..runtime.pictures.vision_recipes import EXPORTED
+from ..runtime.planning.checkpoint_config import MALFORMED
 from ..runtime.prompts.template_spec import TemplateSpec
-from ..runtime.system.storage import check_absent
+from ..runtime.system.storage import check_absent, check_outside_bundles
 from .language.settings import LlmSettings
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def export_checkpoint(
     vision_type: str = "f32",
     split_size: int = SPLIT_SIZE,
     allow_pickle: bool = False,
+    vision_tower: str = "",
     verify: bool = True,
     resume: bool = True,
     progress: Progress | None = None,
@@ -65,6 +67,7 @@ def export_checkpoint(
     killed leaves what it finished, and the same export continues there (``runtime.work_folder``)
     unless ``resume`` is false; ``on_note`` hears of that.
 
+    ``vision_tower`` is where the tower lies that an original-layout config names (folder or hub id).
     ``verify`` measures the finished bundle against the reference and refuses one that fails a rung
     of the fidelity ladder; the LLM's part of it needs memory for the model in float32 and is left
     out where that is missing. Returns the manifest. Raises CheckpointError, OptionError,
@@ -74,9 +77,10 @@ def export_checkpoint(
     _check_option("vision type", vision_type, EXPORTED)
     report = progress or _ignore
     check_absent(destination)
+    check_outside_bundles(destination)
     with needing_extra("export,cpu"):
         report("checkpoint", 0, 1)
-        plan = make_plan(source, allow_pickle=allow_pickle)
+        plan = make_plan(source, allow_pickle=allow_pickle, vision_tower=vision_tower)
         report("checkpoint", 1, 1)
         llm_files = _lay_out_llm(plan, llm_type, split_size)
         names = [file.name for file in llm_files]
@@ -105,17 +109,33 @@ def _write_rest(
     return Bundle.open(folder).manifest
 
 
-def make_plan(source: str, *, allow_pickle: bool = False) -> Plan:
+def make_plan(source: str, *, allow_pickle: bool = False, vision_tower: str = "") -> Plan:
     """Open a checkpoint and settle all that is written about it. Raises :class:`CheckpointError`."""
+    try:
+        return _make_plan(source, allow_pickle, vision_tower)
+    except MALFORMED as error:
+        if isinstance(error, LlavaEdgeError):
+            raise
+        raise CheckpointError(
+            expected=f"config and tokenizer files in {shown(source)} that fit together",
+            got=f"{type(error).__name__}: {first_line(error)}",
+            fix="compare them with those of the published checkpoint",
+        ) from error
+
+
+def _make_plan(source: str, allow_pickle: bool, vision_tower: str) -> Plan:
     from .checkpoint.checkpoint import open_checkpoint
     from .checkpoint.geometry import read_geometry
     from .checkpoint.names import CANONICAL
+    from .checkpoint.shapes import check_shapes
     from .language.settings import read_llm_settings
-    from .tokenizer.template import image_token_of, read_template
+    from .tokenizer.rendering import check_template
+    from .tokenizer.template import checkpoint_template, image_token_of, read_template
     from .tokenizer.tokenizer import load_tokenizer
     from .tokenizer.vocabulary import read_vocabulary
 
-    checkpoint = open_checkpoint(source, allow_pickle=allow_pickle)
+    checkpoint = open_checkpoint(source, allow_pickle=allow_pickle, vision_tower=vision_tower)
+    check_shapes(checkpoint)
     geometry = read_geometry(checkpoint)
     settings = read_llm_settings(checkpoint.config.text_config)
     tokenizer = load_tokenizer(checkpoint.folder)
@@ -123,6 +143,9 @@ def make_plan(source: str, *, allow_pickle: bool = False) -> Plan:
     rows = checkpoint.tensors.shape(CANONICAL["decoder"] + "embed_tokens.weight")[0]
     vocabulary = read_vocabulary(tokenizer, size=rows, image_token=image_token)
     template = read_template(checkpoint, vocabulary, image_token)
+    check_template(
+        tokenizer, template, checkpoint_template(checkpoint) or template.chat_template, str(checkpoint.folder)
+    )
     return Plan(checkpoint, geometry, settings, tokenizer, vocabulary, template)
 
 

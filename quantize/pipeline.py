@@ -21,7 +21,7 @@ from ..runtime.parity import measure
 from ..runtime.pictures.built_in import built_in_picture
 from ..runtime.pictures.tiles import pixels_of
 from ..runtime.pictures.vision_recipes import QUANTIZED
-from ..runtime.system.storage import check_absent
+from ..runtime.system.storage import check_absent, check_outside_bundles
 from .importance.matrix import ImportanceMatrix, write_imatrix
 from .importance.source import DEFAULT_PROMPTS, NONE, check_fits, importance_matrix
 from .language.layout import LlmLayout, lay_out_quantized
@@ -64,12 +64,7 @@ def quantize_bundle(
     manifest = bundle.manifest
     vision = _checked(manifest, llm, vision, imatrix)
     check_absent(Path(destination))
-    if bundle.path.resolve() in Path(destination).resolve().parents:
-        raise OptionError(
-            expected=f"a destination outside the bundle {source}",
-            got=str(destination),
-            fix="choose a folder beside it; a bundle holds its own files alone",
-        )
+    check_outside_bundles(Path(destination))
     layout = _lay_out_llm(bundle, llm, split_size)
     importance = None
     if imatrix != NONE:
@@ -113,6 +108,7 @@ def _checked(manifest: Manifest, llm: str, vision: str, imatrix: str) -> str:
 
 def _check_free(path: Path) -> None:
     """Refuse a place for the matrix before it is computed, which may take an hour."""
+    check_outside_bundles(path)
     if path.exists() or not path.parent.is_dir():
         got = "something there" if path.exists() else "no such folder"
         raise StorageError(expected=f"room for a new file at {path}", got=got, fix="choose another path")

@@ -69,7 +69,7 @@ class Engine:
                 bundle.llm_path,
                 options=options,
                 space_prefixed=template.space_prefix != "none",
-                stop_tokens=[template.special_tokens[token] for token in template.stop_tokens],
+                stop_tokens=template.stop_ids,
                 process=process,
                 on_load=on_load,
                 cancelled=cancelled,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -91,6 +91,21 @@ def first_line(error: BaseException) -> str:
     """The first line of what another library's ``error`` says, at most 200 characters, or the name of its class."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:200]
+
+
+def shown(value: object) -> str:
+    """Part of a file or a command line as errors repeat it: in one line, at most 200 characters, nothing invisible."""
+    text = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in str(value)[:201])
+    return text if len(text) <= 200 else f"{text[:199]}…"
+
+
+def listed(names: Collection[object]) -> str:
+    """At most ten of ``names`` as errors repeat them, and how many more there are; 200 characters and that number."""
+    kept = list(names)[:10]
+    while len(text := ", ".join(map(shown, kept))) > 200 and kept[1:]:
+        kept.pop()
+    more = len(names) - len(kept)
+    return shown(text) + (f" and {more} more" if more else "")
 
 
 OURS = "llava_edge"

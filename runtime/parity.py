@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from .bundle.bundle import Bundle
 from .distances import kl_divergence, log_softmax, relative_error
+from .errors import BundleError, LlavaEdgeError, first_line, listed
 from .language.scoring import logits_along
 from .model import Model, load
 from .options import LoadChoices
@@ -20,6 +22,7 @@ from .pictures.pack import pack
 from .pictures.picture import load_picture
 from .pictures.tiles import cut_tiles, lay_out, normalise
 from .prompts.template import TemplateMessage
+from .prompts.template_environment import rendering_at
 
 QUESTION = "What is in this picture?"
 """The question of the parity record: one user turn, the picture first."""
@@ -37,16 +40,77 @@ def measure(bundle_path: Path) -> dict[str, float]:
     ``greedy`` (leading tokens equal) and ``greedy_expected`` (how many should be: those before
     the reference's first near-tie). Raises what ``load`` raises.
     """
-    values = Bundle.open(bundle_path).parity_values()
+    bundle = Bundle.open(bundle_path)
+    values = checked(bundle.parity_values(), str(bundle.path / bundle.manifest.parity.file))
     # a language model that was too large to run for reference values is only mapped, not copied
     options: LoadChoices = {} if "logprobs" in values else {"repack": False, "gpu_layers": 0}
     with load(bundle_path, **options) as model:
-        measured, encoded = _measure_vision(model, values)
-        if "prompt_ids" in values:
-            measured |= _measure_prompt(model, values, encoded)
-        if "logprobs" in values:
-            measured |= _measure_llm(model, values, encoded)
+        try:
+            with rendering_at(_clock(values)):
+                return _measure(model, values)
+        except (IndexError, OverflowError, ValueError) as error:
+            if isinstance(error, LlavaEdgeError):
+                raise
+            raise BundleError(
+                expected=f"a parity record of this model in {bundle.path}",
+                got=first_line(error),
+                fix="copy the bundle again or export it again",
+            ) from error
+
+
+def _measure(model: Model, values: Values) -> dict[str, float]:
+    measured, encoded = _measure_vision(model, values)
+    if "prompt_ids" in values:
+        measured |= _measure_prompt(model, values, encoded)
+    if "logprobs" in values:
+        measured |= _measure_llm(model, values, encoded)
     return measured
+
+
+RECORD = {
+    "pixels": ("f", 1), "pixels_stride": ("i", 0), "features": ("f", 2), "feature_index": ("i", 2),
+    "embeddings": ("f", 2), "embedding_index": ("i", 1), "embedding_count": ("i", 0),
+}  # fmt: skip
+"""What every record holds: kind of numbers, and dimensions."""
+MORE = {
+    "tiles_sha256": ("u", 1), "prompt_ids": ("i", 1), "clock": ("i", 1),
+    "logprobs": ("f", 1), "greedy": ("i", 1), "margins": ("f", 1),
+}  # fmt: skip
+"""What a record may hold."""
+
+
+def checked(values: Values, where: str) -> Values:
+    """``values`` if they can be a parity record. Raises :class:`BundleError`."""
+    known = {**RECORD, **MORE}
+    needed = [*RECORD, *(("greedy", "margins") if "logprobs" in values else ())]
+    wrong = [name for name in needed if name not in values]
+    wrong += [name for name, one in values.items() if name in known and (one.dtype.kind, one.ndim) != known[name]]
+    if not wrong:
+        stride, indices = int(values["pixels_stride"]), (values["feature_index"], values["embedding_index"])
+        pairs = [("feature_index", "features"), ("embedding_index", "embeddings")]
+        pairs += [("greedy", "margins")] if "logprobs" in values else []
+        wrong += [name for name, other in pairs if len(values[name]) != len(values[other])]
+        wrong += ["pixels_stride"] if stride < 1 else []
+        wrong += ["an index"] if any(one.size and int(one.min()) < 0 for one in indices) else []
+        wrong += [name for name in ("pixels", "features", "embeddings", "logprobs") if not values.get(name, _ONE).size]
+        wrong += ["clock"] if "clock" in values and len(values["clock"]) != 7 else []
+    if wrong:
+        raise BundleError(
+            expected=f"a parity record in {where}",
+            got=f"none or others as {listed(wrong)}",
+            fix="copy the bundle again or export it again",
+        )
+    return values
+
+
+_ONE = np.zeros(1)
+
+
+def _clock(values: Values) -> datetime.datetime | None:
+    if "clock" not in values:
+        return None
+    year, month, day, hour, minute, second, microsecond = map(int, values["clock"])
+    return datetime.datetime(year, month, day, hour, minute, second, microsecond)
 
 
 def _measure_vision(model: Model, values: Values) -> tuple[dict[str, float], EncodedImage]:
@@ -119,7 +183,9 @@ def holds(name: str, recorded: dict[str, float], measured: dict[str, float]) -> 
     """Whether a measure is as good here as it was where the bundle was made."""
     if name not in measured:
         return False
-    if name in EQUALS or name == "greedy":
+    if name in EQUALS:
+        return measured[name] >= recorded[name]
+    if name == "greedy":  # those after a near-tie may differ
         return measured[name] >= min(recorded[name], measured.get("greedy_expected", recorded[name]))
     if name == "greedy_expected":
         return True

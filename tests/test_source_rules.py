@@ -7,8 +7,7 @@ import ast
 from test_architecture import ROOT, modules
 
 PUT_BY_HAND = {
-    "runtime/system/storage.py": "the place for it",
-    "runtime/bundle/work_folder.py": "what a killed process left must be found again: fixed names, under a lock",
+    "runtime/system/filesystems.py": "the place for it",
     "train/loop/trainer.py": "moves an interrupted checkpoint out of the Trainer's sight; nothing is written",
 }
 """Files that rename or make temporaries themselves, and why."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.errors import OptionError
-from ..runtime.system.storage import write_text
+from ..runtime.system.storage import check_outside_bundles, write_text
 from .recipe import Recipe
 
 COMPLETE = "complete"
@@ -35,6 +35,7 @@ def open_run_folder(folder: Path, recipe: Recipe, *, output: Path, resume: bool)
     earlier = (folder / RECIPE).is_file() and (resume or has_kept(folder))
     if (output.exists() or output.is_symlink()) and not earlier:
         raise OptionError(expected=f"nothing at {output} yet", got="something", fix="choose another --output")
+    check_outside_bundles(output)
     resolved = json.loads(json.dumps(dataclasses.asdict(recipe)))
     if earlier:
         if not resume:

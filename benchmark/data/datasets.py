@@ -62,7 +62,7 @@ def _read(data: str) -> Iterator[Question | DataError]:
         )
     if colon and name in PUBLISHED and source:
         return _read_published(name, source)
-    folder = Path(data).expanduser()
+    folder = Path(os.path.expanduser(data))
     if folder.is_dir():
         return read_folder(folder)
     raise DataError(

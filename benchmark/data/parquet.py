@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -55,7 +56,7 @@ def _damaged(source: str, path: Path, error: Exception) -> DataError:
 
 def split_files(source: str, split: str) -> list[Path]:
     """The parquet files that hold ``split``, sorted. Raises :class:`DataError`."""
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if path.is_file():
         return [path]
     if not path.is_dir():

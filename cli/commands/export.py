@@ -31,6 +31,12 @@ def export(
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="Also read .bin weights; only from authors you trust.")
     ] = False,
+    vision_tower: Annotated[
+        str,
+        typer.Option(
+            "--vision-tower", metavar="DIR", help="The tower's folder or hub id, if not where config.json says."
+        ),
+    ] = "",
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Measure the bundle against the reference.")
     ] = True,
@@ -64,6 +70,7 @@ def export(
             vision_type="f32" if engine else vision,
             split_size=parse_size(split_size),
             allow_pickle=allow_pickle,
+            vision_tower=vision_tower,
             verify=verify,
             resume=resume,
             progress=show,

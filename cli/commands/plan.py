@@ -9,6 +9,8 @@ import typer
 from ...runtime.pictures.vision_recipes import VISION_RECIPES
 from ..terminal import options as arguments
 
+DOES_NOT_FIT = 3
+"""Exit status of a plan that does not fit."""
 GpuOption = Annotated[
     list[str] | None,
     typer.Option("--gpu", metavar="NAME=24G[@GB/s[,TFLOP/s]]", help="A GPU to plan for; those found here without it."),
@@ -73,11 +75,13 @@ def plan(
         say_json(plan_dictionary(made, nearest))
     else:
         say(plan_table(made, nearest))
+    if not made.fits:
+        raise typer.Exit(DOES_NOT_FIT)
 
 
 def _at_least(name: str, value: int, low: int) -> int:
     from ...runtime.errors import OptionError
 
     if not low <= value < 2**24:
-        raise OptionError(expected=f"{name} from {low}", got=str(value), fix=f"choose another {name}")
+        raise OptionError(expected=f"{name} from {low} to {2**24 - 1}", got=str(value), fix=f"choose another {name}")
     return value

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ...runtime.errors import BundleError
+from ...runtime.errors import BundleError, listed
 
 
 def verify(
@@ -20,6 +20,8 @@ def verify(
 
     opened = Bundle.open(bundle or demo_bundle(), hash_all=True)
     say(f"{len(opened.manifest.files)} files have the sizes and hashes of the manifest")
+    if unlisted := opened.unlisted():
+        say(f"not listed there, and ignored: {listed(unlisted)}")
     recorded = opened.manifest.parity.measured
     measured = measure(opened.path)
     say(f"{'':<18}{'recorded':>12}{'here':>12}")
@@ -31,4 +33,4 @@ def verify(
             got="worse " + ", ".join(f"{one} {measured.get(one, float('nan')):.3g}" for one in worse),
             fix="check the versions of onnxruntime and llama-cpp-python, or export the bundle again",
         )
-    say("parity holds")
+    say("parity holds" if recorded else "no parity was recorded (export --no-verify), so there is none to hold")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
 from ...runtime.bundle.bundle import demo_bundle
-from ...runtime.errors import CheckpointError, OptionError
+from ...runtime.bundle.kinds import file_kind
+from ...runtime.errors import CheckpointError, OptionError, first_line, shown
 from ...runtime.planning.checkpoint_config import config_shape
 from ...runtime.planning.placement import Device, DeviceKind
 from ...runtime.planning.shape_sources import PRESETS, folder_shape, preset_shape
@@ -31,7 +33,12 @@ def parse_device(text: str, kind: DeviceKind) -> Device:
         raise OptionError(
             expected=f"a device such as {example}", got=repr(text.removeprefix("host=")), fix="write it like that"
         )
-    memory = int(float(match["size"]) * _UNITS[match["unit"].upper()])
+    size = float(match["size"]) * _UNITS[match["unit"].upper()]
+    if not 0 < size < 2**60:
+        raise OptionError(
+            expected=f"memory above 0 for {shown(match['name'])}", got=shown(text), fix="write it as in a=24G"
+        )
+    memory = int(size)
     bandwidth, flops = float(match["band"] or 0) * 1e9, float(match["flops"] or 0) * 1e12
     name = match["name"].strip()
     return Device(name, kind, memory, bandwidth, flops, endpoint=name if kind == "rpc" else "")
@@ -43,13 +50,22 @@ def shape_of(model: str | None) -> ModelShape:
         return folder_shape(demo_bundle())
     if model in PRESETS:
         return preset_shape(model)
-    if Path(model).is_dir():
+    if os.path.isdir(model):
         return folder_shape(Path(model))
+    if os.path.isfile(model) or model.startswith((".", "/", "~")):
+        what, fix = (os.path.isfile(model) and file_kind(Path(model))) or ("no folder", "check the path")
+        raise CheckpointError(expected=f"the folder of a bundle or a checkpoint at {shown(model)}", got=what, fix=fix)
     if not HUB_ID.fullmatch(model):
         raise CheckpointError(
             expected=f"a folder, a hub id like owner/name, or one of {', '.join(PRESETS)}",
-            got=repr(model),
+            got=repr(shown(model)),
             fix="check the name",
         )
     path = fetch_config(model)
-    return config_shape(json.loads(path.read_text(encoding="utf-8")), name=model.rsplit("/", 1)[-1], where=model)
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            expected=f"JSON in config.json of {model}", got=first_line(error), fix="choose another checkpoint"
+        ) from error
+    return config_shape(raw, name=model.rsplit("/", 1)[-1], where=model)

@@ -8,26 +8,31 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from ...runtime.errors import first_line
+from ...runtime.bundle.kinds import file_kind, names_kind, partial_kind
+from ...runtime.errors import first_line, listed, shown
 from ...runtime.pictures.towers import find_tower, layers_used
 from ...runtime.planning.checkpoint_config import (
     ORIGINAL_TEXTS,
     TEXT_DEFAULTS,
     TRANSFORMERS_ARCHITECTURE,
+    checked_config,
     has_tower,
     transformers_settings,
 )
-from ...store.hub import locate
+from ...store.hub import HUB_ID, locate
 from .names import CANONICAL, Needs, match_names
 from .original import read_tower_config
 from .weights import Weights, open_weights, read_json, refuse
 
+TOWER = "say where the tower is: --vision-tower DIR (or openai/clip-vit-large-patch14-336)"
 CheckpointLayout = Literal["transformers", "original"]
 
 
@@ -76,19 +81,27 @@ class Checkpoint:
         return not self.tensors.names(CANONICAL["head"])
 
 
-def open_checkpoint(source: str, *, allow_pickle: bool = False) -> Checkpoint:
+def open_checkpoint(source: str, *, allow_pickle: bool = False, vision_tower: str = "") -> Checkpoint:
     """Open the checkpoint at ``source``, a folder or a hub id, and account for every tensor in it.
 
-    Only headers are read. Raises :class:`CheckpointError` for what can't be exported.
+    Only headers are read. ``vision_tower`` is where the tower is that an original-layout config names (folder or hub
+    id), where that is not at the named place. Raises :class:`CheckpointError` for what can't be exported.
     """
+    if os.path.isfile(source):
+        what, fix = file_kind(Path(source)) or ("a file", "give the folder of a trained checkpoint")
+        refuse(f"the folder of a checkpoint at {source}", what, fix)
     folder = locate(source, allow_pickle=allow_pickle)
+    if (part := partial_kind(folder)) is not None:
+        refuse(f"a whole trained checkpoint in {folder}", part.what, part.fix)
     if not (folder / "config.json").is_file():
         refuse(f"config.json in {folder}", "none", "give the folder of a trained checkpoint")
-    raw = read_json(folder / "config.json")
+    raw = checked_config(read_json(folder / "config.json"), str(folder / "config.json"))
     architecture = _architecture(raw, folder)
     layout: CheckpointLayout = "transformers" if architecture == TRANSFORMERS_ARCHITECTURE else "original"
     weights = open_weights(folder, allow_pickle=allow_pickle)
-    tower = _separate_tower(raw, weights, folder, layout, allow_pickle)
+    if (kind := names_kind(set(weights.entries))) is not None:
+        refuse(f"the tensors of a whole, full-precision checkpoint in {folder}", kind.what, kind.fix)
+    tower = _separate_tower(raw, weights, folder, layout, allow_pickle, vision_tower)
     config = _read_config(raw, layout, weights, tower)
     _check_supported(config)
     places = _places(config, layout, weights, tower, folder)
@@ -107,21 +120,24 @@ def vision_layers_needed(config: Any) -> int:
 def _architecture(raw: dict[str, Any], folder: Path) -> str:
     names = raw.get("architectures") or ["none"]
     known = (TRANSFORMERS_ARCHITECTURE, *ORIGINAL_TEXTS)
-    if len(names) != 1 or names[0] not in known:
-        got = f"{', '.join(map(str, names))} in {folder / 'config.json'}"
+    if not isinstance(names, list) or len(names) != 1 or names[0] not in known:
+        got = f"{listed(names) if isinstance(names, list) else shown(names)} in {folder / 'config.json'}"
         refuse(f"one of the architectures {', '.join(known)}", got, "export a LLaVA-NeXT checkpoint")
     return str(names[0])
 
 
 def _separate_tower(
-    raw: dict[str, Any], weights: Weights, folder: Path, layout: CheckpointLayout, allow_pickle: bool
+    raw: dict[str, Any], weights: Weights, folder: Path, layout: CheckpointLayout, allow_pickle: bool, given: str
 ) -> tuple[Path, Weights] | None:
     """The tower's own checkpoint, where an original-layout one only names it."""
     if layout != "original" or has_tower(weights.entries):
         return None
-    named = raw.get("mm_vision_tower")
+    named = given or raw.get("mm_vision_tower")
+    config = folder / "config.json"
     if not isinstance(named, str) or not named:
-        refuse("mm_vision_tower in config.json, as the weights hold no tower", f"{named!r}", "name the tower")
+        refuse(f"mm_vision_tower in {config}, as the weights hold no tower", shown(repr(named)), TOWER)
+    if not given and not HUB_ID.fullmatch(named) and not (Path(named).is_dir() or (folder / named).is_dir()):
+        refuse(f"the folder that mm_vision_tower in {config} names", f"nothing at {shown(named)}", TOWER)
     tower = locate(named, allow_pickle=allow_pickle, beside=folder)
     return tower, open_weights(tower, allow_pickle=allow_pickle)
 
@@ -168,9 +184,10 @@ def _check_supported(config: Any) -> None:
 def _places(
     config: Any, layout: CheckpointLayout, weights: Weights, tower: tuple[Path, Weights] | None, folder: Path
 ) -> dict[str, tuple[Weights, str]]:
-    names = list(weights.entries)
-    head = any(name.endswith("lm_head.weight") for name in names)
     text = config.text_config
+    tied = bool(config.tie_word_embeddings or text.tie_word_embeddings)
+    names = _embedding_of_head(weights.entries) if tied else {name: name for name in weights.entries}
+    head = any(name.endswith("lm_head.weight") for name in names)
     biased = bool(getattr(text, "attention_bias", False))
     qwen = text.model_type == "qwen2"
     needs = Needs(
@@ -178,16 +195,32 @@ def _places(
         vision_layers=vision_layers_needed(config),
         attention_bias=("q_proj", "k_proj", "v_proj", *(("o_proj",) if biased else ())) if qwen or biased else (),
         mlp_bias=bool(getattr(text, "mlp_bias", False)),
-        tied=not head and bool(config.tie_word_embeddings or text.tie_word_embeddings),
+        tied=tied and not head,
         tower=tower is None,
     )
     found = match_names(names, layout, needs, where=str(folder))
-    places = {canonical: (weights, name) for canonical, name in found.items()}
+    places = {canonical: (weights, names[name]) for canonical, name in found.items()}
     if tower is not None:
         alone = Needs(layers=0, vision_layers=needs.vision_layers)
         matched = match_names(tower[1].entries, "tower", alone, where=str(tower[0]))
         places.update({canonical: (tower[1], name) for canonical, name in matched.items()})
     return places
+
+
+def _embedding_of_head(entries: Mapping[str, Any]) -> dict[str, str]:
+    """Names as they would be if the one matrix of a tied checkpoint were stored as the embedding, to those on disk.
+
+    Whoever saved it may have kept either of the two names; transformers reads both.
+    """
+    if any(name.endswith("embed_tokens.weight") for name in entries):
+        return {name: name for name in entries}
+    embedding = {
+        "lm_head.weight": "model.embed_tokens.weight",
+        "language_model.lm_head.weight": "language_model.model.embed_tokens.weight",
+    }
+    if any(name.startswith("model.language_model.") for name in entries):
+        embedding["lm_head.weight"] = "model.language_model.embed_tokens.weight"
+    return {embedding.get(name, name): name for name in entries}
 
 
 def _fingerprint(raw: dict[str, Any], weights: Weights, tower: tuple[Path, Weights] | None) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from ...runtime.errors import CheckpointError
+from ...runtime.errors import CheckpointError, listed
 from ...runtime.pictures.towers import CLIP
 
 Layout = Literal["transformers", "original", "tower"]
@@ -198,4 +198,4 @@ def _is_needed(row: Row, needs: Needs) -> bool:
 
 
 def _listed(label: str, names: list[str]) -> list[str]:
-    return [f"{label}: {', '.join(names)}"] if names else []
+    return [f"{label}: {listed(names)}"] if names else []

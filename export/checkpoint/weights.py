@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 
 import torch
 
-from ...runtime.errors import CheckpointError, first_line
+from ...runtime.bundle.kinds import file_kind
+from ...runtime.errors import CheckpointError, first_line, listed, shown
 
 SINGLE, SINGLE_BIN = "model.safetensors", "pytorch_model.bin"
 INDEX, INDEX_BIN = "model.safetensors.index.json", "pytorch_model.bin.index.json"
@@ -92,7 +93,10 @@ def open_weights(folder: Path, *, allow_pickle: bool = False) -> Weights:
             fix = "convert them to safetensors, or pass --allow-pickle if you trust their author"
             refuse(f"safetensors weights in {folder}", "only .bin files (pickles)", fix)
         return _open_files(files, pickled=pickled)
-    return refuse(f"{SINGLE} or {INDEX} in {folder}", "neither", "give the folder of a trained checkpoint")
+    others = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
+    found = sorted(path.name for path in folder.iterdir() if path.suffix in others)
+    got = listed(found) if found else "neither"
+    return refuse(f"{SINGLE} or {INDEX} in {folder}", got, "give the folder of a trained checkpoint")
 
 
 def _weight_files(folder: Path, single: str, index: str) -> list[Path]:
@@ -105,7 +109,7 @@ def _weight_files(folder: Path, single: str, index: str) -> list[Path]:
     if unsafe := [name for name in names if Path(name).name != name]:
         refuse(f"plain shard names in {folder / index}", repr(unsafe[0]), "download the checkpoint again")
     if missing := [name for name in names if not (folder / name).is_file()]:
-        refuse(f"every shard that {index} lists", f"no {', '.join(missing)}", "download the missing shards")
+        refuse(f"every shard that {index} lists", f"no {listed(missing)}", "download the missing shards")
     return [folder / name for name in names]
 
 
@@ -132,7 +136,7 @@ def _safetensors_entries(path: Path) -> dict[str, Entry]:
             begin, end = map(int, value["data_offsets"])
             dtype, shape = _DTYPES[value["dtype"]], tuple(map(int, value["shape"]))
         except (KeyError, TypeError, ValueError) as error:
-            refuse(f"a float tensor {name} in {path}", f"{value}"[:80], "export full-precision weights", error)
+            refuse(f"a float tensor {shown(name)} in {path}", f"{value}"[:80], "export full-precision weights", error)
         entries[name] = Entry(path, dtype, shape, start + begin, end - begin)
         if begin < 0 or end - begin != torch.Size(shape).numel() * dtype.itemsize:
             refuse(f"{name} to fill its bytes in {path}", f"{end - begin}", "download the file again")
@@ -143,12 +147,14 @@ def _safetensors_entries(path: Path) -> dict[str, Entry]:
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    if (kind := file_kind(path)) is not None and kind.what.startswith("a git LFS"):
+        refuse(f"a safetensors header in {path}", kind.what, kind.fix)
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         raw = file.read(length) if 0 < length <= _HEADER_LIMIT else b""
     try:
         header = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         refuse(f"a safetensors header in {path}", "something else or less", "download the file again", error)
     if not isinstance(header, dict):
         refuse(f"a safetensors header in {path}", "something else", "download the file again")
@@ -194,8 +200,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object from a checkpoint's file. Raises :class:`CheckpointError`."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        refuse(f"JSON in {path}", str(error), "download the file again", error)
+    except (OSError, ValueError, RecursionError) as error:
+        refuse(f"JSON in {path}", first_line(error), "download the file again", error)
     if not isinstance(value, dict):
         refuse(f"a JSON object in {path}", type(value).__name__, "download the file again")
     return value

@@ -30,7 +30,7 @@ def read_template(checkpoint: Checkpoint, vocabulary: Vocabulary, image_token: s
         chat_template=own or TEMPLATES[family].replace(IMAGE_TOKEN, image_token),
         image_token=image_token,
         where=str(checkpoint.folder),
-        end_ids=_end_ids(checkpoint),
+        end_ids=_end_ids(checkpoint, len(vocabulary.tokens)),
     )
 
 
@@ -53,8 +53,11 @@ def checkpoint_template(checkpoint: Checkpoint) -> str | None:
     return None
 
 
-def _end_ids(checkpoint: Checkpoint) -> list[int]:
-    """Tokens that the checkpoint's generation settings end an answer at."""
+def _end_ids(checkpoint: Checkpoint, rows: int) -> list[int]:
+    """Tokens at which transformers would end an answer: of the generation settings, else of the config's own."""
     path = checkpoint.folder / "generation_config.json"
-    ids = read_json(path).get("eos_token_id") if path.is_file() else None
-    return [one for one in (ids if isinstance(ids, list) else [ids]) if isinstance(one, int)]
+    text = checkpoint.raw.get("text_config")
+    places = [read_json(path) if path.is_file() else {}, checkpoint.raw, text if isinstance(text, dict) else {}]
+    found = next((one["eos_token_id"] for one in places if one.get("eos_token_id") is not None), None)
+    ids = found if isinstance(found, list) else [found]
+    return [one for one in ids if type(one) is int and 0 <= one < rows]

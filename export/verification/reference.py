@@ -7,6 +7,7 @@ model does not fit memory, the language model is left out and only the vision ha
 from __future__ import annotations
 
 import copy
+import datetime
 import hashlib
 import math
 from collections.abc import Callable
@@ -20,11 +21,13 @@ from PIL import Image
 from ...runtime.parity import QUESTION
 from ...runtime.pictures.built_in import built_in_picture
 from ...runtime.pictures.geometry import Geometry
+from ...runtime.prompts.template import TemplateMessage
 from ...runtime.prompts.template_spec import TemplateSpec
 from ...runtime.system.machine import available_memory
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.names import CANONICAL
 from ..checkpoint.tower import copy_weights
+from ..tokenizer.rendering import dated_text
 from ..tokenizer.template import checkpoint_template
 
 Values = dict[str, npt.NDArray[Any]]
@@ -42,7 +45,8 @@ def reference_values(
 
     ``pixels`` (every ``pixels_stride``-th normalised value), ``tiles_sha256`` (of the uint8 tiles),
     ``features`` (K, dim) at ``feature_index`` (K, 2: tile, position), ``embeddings`` (K, dim) at
-    ``embedding_index`` of ``embedding_count``, ``prompt_ids`` (-1 where the picture is) and, unless
+    ``embedding_index`` of ``embedding_count``, ``prompt_ids`` (-1 where the picture is), the ``clock`` (year to
+    microsecond) that a template with a date was rendered at, and, unless
     ``llm`` is false or memory too little, ``logprobs`` (vocab,) of the first answer token, the
     ``greedy`` tokens and their top-2 ``margins`` in nats.
     """
@@ -52,11 +56,12 @@ def reference_values(
     model = build_reference(checkpoint, geometry, with_llm=with_llm)
     with torch.no_grad():
         values, packed = _vision_values(model, processor, picture)
-        ids = prompt_ids(tokenizer, spec, len(packed), template=checkpoint_template(checkpoint))
+        ids, clock = prompt_ids(tokenizer, spec, len(packed), template=checkpoint_template(checkpoint))
         values["prompt_ids"] = np.array(ids, np.int32)
+        if clock is not None:
+            values["clock"] = np.array([*clock.timetuple()[:6], clock.microsecond], np.int64)
         if with_llm:
-            stops = {spec.special_tokens[token] for token in spec.stop_tokens}
-            values |= _llm_values(model, ids, packed, stops)
+            values |= _llm_values(model, ids, packed, spec.stop_ids)
     return values
 
 
@@ -85,7 +90,9 @@ def build_reference(checkpoint: Checkpoint, geometry: Geometry, *, with_llm: boo
         model.model.image_newline.copy_(checkpoint.tensors.read(CANONICAL["newline"]))
     if with_llm:
         copy_weights(model.model.language_model, checkpoint, CANONICAL["decoder"])
-        if not checkpoint.tied:
+        if checkpoint.tied:  # transformers ties in init_weights, which was switched off above
+            model.lm_head.weight = model.get_input_embeddings().weight
+        else:
             copy_weights(model.lm_head, checkpoint, CANONICAL["head"])
     return model.eval()
 
@@ -106,10 +113,13 @@ def image_processor(checkpoint: Checkpoint, geometry: Geometry) -> Any:
     )
 
 
-def prompt_ids(tokenizer: Any, spec: TemplateSpec, positions: int, *, template: str | None) -> list[int]:
-    """The reference's prompt for the built-in question; a picture's positions are -1.
+def prompt_ids(
+    tokenizer: Any, spec: TemplateSpec, positions: int, *, template: str | None
+) -> tuple[list[int], datetime.datetime | None]:
+    """The reference's prompt for the built-in question; a picture's positions are -1. And when it was rendered.
 
-    ``template`` is the checkpoint's own text, rendered by transformers; without one, ``spec``'s.
+    ``template`` is the checkpoint's own text, rendered by transformers; without one, ``spec``'s. The time is that
+    which the template was told, None where it asks for none.
     """
     from tokenizers import AddedToken
 
@@ -117,20 +127,13 @@ def prompt_ids(tokenizer: Any, spec: TemplateSpec, positions: int, *, template: 
     if spec.image_token not in tokenizer.get_vocab():
         token = AddedToken(spec.image_token, normalized=False, special=True)
         tokenizer.add_tokens([token], special_tokens=True)
-    text_part = {"type": "text", "text": QUESTION}
-    listed: list[dict[str, str]] = [{"type": "image"}, text_part]
-    content = listed if spec.content == "list" else f"{spec.image_token}\n{QUESTION}"
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": content}],
-        chat_template=template or spec.chat_template,
-        tokenize=False,
-        add_generation_prompt=True,
-    )
+    question = TemplateMessage("user", QUESTION, 1)
+    text, clock = dated_text(tokenizer, spec, [question], template or spec.chat_template)
     expanded = text.replace(spec.image_token, spec.image_token * positions)
     has_bos = bool(spec.bos_token) and text.startswith(spec.bos_token)
     ids = tokenizer(expanded, add_special_tokens=not has_bos, verbose=False)["input_ids"]
     image = tokenizer.convert_tokens_to_ids(spec.image_token)
-    return [-1 if token == image else int(token) for token in ids]
+    return [-1 if token == image else int(token) for token in ids], clock
 
 
 def _vision_values(model: Any, processor: Any, picture: Image.Image) -> tuple[Values, torch.Tensor]:
@@ -175,7 +178,7 @@ def _spread(count: int, kept: int) -> npt.NDArray[np.int64]:
     return np.unique(np.linspace(0, max(count - 1, 0), min(kept, count)).astype(np.int64))
 
 
-def _llm_values(model: Any, ids: list[int], packed: torch.Tensor, stops: set[int]) -> Values:
+def _llm_values(model: Any, ids: list[int], packed: torch.Tensor, stops: frozenset[int]) -> Values:
     """First-token log-probabilities and greedy tokens with their top-2 margins (nats)."""
     embed = model.get_input_embeddings()
     tokens = torch.tensor(ids)

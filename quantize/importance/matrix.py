@@ -13,10 +13,12 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from ...runtime.errors import OptionError, first_line
+from ...runtime.bundle.kinds import file_kind
+from ...runtime.errors import OptionError, first_line, shown
 from ...runtime.system.storage import write_whole
 
 TYPE = "imatrix"
+_HEAD = 4096
 SUMS, COUNTS = ".in_sum2", ".counts"
 
 
@@ -73,6 +75,8 @@ def read_imatrix(path: Path) -> ImportanceMatrix:
     """Read an imatrix GGUF, ours or llama.cpp's. Raises :class:`OptionError` for anything else."""
     import gguf
 
+    if (what := _other_kind(path)) is not None:
+        raise _refused(path, what)
     try:
         reader = gguf.GGUFReader(path)
         fields = {name: field.contents() for name, field in reader.fields.items()}
@@ -89,6 +93,26 @@ def read_imatrix(path: Path) -> ImportanceMatrix:
     )
 
 
+def _other_kind(path: Path) -> str | None:
+    """What a file is that people take for an imatrix GGUF: llama.cpp's format before 2025, a text, another kind."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    if head.startswith(b"GGUF"):
+        return None
+    # the old format: count of entries, then length and name of the first
+    count, length = (int.from_bytes(head[at : at + 4], "little") for at in (0, 4))
+    if 0 < count < 2**16 and 0 < length < 256 and head[8 : 8 + length].endswith(b".weight"):
+        return "the legacy format (imatrix.dat); convert it: llama-imatrix --in-file FILE -o imatrix.gguf"
+    if kind := file_kind(path):
+        return kind.what
+    try:
+        head.decode(errors="strict")
+    except UnicodeDecodeError as error:
+        if len(head) < _HEAD or error.start < _HEAD - 4:  # else a letter is cut in two
+            return f"a file that begins with {head[:8]!r}"
+    return f"a text file; to calibrate on its text: --imatrix calibrate-text:{shown(path)}" if head else "an empty file"
+
+
 def _entries(path: Path, tensors: dict[str, npt.NDArray[np.float32]]) -> dict[str, Entry]:
     names = sorted(name.removesuffix(SUMS) for name in tensors if name.endswith(SUMS))
     if not names or {name + end for name in names for end in (SUMS, COUNTS)} != set(tensors):
@@ -97,8 +121,13 @@ def _entries(path: Path, tensors: dict[str, npt.NDArray[np.float32]]) -> dict[st
     for name in names:
         counts = tensors[name + COUNTS].reshape(-1)
         sums = tensors[name + SUMS]
-        if sums.size % max(len(counts), 1) or not (np.isfinite(sums).all() and np.isfinite(counts).all()):
-            raise _refused(path, f"{name} with a sum or a count that can't be")
+        finite = np.isfinite(sums).all() and np.isfinite(counts).all()
+        if not sums.size or sums.size % max(len(counts), 1) or not finite:
+            raise _refused(path, f"{shown(name)} with a sum or a count that can't be")
+        if sums.min() < 0 or counts.min() < 0:
+            raise _refused(path, f"{shown(name)} with a negative sum of squares or count")
+        if not sums.any() or not counts.any():
+            raise _refused(path, f"{shown(name)} with nothing but zeros: it saw no text")
         entries[name] = Entry(sums.reshape(len(counts), -1), counts)
     return entries
 
@@ -106,6 +135,6 @@ def _entries(path: Path, tensors: dict[str, npt.NDArray[np.float32]]) -> dict[st
 def _refused(path: Path, got: Any) -> OptionError:
     return OptionError(
         expected=f"an importance matrix in llama.cpp's GGUF format at {path}",
-        got=str(got)[:120],
+        got=shown(got),
         fix="give the file of --save-imatrix or llama-imatrix, or calibrate:DATA",
     )

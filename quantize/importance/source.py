@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.gguf_reading import read_model
 from ...runtime.bundle.manifest import Importance
-from ...runtime.errors import OptionError
+from ...runtime.errors import OptionError, shown
 from ...runtime.system.storage import file_sha256
 from .calibration import DEMO, demo_calibration, fingerprint, read_conversations, text_fingerprint, without_pictures
 from .collect import Collected, collect, conversation_prompts, text_prompts
@@ -43,7 +43,7 @@ def importance_matrix(
     if not path.is_file():
         raise OptionError(
             expected=f"an importance matrix: {PICTURES}DATA, {TEXT}DATA, a GGUF file, or {NONE}",
-            got=wanted,
+            got=shown(wanted),
             fix="check the path",
         )
     matrix = read_imatrix(path)

@@ -10,13 +10,16 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import BundleError
-from ..prompts.template_spec import TemplateSpec
+from ..errors import BundleError, first_line
 from ..system.storage import file_sha256
+from .arrays import read_archive, read_array
 from .gguf_layout import split_names
+from .kinds import Kind, path_kind
 from .manifest import FileEntry, Manifest
+from .manifest_checks import check_manifest
 
 MANIFEST = "manifest.json"
+GIVE = "give the folder that 'llava-edge export' wrote"
 HASH_ON_OPEN = 64 * 2**20
 """Files up to this size (bytes) are hashed at every open; larger ones only by ``verify``."""
 
@@ -32,23 +35,24 @@ class Bundle:
     def open(path: str | os.PathLike[str], *, hash_all: bool = False) -> Bundle:
         """Open and check the bundle at ``path``.
 
-        Names, sizes and file kinds are checked always, SHA-256 for files up to
+        Names, sizes and file kinds of the files that the manifest lists are checked always, SHA-256 for files up to
         ``HASH_ON_OPEN`` bytes or, with ``hash_all``, for all. Raises :class:`BundleError`.
         """
         folder = Path(path)
         if not folder.is_dir():
-            found = "a file" if folder.exists() else "nothing"
-            raise BundleError(
-                expected=f"a bundle folder at {folder}",
-                got=found,
-                fix="give the folder that 'llava-edge export' wrote",
-            )
+            found = path_kind(folder) or Kind("a file" if folder.exists() else "nothing", GIVE)
+            raise BundleError(expected=f"a bundle folder at {folder}", got=found.what, fix=found.fix)
         manifest = Manifest.from_json(_read_manifest(folder), where=str(folder / MANIFEST))
         _check_names(folder, manifest)
-        _check_tokens(folder, manifest.template)
+        check_manifest(manifest, str(folder / MANIFEST))
         for entry in manifest.files:
             _check_file(folder / entry.name, entry, hashed=hash_all or entry.size <= HASH_ON_OPEN)
         return Bundle(folder, manifest)
+
+    def unlisted(self) -> tuple[str, ...]:
+        """Names of what lies in the folder beside the bundle's own files, sorted; nothing here reads them."""
+        ours = {MANIFEST, *(entry.name for entry in self.manifest.files)}
+        return tuple(sorted({path.name for path in self.path.iterdir()} - ours))
 
     @property
     def vision_path(self) -> Path:
@@ -72,7 +76,7 @@ class Bundle:
 
     def newline(self) -> npt.NDArray[np.float32]:
         """The learned ``image_newline`` vector, float32 of shape (dim,)."""
-        vector = np.load(self.path / self.manifest.newline, allow_pickle=False)
+        vector = read_array(self.path / self.manifest.newline)
         if vector.dtype != np.float32 or vector.shape != (self.manifest.vision.dim,):
             raise BundleError(
                 expected=f"a float32 newline vector of length {self.manifest.vision.dim}",
@@ -82,9 +86,8 @@ class Bundle:
         return np.asarray(vector, np.float32)
 
     def parity_values(self) -> dict[str, npt.NDArray[np.generic]]:
-        """The reference arrays that ``verify`` compares with, by name."""
-        with np.load(self.path / self.manifest.parity.file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        """The reference arrays that ``verify`` compares with, by name. Raises :class:`BundleError`."""
+        return read_archive(self.path / self.manifest.parity.file)
 
 
 def demo_bundle() -> Path:
@@ -93,8 +96,8 @@ def demo_bundle() -> Path:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write ``manifest`` into ``folder`` with the size and hash of every other file there."""
-    names = sorted(path.name for path in folder.iterdir() if path.name != MANIFEST)
+    """Write ``manifest`` into ``folder`` with the size and hash of the files that it uses."""
+    names = sorted(_used(manifest))
     entries = tuple(FileEntry(name, (folder / name).stat().st_size, file_sha256(folder / name)) for name in names)
     complete = dataclasses.replace(manifest, files=entries)
     (folder / MANIFEST).write_text(complete.to_json(), encoding="utf-8")
@@ -102,22 +105,24 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 def _read_manifest(folder: Path) -> str:
     path = folder / MANIFEST
-    if path.is_symlink() or not path.is_file():
-        raise BundleError(
-            expected=f"a plain file {MANIFEST} in {folder}",
-            got="a symbolic link" if path.is_symlink() else "none",
-            fix="give the folder that 'llava-edge export' wrote",
-        )
+    if _leads_out(path) or not path.is_file():
+        found = None if path.is_symlink() else path_kind(folder)
+        what, fix = found or ("a symbolic link" if path.is_symlink() else "none", GIVE)
+        raise BundleError(expected=f"a plain file {MANIFEST} in {folder}", got=what, fix=fix)
     try:
         return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise BundleError(
+            expected=f"a {MANIFEST} that can be read in {folder}", got=first_line(error), fix="check its permissions"
+        ) from error
     except UnicodeDecodeError as error:
         raise BundleError(expected=f"UTF-8 text in {path}", got=str(error), fix="export the bundle again") from error
 
 
 def _check_names(folder: Path, manifest: Manifest) -> None:
-    """Refuse unsafe names, and any difference between the manifest's files and the folder's."""
+    """Refuse unsafe names, and a file that is listed but not there. What is there but not listed is nobody's."""
     listed = [entry.name for entry in manifest.files]
-    used = [manifest.vision.file, *split_names(manifest.llm.file), manifest.newline, manifest.parity.file]
+    used = _used(manifest)
     for name in [*listed, *used]:
         plain = PurePosixPath(name).name == PureWindowsPath(name).name == name
         if not plain or name in ("", ".", "..", MANIFEST):
@@ -127,19 +132,29 @@ def _check_names(folder: Path, manifest: Manifest) -> None:
     present = {path.name for path in folder.iterdir()} - {MANIFEST}
     if missing := sorted(set(listed) - present):
         _refuse_file(folder, f"the files {', '.join(missing)}", "none of them" if missing[1:] else "none")
-    if extra := sorted(present - set(listed)):
-        _refuse_file(folder, "only the files the manifest lists", f"also {', '.join(extra)}")
 
 
-def _check_tokens(folder: Path, template: TemplateSpec) -> None:
-    """Refuse a template that names control tokens without an id."""
-    named = {*template.stop_tokens, *([template.bos_token] if template.add_bos else [])}
-    if unknown := sorted(named - set(template.special_tokens)):
-        _refuse_file(folder / MANIFEST, "an id for every stop token and BOS", f"none for {', '.join(unknown)}")
+def _used(manifest: Manifest) -> list[str]:
+    return [manifest.vision.file, *split_names(manifest.llm.file), manifest.newline, manifest.parity.file]
+
+
+def _leads_out(path: Path) -> bool:
+    """Whether ``path`` is a symbolic link to anything but a blob of the hub's cache that its folder is a snapshot in.
+
+    That cache lays a snapshot out as ``models--OWNER--NAME/snapshots/REVISION/FILE``, links to ``../../blobs/HASH``.
+    """
+    if not path.is_symlink():
+        return False
+    folder = path.parent.resolve()
+    snapshots = next((one for one in folder.parents if one.name == "snapshots"), None)
+    if snapshots is None:
+        return True
+    blobs = snapshots.parent / "blobs"
+    return blobs.is_symlink() or Path(os.path.realpath(path)).parent != blobs
 
 
 def _check_file(path: Path, entry: FileEntry, *, hashed: bool) -> None:
-    if path.is_symlink() or not path.is_file():
+    if _leads_out(path) or not path.is_file():
         kind = "a symbolic link" if path.is_symlink() else "something else"
         _refuse_file(path, "a plain file", kind)
     size = path.stat().st_size

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..errors import BundleError
+from ..errors import BundleError, first_line, shown
 from ..pictures.geometry import Geometry
 from ..prompts.template_spec import TemplateSpec
 from .strict_reading import StrictReader
@@ -114,8 +114,9 @@ class Manifest:
     def to_json(self) -> str:
         """Return the manifest as indented JSON with a final newline; what is None by default is left out."""
         raw = dataclasses.asdict(self)
-        if raw["llm"]["importance"] is None:
-            del raw["llm"]["importance"]
+        for part, name in (("llm", "importance"), ("template", "named_tokens"), ("template", "other_stops")):
+            if raw[part][name] is None:
+                del raw[part][name]
         return json.dumps(raw, indent=2, ensure_ascii=False) + "\n"
 
     @staticmethod
@@ -126,14 +127,16 @@ class Manifest:
         """
         try:
             raw = json.loads(text)
-        except ValueError as error:
-            raise BundleError(expected=f"JSON in {where}", got=f"{error}", fix="export the bundle again") from error
+        except (ValueError, RecursionError) as error:
+            raise BundleError(
+                expected=f"JSON in {where}", got=first_line(error), fix="export the bundle again"
+            ) from error
         schema = raw.get("schema") if isinstance(raw, dict) else None
-        if schema != SCHEMA:
-            later = isinstance(schema, int) and schema > SCHEMA
+        if type(schema) is not int or schema != SCHEMA:
+            later = type(schema) is int and schema > SCHEMA
             raise BundleError(
                 expected=f"manifest schema {SCHEMA} in {where}",
-                got=f"schema {schema!r}",
+                got=f"schema {shown(schema)}",
                 fix="upgrade llava-edge" if later else "export the bundle again",
             )
         reader = StrictReader(BundleError, "export the bundle again", defaults=False)

@@ -8,12 +8,13 @@ keys, dataclasses, and any of these or ``None``.
 from __future__ import annotations
 
 import dataclasses
+import sys
 import types
 import typing
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, TypeVar
 
-from ..errors import LlavaEdgeError
+from ..errors import LlavaEdgeError, listed, shown
 
 Kind = TypeVar("Kind")
 
@@ -42,7 +43,7 @@ class StrictReader:
         fields = {one.name: one for one in dataclasses.fields(kind)}
         hints = typing.get_type_hints(kind)
         if unknown := sorted(set(raw) - set(fields)):
-            self._refuse(f"only the keys {', '.join(fields)}", ", ".join(unknown), where)
+            self._refuse(f"only the keys {', '.join(fields)}", listed(unknown), where)
         required = [name for name, one in fields.items() if self._is_required(one)]
         if missing := [name for name in required if name not in raw]:
             self._refuse(f"the keys {', '.join(missing)}", "none", where)
@@ -68,10 +69,15 @@ class StrictReader:
         if kind is Any:
             return raw
         if kind is float and type(raw) in (int, float):
-            return float(raw)
+            return self._finite(raw, where)
         if kind in (str, int, bool) and type(raw) is kind:
             return raw
         return self._refuse(getattr(kind, "__name__", str(kind)), raw, where)
+
+    def _finite(self, raw: float, where: str) -> float:
+        if not abs(raw) < sys.float_info.max:  # also of a whole number too large for a float; not of NaN
+            self._refuse("a finite number", raw, where)
+        return float(raw)
 
     def _tuple(self, arguments: tuple[Any, ...], raw: list[Any], where: str) -> tuple[Any, ...]:
         if arguments[-1] is Ellipsis:
@@ -84,4 +90,4 @@ class StrictReader:
         )
 
     def _refuse(self, expected: str, got: Any, where: str) -> NoReturn:
-        raise self.error(expected=f"{expected} at {where}", got=f"{str(got)[:80]!r}", fix=self.fix)
+        raise self.error(expected=f"{expected} at {where}", got=repr(shown(got)[:80]), fix=self.fix)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,8 @@ from typing import IO
 
 from ..callbacks import Progress
 from ..errors import LlavaEdgeError, StorageError
-from ..system.storage import check_absent, storage_error, sync_files, sync_folder
+from ..system.filesystems import rename_folder, replace_file, set_mode, sync_files, sync_folder, sync_open, try_lock
+from ..system.storage import check_absent, check_outside_bundles, storage_error
 from .gguf_layout import Chunks, GgufFile
 
 PIECE_BYTES = 2**26
@@ -50,14 +50,14 @@ class Journal:
         # not write_text: the work is locked, and one fixed name lets the next process write over what a killed one left
         temporary = self.path.with_suffix(".new")
         temporary.write_text("".join(f"{line}\n" for line in (self.key, *sorted(self.done))), encoding="utf-8")
-        os.replace(temporary, self.path)
+        replace_file(temporary, self.path)
 
     def add(self, name: str) -> None:
         """Note that ``name`` is finished and on the disk."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(f"{name}\n")
             file.flush()
-            os.fsync(file.fileno())
+            sync_open(file.fileno())
         self.done |= {name}
 
 
@@ -87,6 +87,7 @@ def continuing_bundle(
     """
     target = Path(destination)
     check_absent(target)
+    check_outside_bundles(target)
     place = work_place(target)
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -99,7 +100,7 @@ def continuing_bundle(
         folder = _open(place, journal, kept, resume, on_note)
         yield Work(folder, journal)
         sync_files(folder)
-        os.rename(folder, target)
+        rename_folder(folder, target)
         sync_folder(target.parent)
     except (KeyboardInterrupt, SystemExit):
         leave = bool(journal.done)
@@ -187,7 +188,7 @@ def _opened(path: Path, finished: int) -> IO[bytes]:
 
 def _finish(output: IO[bytes], journal: Journal, name: str) -> None:
     output.flush()
-    os.fsync(output.fileno())
+    sync_open(output.fileno())
     journal.add(name)
 
 
@@ -206,7 +207,7 @@ def _open(place: Path, journal: Journal, kept: Collection[str], resume: bool, on
         journal.done = frozenset()
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        os.chmod(folder, 0o755)
+        set_mode(folder, 0o755)
     journal.start()
     return folder
 
@@ -214,20 +215,11 @@ def _open(place: Path, journal: Journal, kept: Collection[str], resume: bool, on
 def _locked(path: Path) -> IO[bytes]:
     """Open and lock ``path`` for this process; a killed one gives its lock up."""
     file = path.open("a+b")
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    if not try_lock(file):
         file.close()
         raise StorageError(
             expected=f"no other process at work in {path.parent}", got="one", fix="wait for it, or end it"
-        ) from error
+        )
     return file
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, shown
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,10 @@ TOWERS: dict[str, Tower] = {tower.model_type: tower for tower in (CLIP,)}
 
 def find_tower(model_type: Any, where: str) -> Tower:
     """The tower of a vision config's ``model_type``. Raises :class:`CheckpointError` for one we don't have."""
-    if model_type not in TOWERS:
+    if not isinstance(model_type, str) or model_type not in TOWERS:
         kinds = ", ".join(tower.kind for tower in TOWERS.values())
         raise CheckpointError(
-            expected=f"a vision tower among {kinds} in {where}", got=str(model_type), fix="choose another checkpoint"
+            expected=f"a vision tower among {kinds} in {where}", got=shown(model_type), fix="choose another checkpoint"
         )
     return TOWERS[model_type]
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, LlavaEdgeError, first_line, shown
 from ..pictures.geometry import Geometry, Pinpoint
 from ..pictures.towers import CLIP, CLIP_L_336, find_tower, layers_used
 from .shapes import LlmShape, ModelShape, VisionShape
@@ -60,7 +60,20 @@ def config_shape(
     hand: they tell of a tower among them, of the output head, and of the rows of the vocabulary. Raises
     :class:`CheckpointError` for other models.
     """
-    shapes, settings = stored or {}, raw
+    try:
+        return _config_shape(raw, name=name, where=where, shapes=stored or {})
+    except MALFORMED as error:
+        if isinstance(error, LlavaEdgeError):
+            raise
+        return _refuse(f"a LLaVA-NeXT config.json in {where}", first_line(error), error)
+
+
+MALFORMED = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""What reading raises where a value is of another type than anybody writes there."""
+
+
+def _config_shape(raw: dict[str, Any], *, name: str, where: str, shapes: Mapping[str, tuple[int, ...]]) -> ModelShape:
+    settings = checked_config(raw, where)
     architecture = (raw.get("architectures") or ["none"])[0]
     if architecture in ORIGINAL_TEXTS:
         settings = transformers_settings(raw, _original_tower(raw, shapes, where))
@@ -68,6 +81,38 @@ def config_shape(
         _refuse(f"a LLaVA-NeXT architecture in {where}", str(architecture))
     llm = _llm(settings.get("text_config") or {}, settings, shapes, where)
     return ModelShape(name, llm, _vision(settings, llm.dim, where))
+
+
+def checked_config(raw: Any, where: str) -> dict[str, Any]:
+    """``raw`` if it is an object whose parts are objects and whose sizes can be. Raises :class:`CheckpointError`."""
+    if not isinstance(raw, dict):
+        _refuse(f"a JSON object in {where}", f"{type(raw).__name__} {shown(raw)[:60]}")
+    architectures = raw.get("architectures")
+    if architectures is not None and not (
+        isinstance(architectures, list) and all(isinstance(one, str) for one in architectures)
+    ):
+        _refuse(f"architectures as a list of names in {where}", shown(architectures))
+    for part in ("text_config", "vision_config"):
+        if not isinstance(raw.get(part), dict | None):
+            _refuse(f"{part} as an object in {where}", shown(raw[part]))
+    for table in (raw, raw.get("text_config") or {}, raw.get("vision_config") or {}):
+        kind = table.get("model_type")
+        if not isinstance(kind, str | None):
+            _refuse(f"model_type as a name in {where}", shown(kind))
+        for key, most in LARGEST.items():
+            value = table.get(key)
+            if value is not None and (type(value) is not int or not 0 < value <= most):
+                _refuse(f"{key} as a whole number from 1 to {most} in {where}", shown(repr(value))[:60])
+    return raw
+
+
+LARGEST = {
+    "num_hidden_layers": 2**10, "hidden_size": 2**18, "intermediate_size": 2**20, "num_attention_heads": 2**12,
+    "num_key_value_heads": 2**12, "head_dim": 2**14, "vocab_size": 2**24, "max_position_embeddings": 2**30,
+    "image_size": 2**12, "patch_size": 2**12,
+}  # fmt: skip
+"""Sizes in a config beyond which no model is: what is laid out from them takes memory."""
+MOST_PINPOINTS = 4096
 
 
 def transformers_settings(raw: dict[str, Any], vision: dict[str, Any]) -> dict[str, Any]:
@@ -122,9 +167,11 @@ def _listed_pairs(value: Any, side: int) -> tuple[Pinpoint, ...]:
     if value is None:
         return tuple((rows * side, columns * side) for rows, columns in ARTICLE_PINPOINTS)
     if isinstance(value, str):
-        corners = re.fullmatch(r"\s*\((\d+)x(\d+)\),\s*\.\.\.,\s*\((\d+)x(\d+)\)\s*", value)
+        corners = re.fullmatch(r"\s*\((\d{1,2})x(\d{1,2})\),\s*\.\.\.,\s*\((\d{1,2})x(\d{1,2})\)\s*", value)
         if corners:
             first, second, last, final = map(int, corners.groups())
+            if not (0 < first <= last and 0 < second <= final):
+                _refuse("image_grid_pinpoints that go up from 1x1", repr(value)[:60])
             grids = ((a, b) for a in range(first, last + 1) for b in range(second, final + 1))
             return tuple((a * side, b * side) for a, b in grids)
     elif isinstance(value, list) and value and all(_is_pair(pair) for pair in value):
@@ -138,9 +185,13 @@ def _is_pair(value: Any) -> bool:
 
 def checked_pinpoints(value: Any, side: int) -> tuple[Pinpoint, ...]:
     """Pinpoints (height, width) for tiles of ``side`` pixels. Raises :class:`CheckpointError`."""
+    if isinstance(value, str):  # a range, as newer original configs write it
+        value = _listed_pairs(value, side)
+    if isinstance(value, Sequence) and len(value) > MOST_PINPOINTS:
+        _refuse(f"at most {MOST_PINPOINTS} image_grid_pinpoints", str(len(value)))
     try:
         pinpoints = tuple((int(height), int(width)) for height, width in value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         _refuse("image_grid_pinpoints as (height, width) pairs", repr(value)[:60])
     for height, width in pinpoints:
         if height <= 0 or width <= 0 or height % side or width % side:
@@ -195,10 +246,14 @@ def _original_tower(raw: dict[str, Any], stored: Mapping[str, tuple[int, ...]], 
     named = str(raw.get("mm_vision_tower") or "")
     for folder in (Path(named), Path(where).parent / named):
         if named and (folder / "config.json").is_file():
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            try:
+                config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            except (OSError, ValueError, RecursionError) as error:
+                _refuse(f"JSON in {folder / 'config.json'}", first_line(error), error)
+            checked_config(config, str(folder / "config.json"))
             return {**CLIP.sizes, **clip_config(config, str(folder))}
     if "clip-vit-large-patch14-336" not in named:
-        _refuse(f"mm_vision_tower as a folder or clip-vit-large-patch14-336 in {where}", named or "none")
+        _refuse(f"mm_vision_tower as a folder or clip-vit-large-patch14-336 in {where}", shown(named) or "none")
     return dict(CLIP_L_336)
 
 
@@ -269,4 +324,6 @@ def _size(read: Mapping[str, Any], key: str, where: str) -> int:
 
 
 def _refuse(expected: str, got: str, cause: BaseException | None = None) -> NoReturn:
-    raise CheckpointError(expected=expected, got=got, fix="this checkpoint can't be exported, nor planned") from cause
+    raise CheckpointError(
+        expected=expected, got=shown(got), fix="this checkpoint can't be exported, nor planned"
+    ) from cause

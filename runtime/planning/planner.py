@@ -83,8 +83,10 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether every device keeps its reserve free, and the model has such a context."""
-        return all(one.fits for one in self.uses) and self.context <= padded_context(self.model.llm.context_length)
+        """Whether every device keeps its reserve free, and the model has such a context, for so many pictures."""
+        limit = self.model.llm.context_length
+        possible = self.context <= padded_context(limit) and self.images * self.picture_tokens <= limit
+        return possible and all(one.fits for one in self.uses)
 
     @property
     def picture_tokens(self) -> int:

@@ -9,7 +9,8 @@ from typing import Any, NoReturn
 
 from ..bundle.bundle import Bundle
 from ..bundle.gguf_reading import read_model, refused, shown
-from ..errors import CheckpointError
+from ..bundle.kinds import file_kind, path_kind
+from ..errors import CheckpointError, first_line
 from ..pictures.towers import CLIP_L_336
 from .checkpoint_config import RELEASED_PINPOINTS, TRANSFORMERS_ARCHITECTURE, config_shape
 from .shapes import BIASES, LlmShape, ModelShape, VisionShape
@@ -89,10 +90,12 @@ def folder_shape(folder: Path) -> ModelShape:
     if (folder / "manifest.json").is_file():
         return bundle_shape(Bundle.open(folder))
     path = folder / "config.json"
+    if not path.is_file() and (kind := path_kind(folder)) is not None:
+        raise CheckpointError(expected=f"a bundle or a checkpoint in {folder}", got=kind.what, fix=kind.fix)
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        _refuse("manifest.json (a bundle) or config.json (a checkpoint)", str(folder), str(error))
+    except (OSError, ValueError, RecursionError) as error:
+        _refuse("manifest.json (a bundle) or config.json (a checkpoint)", str(folder), first_line(error))
     return config_shape(raw, name=folder.resolve().name, where=str(path), stored=_stored_shapes(folder))
 
 
@@ -106,8 +109,10 @@ def _stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
                 header = json.loads(file.read(min(size, _HEADER_LIMIT)))
             header.pop("__metadata__", None)
             shapes |= {name: tuple(entry["shape"]) for name, entry in header.items()}
-        except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError) as error:
-            _refuse("a safetensors file", str(path), str(error))
+        except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError, RecursionError) as error:
+            kind = file_kind(path)
+            lfs = kind is not None and "LFS" in kind.what
+            _refuse("a safetensors file", str(path), kind.what if kind is not None and lfs else first_line(error))
     return shapes
 
 

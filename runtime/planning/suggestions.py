@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,9 @@ def suggestions(plan: Plan, devices: Sequence[Device], request: Request) -> list
 
 def _changes(plan: Plan, devices: Sequence[Device], request: Request) -> Iterator[Suggestion]:
     model = plan.model
+    if (most := (model.llm.context_length - SHORTEST_TEXT) // model.picture_tokens) < request.images:
+        request = dataclasses.replace(request, images=most)
+        yield from _try(f"at most {most} pictures", {"images": most}, model, devices, request)
     if request.kv_type_k or request.kv_type_v:
         change: dict[str, Any] = {"kv_type": "q8_0"}
         yield from _try("q8_0 for the KV cache", change, model, devices, request)
@@ -52,6 +56,8 @@ def _changes(plan: Plan, devices: Sequence[Device], request: Request) -> Iterato
         if found:
             break
     yield from _shorter(model, devices, request, {})
+    if not any(one.kind == "gpu" for one in devices):
+        yield from _more_memory(plan, devices, request)
     yield from _more_gpus(model, devices, request)
     if smaller and not found:
         yield from _shorter(model, devices, request, {"llm": smaller[-1]})
@@ -67,7 +73,11 @@ def _try(
 
 
 def _changed(request: Request, change: dict[str, Any]) -> Request:
-    values = {"recipe": change.get("llm", request.recipe), "context": change.get("ctx", request.context)}
+    values: dict[str, Any] = {
+        "recipe": change.get("llm", request.recipe),
+        "context": change.get("ctx", request.context),
+        "images": change.get("images", request.images),
+    }
     if "kv_type" in change:
         values |= {"kv_type_k": change["kv_type"], "kv_type_v": change["kv_type"], "flash_attention": None}
     return dataclasses.replace(request, **values)
@@ -91,6 +101,19 @@ def _shorter(
             high = middle - 1
     if best is not None:
         yield best
+
+
+def _more_memory(plan: Plan, devices: Sequence[Device], request: Request) -> Iterator[Suggestion]:
+    """More free memory on the host, rounded up to whole GiB: what helps where there is no GPU."""
+    lacking = sum(max(0, one.device.reserve - one.free) for one in plan.uses)
+    for share in (1.0, 1.1, 1.25):  # what is kept in reserve grows with the memory
+        more = math.ceil(lacking * share / 2**30) * 2**30
+        larger = [dataclasses.replace(one, memory=one.memory + more * (one.kind == "cpu")) for one in devices]
+        total = next(one.memory for one in larger if one.kind == "cpu")
+        found = list(_try(f"{more >> 30} GiB more free memory", {"host": total}, plan.model, larger, request))
+        if found and more:
+            yield found[0]
+            return
 
 
 def _more_gpus(model: ModelShape, devices: Sequence[Device], request: Request) -> Iterator[Suggestion]:

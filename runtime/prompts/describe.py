@@ -14,6 +14,7 @@ from .tokenizer_traits import TokenizerTraits
 
 END_OF_TURN = ("<|eot_id|>", "<|im_end|>", "<|end_of_text|>", "<|endoftext|>")
 """Control tokens that end an answer, whatever the checkpoint calls its eos."""
+USUAL_NAMES = {"bos_token", "eos_token"}
 _PROBE = "What colour is it?"
 
 
@@ -41,14 +42,26 @@ def describe_template(
         stop_tokens=_stop_tokens(traits, end_ids),
         space_prefix=traits.space_prefix,
         normalization=traits.normalization,
+        named_tokens=_named_tokens(traits, chat_template),
+        other_stops=tuple(sorted(set(end_ids) - set(traits.control.values()))) or None,
     )
     return dataclasses.replace(spec, content=_content_style(spec, where))
 
 
 def _portable(template: str) -> str:
-    """Drop transformers' own ``generation`` tag, which marks answers for training and prints nothing."""
-    opened = re.sub(r"\{%(-?)\s*generation\s*(-?)%\}", r"{%\1 if true \2%}", template)
-    return re.sub(r"\{%(-?)\s*endgeneration\s*(-?)%\}", r"{%\1 endif \2%}", opened)
+    """Spell transformers' own ``generation`` tag, which marks answers for training, as a block that prints the same.
+
+    What is set inside it does not leave it there, and so not here.
+    """
+    opened = re.sub(r"\{%([-+]?)\s*generation\s*([-+]?)%\}", r"{%\1 filter string \2%}", template)
+    return re.sub(r"\{%([-+]?)\s*endgeneration\s*([-+]?)%\}", r"{%\1 endfilter \2%}", opened)
+
+
+def _named_tokens(traits: TokenizerTraits, chat_template: str) -> dict[str, str] | None:
+    """The tokens that the template may ask for by name, where those are not just BOS and eos."""
+    asked = {name for name in re.findall(r"\b\w+_token\b", chat_template) if name in traits.named}
+    missing_bos = "bos_token" in chat_template and not traits.bos_token
+    return {name: traits.named[name] for name in sorted(asked)} if missing_bos or asked - USUAL_NAMES else None
 
 
 def _stop_tokens(traits: TokenizerTraits, end_ids: Collection[int]) -> tuple[str, ...]:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import datetime
-import functools
 import itertools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, get_args
 
-import jinja2
-import jinja2.ext
-import jinja2.sandbox
-
-from ..errors import OptionError, TemplateError
+from ..errors import OptionError, TemplateError, first_line, shown
+from .marking import typed_places
+from .template_environment import rendered
 from .template_spec import TemplateSpec
 
 Role = Literal["system", "user", "assistant"]
@@ -91,54 +87,57 @@ Piece = Plain | Control | ImageSlot
 def render(spec: TemplateSpec, messages: Sequence[TemplateMessage], *, answering: bool = True) -> list[Piece]:
     """Render ``messages`` with the bundle's chat template and split the text into pieces.
 
-    ``answering`` adds the assistant's opening. A guard character is put before every place in the
-    messages' text where a control token could begin; the template's own text has none. So a user
-    who types ``<|eot_id|>`` or ``<image>`` gets those characters, while the template's filters
-    (trim and the like) still see the real text. Raises :class:`TemplateError`.
+    ``answering`` adds the assistant's opening. Control tokens are the template's alone: a user who types
+    ``<|eot_id|>`` or ``<image>`` gets those characters (:mod:`.marking`). Raises :class:`TemplateError`.
     """
     controls = sorted({*spec.special_tokens, spec.image_token}, key=len, reverse=True)
-    guard = _guard_character(messages)
-    opening = re.compile("|".join(re.escape(character) for character in sorted({one[0] for one in controls})))
-    guarded = [one.with_texts(lambda text: opening.sub(lambda found: guard + found[0], text)) for one in messages]
-    text = _render_text(spec, guarded, answering)
-    pieces = _split(text, spec, controls, guard)
+    texts = [text for message in messages for text in message.texts]
+    text = _render_text(spec, messages, answering)
+
+    def changed(change: Callable[[str], str]) -> str:
+        return _render_text(spec, [message.with_texts(change) for message in messages], answering)
+
+    typed = typed_places(text, changed, texts, controls)
+    if typed is None:
+        _check_untyped(text, texts, controls)
+    pieces = _split(text, spec, controls, typed or frozenset())
     _check_slots(pieces, messages)
     return _with_bos(pieces, spec)
 
 
-def _guard_character(messages: Sequence[TemplateMessage]) -> str:
-    """A private-use character that occurs nowhere in the messages."""
-    used = {character for message in messages for character in message.text}
-    return next(chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in used)
+def _check_untyped(text: str, texts: Sequence[str], controls: Sequence[str]) -> None:
+    """Refuse a control token of which it can't be told whether a user or the template wrote it."""
+    for control in controls:
+        if control in text and any(control.lower() in one.lower() for one in texts):
+            raise TemplateError(
+                expected="messages without control tokens, for this chat template changes their text",
+                got=shown(control),
+                fix="leave it out of the text",
+            )
+
+
+def rendered_text(spec: TemplateSpec, messages: Sequence[TemplateMessage], *, answering: bool = True) -> str:
+    """The text that ``spec``'s template makes of ``messages``. Raises :class:`TemplateError`."""
+    return _render_text(spec, messages, answering)
 
 
 def _render_text(spec: TemplateSpec, messages: Sequence[TemplateMessage], answering: bool) -> str:
+    named = spec.named_tokens
     try:
-        return _compiled(spec.chat_template).render(
+        return rendered(
+            spec.chat_template,
             messages=[_as_dict(message, spec) for message in messages],
+            tools=None,
+            documents=None,
             add_generation_prompt=answering,
-            bos_token=spec.bos_token,
-            eos_token=spec.eos_token,
+            **({"bos_token": spec.bos_token, "eos_token": spec.eos_token} if named is None else named),
         )
-    except (jinja2.TemplateError, TypeError, ValueError, KeyError, IndexError) as error:
+    except Exception as error:  # a template may do anything that Python can fail at: divide, recurse, overflow
         raise TemplateError(
             expected="a chat template that renders this conversation",
-            got=f"{type(error).__name__}: {error}",
+            got=f"{type(error).__name__}: {shown(first_line(error))}",
             fix="check the roles of the messages, or export with another template",
         ) from error
-
-
-@functools.lru_cache(maxsize=8)
-def _compiled(source: str) -> jinja2.Template:
-    """A template compiled once: compiling takes longer than all else in a prompt."""
-    environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols])
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = _strftime_now
-    return environment.from_string(source)
-
-
-class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
-    """jinja2's sandbox: a template comes with the checkpoint and may be anybody's."""
 
 
 def _as_dict(message: TemplateMessage, spec: TemplateSpec) -> dict[str, Any]:
@@ -153,24 +152,19 @@ def _as_dict(message: TemplateMessage, spec: TemplateSpec) -> dict[str, Any]:
     return {"role": message.role, "content": parts}
 
 
-def _raise_exception(message: str) -> None:
-    raise jinja2.TemplateError(message)
-
-
-def _strftime_now(format_: str) -> str:
-    return datetime.datetime.now().strftime(format_)
-
-
-def _split(text: str, spec: TemplateSpec, controls: Sequence[str], guard: str) -> list[Piece]:
-    found = re.compile(f"(?<!{guard})({'|'.join(map(re.escape, controls))})")
+def _split(text: str, spec: TemplateSpec, controls: Sequence[str], typed: frozenset[int]) -> list[Piece]:
+    found = re.compile("|".join(map(re.escape, controls)))
     pieces: list[Piece] = []
-    for index, part in enumerate(found.split(text)):
-        if index % 2:
-            image = part == spec.image_token
-            pieces.append(ImageSlot() if image else Control(spec.special_tokens[part]))
-        elif part:
-            pieces.append(Plain(part.replace(guard, "")))
-    return pieces
+    begin = at = 0
+    while match := found.search(text, at):
+        if not typed.isdisjoint(range(*match.span())):
+            at = match.start() + 1
+            continue
+        if match.start() > begin:
+            pieces.append(Plain(text[begin : match.start()]))
+        pieces.append(ImageSlot() if match[0] == spec.image_token else Control(spec.special_tokens[match[0]]))
+        begin = at = match.end()
+    return [*pieces, Plain(text[begin:])] if text[begin:] else pieces
 
 
 def _check_slots(pieces: Sequence[Piece], messages: Sequence[TemplateMessage]) -> None:

@@ -21,6 +21,8 @@ class TemplateSpec:
     (tokenizers' Metaspace); or "always", even then (tokenizers' Prepend normalizer).
     ``normalization`` is the Unicode form that the reference's tokenizer gives plain text first;
     llama.cpp's gives none (Qwen's "e" + U+0301 would become two tokens instead of "é").
+    ``named_tokens`` are the names that transformers gives the template (``pad_token``), where those are not just
+    ``bos_token`` and ``eos_token``; ``other_stops`` are ids that end an answer and are ordinary tokens of text.
     """
 
     chat_template: str
@@ -33,3 +35,10 @@ class TemplateSpec:
     stop_tokens: tuple[str, ...]
     space_prefix: SpacePrefix
     normalization: Normalization = "none"
+    named_tokens: dict[str, str] | None = None
+    other_stops: tuple[int, ...] | None = None
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Ids of all tokens that end an answer."""
+        return frozenset({*(self.special_tokens[token] for token in self.stop_tokens), *(self.other_stops or ())})

@@ -8,7 +8,8 @@ with the prompts that it was trained on.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from ..errors import CheckpointError
@@ -18,12 +19,17 @@ Description = dict[str, Any]
 """A tokenizer.json: normalizer, pre-tokenizer, model, added tokens."""
 
 
+TURN_MARKUP = re.compile(r"<\|[^<>|\s]+\|>|<｜[^<>\s]+｜>|</?s>|\[/?INST\]|<(?:start|end)_of_turn>")
+"""Added tokens that are control tokens whatever tokenizer.json says of them: ChatML's and their like."""
+
+
 @dataclass(frozen=True)
 class TokenizerTraits:
     """A tokenizer as ``TemplateSpec`` describes it, before there is a template.
 
     ``control`` maps every token that only a template may place to its id, in the order of ids;
-    ``bos_token`` is empty where there is none. ``sentencepiece`` tells it from byte-level BPE.
+    ``bos_token`` is empty where there is none. ``named`` are the tokens that transformers gives a template, by the
+    names it has there (``pad_token``). ``sentencepiece`` tells it from byte-level BPE.
     """
 
     sentencepiece: bool
@@ -33,6 +39,7 @@ class TokenizerTraits:
     add_bos: bool
     space_prefix: SpacePrefix
     normalization: Normalization
+    named: dict[str, str] = field(default_factory=dict)
 
 
 def tokenizer_description(tokenizer: Any) -> Description:
@@ -57,13 +64,20 @@ def read_traits(tokenizer: Any, description: Description, *, image_token: str) -
         add_bos=tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id,
         space_prefix=_space_prefix(description) if sentencepiece else "none",
         normalization="none" if sentencepiece else _normalization(description),
+        named=dict(tokenizer.special_tokens_map),
     )
 
 
 def _control_tokens(tokenizer: Any, description: Description, image_token: str) -> dict[str, int]:
-    """Special added tokens, bos, eos and unk, and the image token even if it is not marked special."""
-    added = description["added_tokens"]
-    control = {one["content"]: one["id"] for one in added if one["special"] or one["content"] == image_token}
+    """Special added tokens, bos, eos and unk; and those not marked so that are: the image's, and markup of turns.
+
+    A tokenizer finds added tokens in any text. Of those that open and close turns a user must not be able to type one.
+    """
+    control = {
+        one["content"]: one["id"]
+        for one in description["added_tokens"]
+        if one["special"] or one["content"] == image_token or TURN_MARKUP.fullmatch(one["content"])
+    }
     for token in (tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token):
         if token is not None:
             control[token] = tokenizer.convert_tokens_to_ids(token)

@@ -147,13 +147,19 @@ def _groups(kind: str, second: tuple[str, ...], first: tuple[str, ...]) -> Itera
 
 
 def cache_folder() -> Path:
-    """The user's cache: ``LLAVA_EDGE_CACHE``, or the system's usual place."""
+    """The user's cache: ``LLAVA_EDGE_CACHE``, or the system's usual place.
+
+    A user without a home (a container's number without a name) has none: then a path at which nothing is and
+    nothing can be made, so that whoever looks there goes on as with a cache that can't be written.
+    """
     if own := os.environ.get("LLAVA_EDGE_CACHE"):
         return Path(own)
-    if sys.platform == "win32":
-        usual = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        usual = str(Path.home() / "Library" / "Caches")
-    else:
-        usual = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(usual) / "llava-edge"
+    named = {"win32": "LOCALAPPDATA", "darwin": ""}.get(sys.platform, "XDG_CACHE_HOME")
+    below = {"win32": "AppData/Local", "darwin": "Library/Caches"}.get(sys.platform, ".cache")
+    usual = os.environ.get(named, "")
+    if os.path.isabs(usual):  # a relative one is invalid, says the XDG specification
+        return Path(usual) / "llava-edge"
+    try:
+        return Path.home() / below / "llava-edge"
+    except RuntimeError:
+        return Path(os.devnull) / "llava-edge"

@@ -9,15 +9,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import OptionError
-from .storage import storage_error
+from .storage import check_outside_bundles, storage_error
 
 
 def check_output_file(path: Path, name: str) -> None:
     """Refuse a file that could not be written at the end. ``name`` is the option that gave it, for errors.
 
-    Folders that are missing may be made. Raises :class:`OptionError` for a folder, :class:`StorageError` where the
-    system would not let a file be written. Devices and pipes are taken as they are.
+    Folders that are missing may be made. Raises :class:`OptionError` for a folder and for a place inside a bundle,
+    :class:`StorageError` where the system would not let a file be written. Devices and pipes are taken as they are.
     """
+    check_outside_bundles(path)
     mode = _mode(path)
     if mode is not None and stat.S_ISDIR(mode):
         raise OptionError(expected=f"a file for {name}", got=f"the folder {path}", fix="give a file's name")

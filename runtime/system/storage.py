@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from ..errors import LlavaEdgeError, StorageError
+from ..errors import LlavaEdgeError, OptionError, StorageError
+from .filesystems import copy_mode, rename_folder, replace_file, sync_files, sync_folder, sync_open
+from .left_behind import name_beside, sweep
 
 _BLOCK = 2**20
 
@@ -30,17 +32,19 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object], *, make_folder
                 write(file)
             return
         target = Path(os.path.realpath(path))
+        check_outside_bundles(target)
         if make_folders:
             target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _beside(target)
+        sweep(target)
+        temporary = name_beside(target)
         try:
             with temporary.open("xb") as file:
                 if target.exists():
-                    shutil.copymode(target, temporary)
+                    copy_mode(target, temporary)
                 write(file)
                 file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
+                sync_open(file.fileno())
+            replace_file(temporary, target)
             sync_folder(target.parent)
         finally:
             temporary.unlink(missing_ok=True)
@@ -59,30 +63,27 @@ def writing_folder(path: str | os.PathLike[str], *, replace: bool = False) -> It
     renames leaves none, but never half of one. On any error the temporary folder is removed and ``path`` stays as it
     was. Raises :class:`StorageError`.
     """
+    target = Path(os.path.realpath(path))
+    sweep(target)  # first, for what is set aside may come back
     if not replace:
         check_absent(Path(path))
-    target = Path(os.path.realpath(path))
+    check_outside_bundles(target)
     with _in_one_line(Path(path)):
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary, before = _beside(target), _beside(target)
+        temporary, before = name_beside(target), name_beside(target, before=True)
         try:
             temporary.mkdir()
             yield temporary
             sync_files(temporary)
             if replace and target.exists():
-                os.rename(target, before)
-            os.rename(temporary, target)
+                rename_folder(target, before)
+            rename_folder(temporary, target)
             sync_folder(target.parent)
         finally:
             if before.exists() and not target.exists():
-                os.rename(before, target)
+                rename_folder(before, target)
             shutil.rmtree(before, ignore_errors=True)
             shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _beside(target: Path) -> Path:
-    """A hidden name beside ``target`` that no other writer has: threads and processes never share a temporary."""
-    return target.with_name(f".{target.name[:40]}.{secrets.token_hex(8)}")
 
 
 @contextmanager
@@ -106,6 +107,25 @@ def check_absent(target: Path) -> None:
         )
 
 
+def check_outside_bundles(target: Path) -> None:
+    """Refuse to write into a bundle: it holds what was exported, and nothing else. Raises :class:`OptionError`."""
+    for folder in Path(os.path.realpath(target)).parents:
+        if _is_bundle(folder):
+            raise OptionError(
+                expected=f"a destination outside the bundle {folder}",
+                got=str(target),
+                fix="choose a place beside it; a bundle holds its own files alone",
+            )
+
+
+def _is_bundle(folder: Path) -> bool:
+    try:
+        raw = json.loads((folder / "manifest.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(raw, dict) and {"schema", "geometry", "files"} <= set(raw)
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
     digest = hashlib.sha256()
@@ -123,28 +143,3 @@ def storage_error(error: OSError, target: Path) -> StorageError:
         got=error.strerror or str(error),
         fix="free some space and run it again" if full else "check the path and its permissions",
     )
-
-
-def sync_files(folder: Path) -> None:
-    """Write everything below ``folder``, and the folder, through to the disk."""
-    for path in folder.iterdir():
-        if path.is_dir():
-            sync_files(path)
-        else:
-            _sync(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)  # Windows syncs only what may be written
-    sync_folder(folder)
-
-
-def sync_folder(folder: Path) -> None:
-    """Write a folder's entries through to the disk."""
-    if os.name != "posix":  # Windows can't open a folder to sync it
-        return
-    _sync(folder, os.O_RDONLY)
-
-
-def _sync(path: Path, flags: int) -> None:
-    descriptor = os.open(path, flags)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -90,6 +90,12 @@ def test_without_verification(tmp_path: Path, shared_checkpoint: Callable[..., P
     assert list(dict.fromkeys(stages)) == ["checkpoint", "language model", "vision", "reference"]
 
 
+@pytest.mark.parametrize(("family", "layout"), [("qwen", "transformers"), ("llama3", "original")])
+def test_export_of_a_tied_head(family: str, layout: str, tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "tied", family, layout, text={"tie_word_embeddings": True})
+    exports_and_verifies(folder, tmp_path / "bundle")
+
+
 def left_alone(folder: Path, before: set[Path]) -> None:
     assert set(folder.iterdir()) == before
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 from llava_edge.export.checkpoint.checkpoint import open_checkpoint
 from llava_edge.runtime.errors import CheckpointError
-from llava_edge.store.hub import locate
+from llava_edge.store.hub import HUB_ID, locate
 from support.checkpoints import make_checkpoint
 from support.hub_server import hub_server
 
@@ -32,7 +34,7 @@ for line in sys.stdin:
 """
 LOCATE_WITHOUT_WAITING = """
 import sys, time
-from llava_edge.store.hub import locate
+from llava_edge.store.hub import HUB_ID, locate
 time.sleep = lambda seconds: None
 locate(sys.argv[1])
 """
@@ -144,3 +146,68 @@ def test_what_is_no_hub_id(source: str, tmp_path: Path, monkeypatch: pytest.Monk
         return
     with pytest.raises(CheckpointError, match="hub id"):
         locate(source)
+
+
+def test_a_tokenizer_in_two_files_and_what_lies_beside(hub: Hub, tmp_path: Path) -> None:
+    """Qwen's vocabulary and merges come along; a training run's checkpoints in folders do not."""
+    folder = make_checkpoint(tmp_path / "repository", "qwen")
+    raw = json.loads((folder / "tokenizer.json").read_text())["model"]
+    (folder / "vocab.json").write_text(json.dumps(raw["vocab"]))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    shutil.copytree(folder, folder / "checkpoint-500")
+    hub.repositories["someone/qwen"] = folder
+    assert hub.open("someone/qwen").startswith("qwen ")
+    assert {"vocab.json", "merges.txt", "model.safetensors"} <= set(hub.asked)
+    assert not [name for name in hub.asked if "/" in name]
+
+
+OPEN_AND_TIME = """
+import sys, time
+import torch, transformers
+from llava_edge.export.checkpoint.checkpoint import open_checkpoint
+from llava_edge.runtime.errors import LlavaEdgeError
+from llava_edge.store.hub import fetch_config
+began = time.monotonic()
+try:
+    print(open_checkpoint(sys.argv[1]).fingerprint)
+    fetch_config(sys.argv[1])
+except LlavaEdgeError as error:
+    print(error)
+print(time.monotonic() - began)
+"""
+
+
+@pytest.mark.parametrize("without", ["an address that refuses", "offline mode"])
+def test_without_a_network(without: str, tmp_path: Path) -> None:
+    """What is cached is used at once; what is not is one line, at once."""
+    folder = make_checkpoint(tmp_path / "repository")
+    expected = open_checkpoint(str(folder)).fingerprint
+
+    def asked(own: dict[str, str], source: str = "someone/tiny") -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-c", OPEN_AND_TIME, source], env=own, capture_output=True, text=True)
+
+    with hub_server({"someone/tiny": folder}) as (endpoint, _):
+        assert asked(environment(endpoint, tmp_path / "home")).stdout.split()[0] == expected
+    own = environment("http://127.0.0.1:9", tmp_path / "home")
+    own |= {"HF_HUB_OFFLINE": "1"} if without == "offline mode" else {}
+    done = asked(own)
+    fingerprint, seconds = done.stdout.split()
+    assert (fingerprint, done.stderr) == (expected, "")
+    assert float(seconds) < 8
+    missing = asked(own, "someone/never-fetched")
+    said, seconds = missing.stdout.strip().splitlines()
+    assert said.startswith("expected the hub to serve someone/never-fetched")
+    assert missing.stderr == ""
+    assert float(seconds) < 8
+
+
+@pytest.mark.parametrize(
+    "name", ["pics/a.png", "a/b.JPEG", "models/llm.gguf", "x/config.json", "../x", "a/" + "b" * 97]
+)
+def test_names_of_files_are_not_asked_for(name: str) -> None:
+    assert not HUB_ID.fullmatch(name)
+
+
+@pytest.mark.parametrize("name", ["liuhaotian/llava-v1.6-vicuna-7b", "llava-hf/llama3-llava-next-8b-hf", "a/b.c_d"])
+def test_ids(name: str) -> None:
+    assert HUB_ID.fullmatch(name)

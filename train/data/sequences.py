@@ -48,7 +48,7 @@ def encode_chat(encoder: Encoder, conversation: Conversation, image_tokens: Sequ
     messages = conversation.messages
     ids = prompt_ids(encoder, messages, image_tokens, answering=False)
     labels = [IGNORED] * len(ids)
-    stops = {encoder.spec.special_tokens[token] for token in encoder.spec.stop_tokens}
+    stops = encoder.spec.stop_ids
     for index, message in enumerate(messages):
         if message.role != "assistant":
             continue

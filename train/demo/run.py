@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from ...runtime.errors import OptionError
-from ...runtime.system.storage import check_absent, writing_folder
+from ...runtime.system.storage import check_absent, check_outside_bundles, writing_folder
 from .. import run as llava
 from ..recipe import DataRecipe, Recipe, load_recipe
 from .data_set import CAPTIONS, CONVERSATIONS, PICTURES, easy_vqa_text, write_data
@@ -43,6 +43,7 @@ def run(config: Path, out: Path) -> None:
     """Train the recipe ``config`` and write a checkpoint in transformers' layout to the folder ``out``."""
     recipe = load_demo_recipe(config)
     check_absent(out)
+    check_outside_bundles(out)
     work = out.with_name(out.name + ".work")
     stages = llava_recipe(recipe, config.parent, work)
     work.mkdir(parents=True, exist_ok=True)

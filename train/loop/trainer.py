@@ -16,7 +16,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from ...runtime.system.storage import sync_files
+from ...runtime.system.filesystems import sync_files
 from ..data.dataset import Collator, SampleDataset
 from ..data.grouping import GroupedSampler
 from ..model.parts import parameter_groups

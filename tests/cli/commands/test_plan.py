@@ -37,7 +37,7 @@ def test_plan_json_is_the_contract() -> None:
 def test_a_plan_that_does_not_fit_says_what_would() -> None:
     devices = ("--gpu", "a=24G", "--gpu", "b=24G", "--host", "8G", "--ctx", "8192")
     done = run("plan", "llava-72b", *devices, "--json")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 3, done.stderr
     found = json.loads(done.stdout)
     assert found["fits"] is False
     change = found["suggestion"]
@@ -77,7 +77,13 @@ def test_stats_say_where_the_model_is() -> None:
         (["plan", "llava-72b", "--worker", "w=G"], "10.0.0.2:50052=24G"),
         (["plan", "llava-72b", "--gpu", "a=24G", "--gpu", "a=24G"], "different names"),
         (["plan", "llava-72b", "--llm", "q9"], "an LLM type among"),
-        (["plan", "llava-72b", "--ctx", "-1"], "ctx from 0"),
+        (["plan", "llava-72b", "--ctx", "-1"], "ctx from 0 to 16777215"),
+        (["plan", "llava-72b", "--ctx", "99999999"], "ctx from 0 to 16777215"),
+        (["plan", "llava-72b", "--gpu", "a=0G"], "memory above 0 for a"),
+        (["plan", "llava-72b", "--gpu", f"a={'9' * 400}G"], "memory above 0 for a"),
+        (["plan", "../nothing"], "got no folder; check the path"),
+        (["plan", "pics/a.png"], "a folder, a hub id"),
+        (["plan", SIGN], "the folder of a bundle or a checkpoint at"),
         (["ask", SIGN, "What?", "--device", "moon"], "device among auto, cpu"),
         (["ask", SIGN, "What?", "--kv-type", "q9"], "a KV type among"),
     ],

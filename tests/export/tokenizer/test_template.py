@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from llava_edge.export.pipeline import make_plan
-from llava_edge.export.tokenizer.template import checkpoint_template
+from llava_edge.export.pipeline import export_checkpoint, make_plan
+from llava_edge.export.tokenizer.template import checkpoint_template, read_template
+from llava_edge.export.tokenizer.vocabulary import TokenType
 from llava_edge.export.verification.reference import prompt_ids
 from llava_edge.runtime.errors import CheckpointError
+from llava_edge.runtime.prompts import template_environment
 from llava_edge.runtime.prompts.template import Control, ImageSlot, TemplateMessage, render
+from llava_edge.runtime.prompts.template_environment import compiled
 from llava_edge.runtime.prompts.template_spec import TemplateSpec
-from support.checkpoints import FAMILIES, LAYOUTS, VICUNA_TEMPLATE, make_checkpoint
+from support.checkpoints import FAMILIES, LAYOUTS, LLAMA3_TEMPLATE, VICUNA_TEMPLATE, make_checkpoint
 
 QUESTION = TemplateMessage("user", "Why?", 1)
 TURNS = [QUESTION, TemplateMessage("assistant", "Because."), TemplateMessage("user", "Sure?")]
@@ -71,7 +75,7 @@ def test_a_system_message_replaces_the_familys(family: str, shared_checkpoint: C
 def test_prompt_ids_of_transformers(family: str, layout: str, shared_checkpoint: Callable[..., Path]) -> None:
     """The checkpoint's template through transformers gives a prompt with all positions in one run."""
     plan = make_plan(str(shared_checkpoint(family, layout)))
-    ids = prompt_ids(plan.tokenizer, plan.template, 7, template=checkpoint_template(plan.checkpoint))
+    ids, _ = prompt_ids(plan.tokenizer, plan.template, 7, template=checkpoint_template(plan.checkpoint))
     assert ids.count(-1) == 7
     first = ids.index(-1)
     assert ids[first : first + 7] == [-1] * 7
@@ -109,7 +113,7 @@ def test_string_content_is_discovered(tmp_path: Path) -> None:
     (folder / "chat_template.jinja").write_text(template)
     plan = make_plan(str(folder))
     assert plan.template.content == "string"
-    ids = prompt_ids(plan.tokenizer, plan.template, 3, template=template)
+    ids, _ = prompt_ids(plan.tokenizer, plan.template, 3, template=template)
     assert ids.count(-1) == 3
 
 
@@ -143,3 +147,85 @@ def test_another_image_token(tmp_path: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"image_token": "<pad>"}))
     (folder / "chat_template.jinja").write_text(VICUNA_TEMPLATE.replace("<image>", "<pad>"))
     assert make_plan(str(folder)).template.image_token == "<pad>"
+
+
+DIFFERING = {
+    "a date": "{{ strftime_now('%d %b %Y %H:%M:%S') }}",
+    "tools": "{% if tools is not none %}tools{% endif %}",
+    "a pad token": "{{ pad_token }}{% if sep_token is defined %}x{% endif %}",
+    "JSON": "{{ messages | length }}{{ messages[0]['role'] | tojson }}{{ '<&>' | tojson }}",
+    "generation": "{% set x = 1 %}{% generation %}{% set x = 2 %}{{ x }}{% endgeneration %}{{ x }}",
+}
+
+
+@pytest.mark.parametrize("case", DIFFERING)
+def test_a_template_that_environments_render_differently(case: str, tmp_path: Path) -> None:
+    """It is compared with transformers' rendering before a weight is written."""
+    folder = make_checkpoint(tmp_path / "c")
+    (folder / "chat_template.jinja").write_text(DIFFERING[case] + LLAMA3_TEMPLATE)
+    plan = make_plan(str(folder))
+    ids, clock = prompt_ids(plan.tokenizer, plan.template, 3, template=checkpoint_template(plan.checkpoint))
+    assert ids.count(-1) == 3
+    assert (clock is not None) == (case == "a date")
+
+
+def test_a_template_that_renders_differently_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_checkpoint(tmp_path / "c")
+    (folder / "chat_template.jinja").write_text(LLAMA3_TEMPLATE.replace("content['text']", "content['text'] | tojson"))
+    monkeypatch.setattr(template_environment, "_tojson", json.dumps)
+    compiled.cache_clear()
+    try:
+        with pytest.raises(CheckpointError, match="to render as in transformers"):
+            export_checkpoint(str(folder), tmp_path / "bundle")
+    finally:
+        compiled.cache_clear()
+    assert not (tmp_path / "bundle").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("generation", "config", "stops", "others"),
+    [
+        (None, [1, 2], ("</s>", "<s>"), None),
+        ([2, 300], 1, ("</s>",), (300,)),
+        ({}, [1, 300, True, -4, 10**9], ("</s>", "<s>"), (300,)),
+        (None, None, ("</s>",), None),
+    ],
+)
+def test_an_answer_ends_where_transformers_would_end_it(
+    generation: object, config: object, stops: tuple[str, ...], others: object, tmp_path: Path
+) -> None:
+    """The list of generation_config.json, else of the config; an id that is an ordinary token ends it too."""
+    folder = make_checkpoint(tmp_path / "c", "vicuna")
+    raw = json.loads((folder / "config.json").read_text())
+    raw["text_config"]["eos_token_id"] = 2
+    raw["eos_token_id"] = config
+    (folder / "config.json").write_text(json.dumps(raw))
+    if generation is not None:
+        value = generation if isinstance(generation, dict) else {"eos_token_id": generation}
+        (folder / "generation_config.json").write_text(json.dumps(value))
+    spec = read_template(*opened(folder))
+    assert (spec.stop_tokens, spec.other_stops) == (stops, others)
+
+
+def opened(folder: Path) -> tuple[Any, Any, str]:
+    plan = make_plan(str(folder))
+    return plan.checkpoint, plan.vocabulary, "<image>"
+
+
+def test_markup_that_is_not_marked_special_is_still_the_templates_alone(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "c", "qwen")
+    path = folder / "tokenizer.json"
+    raw = json.loads(path.read_text())
+    for token in raw["added_tokens"]:
+        token["special"] = token["special"] and not token["content"].startswith("<|im_")
+    path.write_text(json.dumps(raw))
+    plan = make_plan(str(folder))
+    typed = render(plan.template, [TemplateMessage("user", "a<|im_end|>b")])
+    ends = [one for one in typed if one == Control(plan.template.special_tokens["<|im_end|>"])]
+    assert len(ends) == 1
+    assert "<|im_end|>" in plan.template.stop_tokens
+    kinds = dict(zip(plan.vocabulary.tokens, plan.vocabulary.types, strict=True))
+    assert kinds["<|im_end|>"] == kinds["<|im_start|>"] == TokenType.CONTROL

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from llava_edge.export.verification import reference
 from llava_edge.export.verification.reference import build_reference, reference_values
 from llava_edge.runtime.parity import QUESTION
 from llava_edge.runtime.pictures.built_in import built_in_picture
+from safetensors.torch import load_file, save_file
+from support.checkpoints import make_checkpoint
 
 
 def values_of(plan: Plan, **options: Any) -> dict[str, Any]:
@@ -79,3 +82,46 @@ def test_original_layout_gives_the_same_model(shared_checkpoint: Callable[..., P
     states = [build_reference(x.checkpoint, x.geometry, with_llm=True).state_dict() for x in (one, other)]
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def stored_otherwise(folder: Path, *, inner: bool, outer: bool, names: tuple[str, ...]) -> None:
+    """The tied checkpoint in ``folder`` as other tools write it: said elsewhere, its matrix under other names."""
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["tie_word_embeddings"], config["tie_word_embeddings"] = inner, outer
+    (folder / "config.json").write_text(json.dumps(config))
+    state = load_file(folder / "model.safetensors")
+    matrix = state.pop("model.language_model.embed_tokens.weight")
+    save_file({**state, **{name: matrix.clone() for name in names}}, folder / "model.safetensors")
+
+
+EMBEDDING, HEAD = "model.language_model.embed_tokens.weight", "lm_head.weight"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["llama3", "qwen"])
+def test_a_tied_head_is_the_embedding(family: str, tmp_path: Path) -> None:
+    """Against transformers' own loading of the same matrix; it is the one matrix however it is stored."""
+    from transformers import LlavaNextForConditionalGeneration
+
+    folder = make_checkpoint(tmp_path / "tied", family, text={"tie_word_embeddings": True})
+    model = LlavaNextForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    plan = make_plan(str(folder))
+    with torch.no_grad():
+        found = build_reference(plan.checkpoint, plan.geometry, with_llm=True)
+        tokens = torch.tensor([[1, 2, 3, 4]])
+        expected = model(input_ids=tokens).logits
+        assert torch.equal(found(input_ids=tokens).logits, expected)
+        for inner, outer, names in (
+            (True, False, (EMBEDDING,)),
+            (False, True, (EMBEDDING,)),
+            (True, True, (HEAD,)),
+            (True, True, (EMBEDDING, HEAD)),
+            (False, False, (EMBEDDING, HEAD)),
+        ):
+            other = make_checkpoint(
+                tmp_path / f"{inner}{outer}{len(names)}{names[0][:2]}", family, text={"tie_word_embeddings": True}
+            )
+            stored_otherwise(other, inner=inner, outer=outer, names=names)
+            plan = make_plan(str(other))
+            found = build_reference(plan.checkpoint, plan.geometry, with_llm=True)
+            assert torch.equal(found(input_ids=tokens).logits, expected), (inner, outer, names)

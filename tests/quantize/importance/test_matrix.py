@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import gguf
@@ -91,3 +92,49 @@ def test_no_half_file_is_left(tmp_path: Path) -> None:
     with pytest.raises(StorageError):
         write_imatrix(tmp_path / "absent" / "m.gguf", matrix())
     assert not list(tmp_path.iterdir())
+
+
+def legacy(name: bytes = b"blk.0.attn_q.weight") -> bytes:
+    """The head of llama.cpp's format before GGUF: entries, then each one's name, calls, values."""
+    values = np.ones(4, np.float32).tobytes()
+    head = [struct.pack("<ii", 1, len(name)), name, struct.pack("<ii", 3, 4), values, struct.pack("<i", 1)]
+    return b"".join(head)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (legacy(), r"the legacy format \(imatrix\.dat\); convert it"),
+        (b"Once upon a time\n", "a text file; to calibrate on its text: --imatrix calibrate-text:"),
+        ("Größe ".encode() * 2000, "a text file"),
+        (b"", "an empty file"),
+        (b"PK\x03\x04", "a zip archive"),
+        (b"\x80\x04\x95", "a pickle"),
+        (b"\xff\xfe\x00\x01", "a file that begins with"),
+    ],
+)
+def test_files_that_people_take_for_one_are_named(content: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(OptionError, match=said) as caught:
+        read_imatrix(tmp_path / "file")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("sums", "counts", "said"),
+    [
+        ([[-1.0, 2.0]], [3.0], "a negative sum of squares"),
+        ([[1.0, 2.0]], [-3.0], "a negative sum of squares or count"),
+        ([[0.0, 0.0]], [3.0], "nothing but zeros"),
+        ([[np.nan, 2.0]], [3.0], "that can't be"),
+        ([[np.inf, 2.0]], [3.0], "that can't be"),
+        ([[1.0, 2.0]], [np.nan], "that can't be"),
+    ],
+)
+def test_sums_that_no_text_gives_are_refused(
+    sums: list[list[float]], counts: list[float], said: str, tmp_path: Path
+) -> None:
+    entry = Entry(np.array(sums, np.float32), np.array(counts, np.float32))
+    write_imatrix(tmp_path / "i.gguf", ImportanceMatrix({"blk.0.attn_q.weight": entry}, ("x",), 1, 512))
+    with pytest.raises(OptionError, match=said):
+        read_imatrix(tmp_path / "i.gguf")

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,27 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "unknown merge type": (edit(lambda raw: raw.update(merge_type="flat")), "one of spatial_unpad"),
     "a mean of two channels": (edit(lambda raw: raw["geometry"].update(mean=[0.5, 0.5])), "mean"),
     "missing file": (lambda folder: (folder / "llm.gguf").unlink(), "the files llm.gguf"),
-    "extra file": (lambda folder: (folder / "extra.bin").write_bytes(b"x"), "also extra.bin"),
+    "schema true": (edit(lambda raw: raw.update(schema=True)), "schema True"),
+    "deep nesting": (lambda folder: (folder / "manifest.json").write_text("[" * 100_000), "expected JSON"),
+    "a number too large": (
+        lambda folder: (folder / "manifest.json").write_text('{"schema": 1' + "0" * 9999),
+        "expected JSON",
+    ),
+    "not a number": (edit(lambda raw: raw["geometry"].update(mean=[float("nan")] * 3)), "a finite number"),
+    "a number past floats": (edit(lambda raw: raw["geometry"].update(rescale=10**400)), "a finite number"),
+    "a std of 0": (edit(lambda raw: raw["geometry"].update(std=[0.5, 0.5, 0])), "the last two not 0"),
+    "a patch of 0": (edit(lambda raw: raw["geometry"].update(patch_size=0)), "whole patches"),
+    "a tile of 0": (edit(lambda raw: raw["geometry"].update(image_size=0)), "whole patches"),
+    "no pinpoints": (edit(lambda raw: raw["geometry"].update(pinpoints=[])), "1 to 4096 pinpoints"),
+    "a pinpoint of 0": (edit(lambda raw: raw["geometry"].update(pinpoints=[[0, 28]])), "got 0x28"),
+    "half tiles": (edit(lambda raw: raw["geometry"].update(pinpoints=[[42, 28]])), "got 42x28"),
+    "huge pinpoints": (edit(lambda raw: raw["geometry"].update(pinpoints=[[7000, 7000]])), "got 7000x7000"),
+    "no image token": (edit(lambda raw: raw["template"].update(image_token="")), "an empty one"),
+    "a token without text": (edit(lambda raw: raw["template"]["special_tokens"].update({"": 3})), "an empty one"),
+    "a negative id": (edit(lambda raw: raw["template"]["special_tokens"].update({"<s>": -3})), "got -3"),
+    "another width": (edit(lambda raw: raw["llm"].update(dim=5)), "as wide as the language model"),
+    "a context of 0": (edit(lambda raw: raw["llm"].update(context_length=0)), "llm.context_length above 0"),
+    "another vision recipe": (edit(lambda raw: raw["vision"].update(recipe="w1")), "a vision recipe among f32"),
     "altered file": (lambda folder: (folder / "llm.gguf").write_bytes(b"GGUF" * 10), "SHA-256"),
     "longer file": (lambda folder: (folder / "llm.gguf").write_bytes(b"gguf" * 11), "40 bytes"),
     "symlinked file": (swap_for_link, "a symbolic link"),
@@ -200,3 +221,110 @@ def test_storage_errors_pass_through(tmp_path: Path) -> None:
     inner = storage_error(OSError(errno.EACCES, os.strerror(errno.EACCES)), tmp_path)
     with pytest.raises(StorageError, match="Permission denied"), writing_folder(tmp_path / "bundle"):
         raise inner
+
+
+SYSTEM_FILES = (".DS_Store", "._llm.gguf", ".gitattributes", "Thumbs.db", "README.md", "desktop.ini", ".nfs000123")
+
+
+def test_what_the_manifest_does_not_list_is_ignored_and_named(folder: Path) -> None:
+    for name in SYSTEM_FILES:
+        (folder / name).write_bytes(b"anything")
+    (folder / ".cache" / "huggingface").mkdir(parents=True)
+    (folder / ".broken").symlink_to("nowhere")
+    assert set(Bundle.open(folder, hash_all=True).unlisted()) == {*SYSTEM_FILES, ".cache", ".broken"}
+
+
+def test_a_file_that_the_system_adds_while_a_bundle_is_written_is_not_listed(tmp_path: Path, folder: Path) -> None:
+    expected = Bundle.open(folder).manifest.files
+    (folder / ".DS_Store").write_bytes(b"anything")
+    write_manifest(folder, manifest())
+    assert Bundle.open(folder).manifest.files == expected
+
+
+def as_the_hub_caches_it(folder: Path, *, below: str = "") -> Path:
+    """Lay ``folder`` out as huggingface_hub's cache does: a snapshot of links to blobs."""
+    repository = folder.parent / "models--someone--bundle"
+    blobs, snapshot = repository / "blobs", repository / "snapshots" / "0123abcd" / below
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for path in folder.iterdir():
+        blob = blobs / file_sha256(path)
+        shutil.move(path, blob)
+        (snapshot / path.name).symlink_to(os.path.relpath(blob, snapshot))
+    return snapshot
+
+
+@pytest.mark.parametrize("below", ["", "q4"])
+def test_links_of_the_hubs_cache_are_followed(folder: Path, below: str) -> None:
+    snapshot = as_the_hub_caches_it(folder, below=below)
+    assert Bundle.open(snapshot, hash_all=True).newline().tolist() == [0, 1, 2, 3]
+    (folder.parent / "link").symlink_to(snapshot)
+    assert Bundle.open(folder.parent / "link", hash_all=True).unlisted() == ()
+    target = (snapshot / "llm.gguf").resolve()
+    target.write_bytes(b"GGUF" * 10)
+    with pytest.raises(BundleError, match="SHA-256"):
+        Bundle.open(snapshot)
+
+
+@pytest.mark.parametrize("name", ["llm.gguf", "manifest.json", "newline.npy"])
+@pytest.mark.parametrize("way", ["elsewhere", "past the blobs", "by two links", "blobs that are a link"])
+def test_links_out_of_the_hubs_cache_are_refused(folder: Path, name: str, way: str) -> None:
+    snapshot = as_the_hub_caches_it(folder)
+    link, outside = snapshot / name, folder.parent / "elsewhere"
+    blob = link.resolve()
+    if way == "blobs that are a link":
+        shutil.move(blob.parent, outside)
+        blob.parent.symlink_to(outside)
+    else:
+        shutil.move(blob, outside)
+        link.unlink()
+        if way == "by two links":
+            blob.symlink_to(outside)
+            link.symlink_to(Path("../../blobs") / blob.name)
+        else:
+            link.symlink_to(outside if way == "elsewhere" else Path("../../blobs/../../elsewhere"))
+    assert (snapshot / name).exists()
+    with pytest.raises(BundleError, match="a symbolic link"):
+        Bundle.open(snapshot)
+
+
+def pickled(path: Path) -> None:
+    np.save(path, np.array([{}, {}], object), allow_pickle=True)
+
+
+def of_many(path: Path) -> None:
+    """An array whose head promises a terabyte."""
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (2**38,)})
+        file.write(b"1234")
+
+
+JUNK: dict[str, Damage] = {
+    "empty": lambda path: path.write_bytes(b"") and None,
+    "junk": lambda path: path.write_bytes(b"PK\x03\x04 junk that is no archive") and None,
+    "a head alone": lambda path: path.write_bytes(b"\x93NUMPY\x01\x00v\x00{'descr'") and None,
+    "objects": pickled,
+    "a terabyte": of_many,
+    "not a number": lambda path: np.save(path, np.full(4, np.nan, np.float32)),
+    "text": lambda path: np.save(path, np.array(["a"] * 4)),
+    "fields": lambda path: np.save(path, np.zeros(4, [("a", "<f4")])),
+}
+
+
+@pytest.mark.parametrize("case", JUNK)
+def test_arrays_that_are_none_are_refused_in_one_line(case: str, folder: Path, tmp_path: Path) -> None:
+    """Hashes hold: whoever made the bundle made it so. In the archive it is a member, and the archive itself."""
+    JUNK[case](folder / "newline.npy")
+    JUNK[case](tmp_path / "member.npy")
+    with zipfile.ZipFile(folder / "parity.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(tmp_path / "member.npy", "pixels.npy")
+    write_manifest(folder, manifest())
+    opened = Bundle.open(folder)
+    for read in (opened.newline, opened.parity_values):
+        with pytest.raises(BundleError) as caught:
+            read()
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 600
+    shutil.move(folder / "newline.npy", folder / "parity.npz")
+    with pytest.raises(BundleError, match="archive of numpy arrays"):
+        opened.parity_values()

@@ -10,10 +10,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from llava_edge.runtime.bundle import work_folder
 from llava_edge.runtime.bundle.work_folder import continuing_bundle, work_place
 from llava_edge.runtime.errors import StorageError
-from llava_edge.runtime.system import storage
+from llava_edge.runtime.system import filesystems, storage
 
 pytestmark = pytest.mark.skipif(not Path("/dev/fd").exists(), reason="needs a list of open files to play with")
 NOT_BLOCKING = 2
@@ -62,8 +61,9 @@ def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         unlink(file, missing_ok)
 
     monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(LK_NBLCK=NOT_BLOCKING, locking=locking))
-    monkeypatch.setattr(work_folder, "sys", SimpleNamespace(platform="win32"))
-    monkeypatch.setattr(storage, "os", WindowsOs())
+    monkeypatch.setattr(filesystems, "sys", SimpleNamespace(platform="win32"))
+    for module in (filesystems, storage):
+        monkeypatch.setattr(module, "os", WindowsOs())
     monkeypatch.setattr(Path, "unlink", unlink_closed)
     return path
 

@@ -304,3 +304,23 @@ def test_auto_uses_a_gpu_that_is_there() -> None:
     with load(device="auto") as model:
         assert model.engine.options.gpu_layers > 0
         assert model.ask("Hello").tokens
+
+
+def test_more_pictures_than_the_model_has_positions_for_do_not_fit() -> None:
+    shape = preset_shape("llama3-8b")
+    devices = [Device("host", "cpu", 512 * 2**30)]
+    many = make_plan(shape, devices, Request(images=5000))
+    assert not many.fits
+    most = (8192 - 256) // shape.picture_tokens
+    assert suggestions(many, devices, Request(images=5000))[0].change == {"images": most}
+    assert make_plan(shape, devices, Request(images=most)).fits
+
+
+def test_without_a_gpu_memory_is_what_would_fit() -> None:
+    shape = preset_shape("llava-72b")
+    devices = [Device("host", "cpu", 8 * 2**30)]
+    plan = make_plan(shape, devices, Request())
+    found = {one.text: one for one in suggestions(plan, devices, Request())}
+    (said,) = [text for text in found if text.endswith("GiB more free memory")]
+    assert found[said].change["host"] - 8 * 2**30 == int(said.split()[0]) * 2**30
+    assert found[said].plan.fits

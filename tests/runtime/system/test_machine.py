@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import pwd
 import sys
 from pathlib import Path
 
 import pytest
+from llava_edge.runtime.errors import StorageError
 from llava_edge.runtime.system import machine
 from llava_edge.runtime.system.machine import available_memory, cache_folder, physical_cores, processor_flags
+from llava_edge.runtime.system.storage import write_text
 
 MIB = 2**20
 V2 = "0::/app/model\n"
@@ -152,3 +155,18 @@ def test_windows(linux: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LOCALAPPDATA")
     monkeypatch.setenv("HOME", "/c/one")
     assert cache_folder() == Path("/c/one/AppData/Local/llava-edge")
+
+
+def test_a_user_without_a_home_or_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is found in such a cache, and writing into it is the error that an unwritable one gives."""
+    for name in ("HOME", "LLAVA_EDGE_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    assert not (cache_folder() / "repacking.json").is_file()
+    assert list(cache_folder().glob("*")) == []
+    with pytest.raises(StorageError):
+        write_text(cache_folder() / "repacking.json", "{}")
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative/and/so/invalid")
+    assert cache_folder().is_absolute()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "llava-edge"
