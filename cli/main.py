@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import typer
 
 from ..runtime.errors import LlavaEdgeError
-from .commands import ask, benchmark, chat, export, optimize, plan, quantize, show, tiles, train, verify, worker
+from .commands import ask, benchmark, chat, export, optimize, plan, quantize, serve, show, tiles, train, verify, worker
 
 _USAGE_ERRORS: type[Exception] = next(one for one in typer.BadParameter.__mro__ if one.__name__ == "ClickException")
 """click's base of usage errors, wherever this typer has it: newer releases carry click inside."""
@@ -31,6 +31,7 @@ app.command("show")(show.show)
 app.command("verify")(verify.verify)
 app.command("train")(train.train)
 app.command("plan")(plan.plan)
+app.command("serve")(serve.serve)
 app.command("worker")(worker.worker)
 app.add_typer(benchmark.app, name="benchmark")
 

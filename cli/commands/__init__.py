@@ -1,4 +1,4 @@
 """One file a command.
 
-May import: runtime/*, store/*, export/*, quantize/*, train/*, benchmark/*, cli/terminal.
+May import: runtime/*, store/*, export/*, quantize/*, train/*, benchmark/*, serve/*, cli/terminal.
 """

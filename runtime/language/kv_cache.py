@@ -33,6 +33,11 @@ class KvCache:
         """Forget everything."""
         self._rewind(0)
 
+    def reusable(self, wanted: Sequence[Segment]) -> int:
+        """Positions at the start of ``wanted`` that :meth:`prefill` would not compute."""
+        last = max(total_positions(wanted) - 1, 0)
+        return _whole_images(wanted, min(common_prefix(self.segments(), wanted), last))
+
     def prefill(
         self,
         wanted: Sequence[Segment],
@@ -48,7 +53,7 @@ class KvCache:
         again for its logits. Raises :class:`Cancelled` between chunks; what was computed is kept.
         """
         total = total_positions(wanted)
-        kept = self._rewind(_whole_images(wanted, min(common_prefix(self.segments(), wanted), max(total - 1, 0))))
+        kept = self._rewind(self.reusable(wanted))
         start = 0
         for segment in wanted:
             end = start + len(segment)
