@@ -29,6 +29,13 @@ class KvCache:
         """What the cache holds."""
         return [*self._segments, TextSegment(tuple(self._tail))] if self._tail else list(self._segments)
 
+    def adopt(self, segments: Sequence[Segment]) -> None:
+        """Take ``segments`` for what the cache holds: a copy of its state was put back behind our back."""
+        self._segments, self._tail = list(segments), []
+        self._positions = total_positions(segments)
+        if segments and isinstance(segments[-1], TextSegment):
+            self._tail = list(_tokens(self._segments.pop()))
+
     def clear(self) -> None:
         """Forget everything."""
         self._rewind(0)

@@ -10,22 +10,28 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ...runtime.answer import Answer
 from ...runtime.callbacks import Cancel, Progress
 from ...runtime.encode_ahead import Opened
+from ...runtime.engine import Engine
 from ...runtime.errors import Cancelled, ContextError
 from ...runtime.language.generation import room_for_answer
+from ...runtime.language.llm import Llm
 from ...runtime.model import load
 from ...runtime.options import GenerationOptions, LoadOptions, declared
 from ...runtime.pictures.encoded import EncodedImage
 from ...runtime.pictures.picture import Picture, load_picture
 from ...runtime.prompts.prompt import Prompt
+from ...runtime.prompts.segments import Segment, total_positions
 from ...runtime.prompts.template import TemplateMessage
+from ...runtime.system.machine import total_memory
 from ..errors import RequestError
 from ..requests.sampling import sampling_options
 from ..requests.values import Asked, Message, SentPicture
 from .interface import Counted, Listener
+from .kept_states import KeptStates
 
 DECODED_PIXELS = 16_000_000
 """Pixels of opened pictures that are kept between counting a question and answering it: 48 MB of RGB."""
@@ -46,11 +52,21 @@ class _Prepared:
 class LocalModel:
     """A bundle in this process; see :class:`ServedModel`."""
 
-    def __init__(self, path: Path, loading: LoadOptions, sampling: GenerationOptions) -> None:
-        """Load the bundle at ``path``. ``sampling`` is what an answer has where its request says nothing."""
+    def __init__(
+        self, path: Path, loading: LoadOptions, sampling: GenerationOptions, states: KeptStates | None = None
+    ) -> None:
+        """Load the bundle at ``path``. ``sampling`` is what an answer has where its request says nothing.
+
+        ``states`` keeps what displaced conversations had read; without it in at most 1 GiB or a tenth of the memory.
+        """
         self._model = load(path, **vars(loading))
         self._sampling = sampling
         self._decoded = _Decoded()
+        llm = self._model.engine.llm
+        if not isinstance(llm, Llm):  # a child's state would cross a pipe
+            states = KeptStates(0)
+        self._states = KeptStates(min(2**30, total_memory() // 10)) if states is None else states
+        self._holder = _Holder(self._model.engine)
         self.counts_beside_answers = not loading.isolate and not loading.workers  # a child answers one call at a time
 
     @property
@@ -60,6 +76,7 @@ class LocalModel:
 
     def close(self) -> None:
         """Free everything. Safe to call twice."""
+        self._states.clear()
         self._model.close()
 
     def count(self, asked: Asked) -> Counted:
@@ -74,6 +91,7 @@ class LocalModel:
         began = time.perf_counter()
         encoded = self._encode(prepared, listener.on_encode, cancelled)
         spent = time.perf_counter() - began
+        self._states.change_to(prepared.prompt.segments, self._holder)
         listener.on_prefill(self._model.engine.cache.reusable(prepared.prompt.segments), len(prepared.prompt))
         *earlier, last = prepared.messages
         chat = self._model.chat()
@@ -153,6 +171,39 @@ class LocalModel:
 def _message(message: Message) -> TemplateMessage:
     """A turn as the template sees it: its pictures in front of its text."""
     return TemplateMessage(message.role, message.text, len(message.pictures))
+
+
+class _Holder:
+    """The one context of an engine in this process; see :class:`StateHolder`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def segments(self) -> list[Segment]:
+        """What the context holds."""
+        return self._engine.cache.segments()
+
+    def reusable(self, wanted: Sequence[Segment]) -> int:
+        """Positions of ``wanted`` that need not be read."""
+        return self._engine.cache.reusable(wanted)
+
+    def state_size(self) -> int:
+        """Bytes that the context's state takes; 0 where it can't be copied."""
+        llm = self._engine.llm
+        return llm.state_size() if isinstance(llm, Llm) else 0
+
+    def save(self) -> Any:
+        """A copy of it."""
+        llm = self._engine.llm
+        return llm.save_state() if isinstance(llm, Llm) else None
+
+    def restore(self, state: Any, segments: Sequence[Segment]) -> bool:
+        """Put a copy back in its place."""
+        llm, cache = self._engine.llm, self._engine.cache
+        llm.ensure_context(total_positions(segments))
+        restored = isinstance(llm, Llm) and llm.restore_state(state)
+        cache.adopt(segments if restored else ())
+        return restored
 
 
 class _Decoded:
