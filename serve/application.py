@@ -13,6 +13,7 @@ from .endpoints.chat import chat_routes
 from .endpoints.health import health_routes
 from .endpoints.models import model_routes
 from .endpoints.ollama import ollama_routes
+from .endpoints.page import page_routes
 from .endpoints.pictures import picture_routes
 from .endpoints.responses import response_routes
 from .endpoints.service import Service
@@ -82,7 +83,7 @@ class Application:
             starting=self._load_first,
         )
         self.service = service
-        makers = (chat_routes, response_routes, ollama_routes, model_routes, picture_routes, health_routes)
+        makers = (chat_routes, response_routes, ollama_routes, model_routes, picture_routes, health_routes, page_routes)
         self._routes = [route for make in makers for route in make(service)]
         tasks = [asyncio.create_task(service.desk.sweep())]
         if self._load_first:

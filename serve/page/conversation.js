@@ -1,125 +1,167 @@
-// The turns so far: as messages for the server, as elements on the page, and kept over a reload.
+// The turns: what is shown of them, what is sent of them, and what a reload brings back.
+import { layout, stream, upload } from "./api.js";
+import { asCurl, asPython } from "./copying.js";
+import { $, made } from "./elements.js";
+import { describe, figure } from "./tiles.js";
 
-import { element, find, prose } from "./dom.js";
-import { copyButtons } from "./copies.js";
-import { thumbnailOf } from "./pictures.js";
-
-const KEY = "llava-edge conversation";
+const KEPT = "conversation";
 
 export class Conversation {
-  #turns = JSON.parse(sessionStorage.getItem(KEY) ?? "[]");
-  #settings;
+  #turns = []; // {role, text, pictures: [{id, name, seen, file?, url?}]}
 
   constructor(settings) {
-    this.#settings = settings;
-    for (const turn of this.#turns) {
-      if (!turn.ending) turn.cut = "cut off: the page was left while it was answered";
-      this.#show(turn);
-    }
-  }
-
-  get isEmpty() {
-    return this.#turns.length === 0;
+    this.settings = settings;
   }
 
   clear() {
     this.#turns = [];
+    $("turns").replaceChildren();
     this.#keep();
-    find("conversation").replaceChildren();
   }
 
-  /** The messages of a request that ends in `question` about `pictures`; turns without an answer are left out. */
-  messages(question, pictures) {
-    const earlier = this.#turns.filter((turn) => turn.answer).flatMap((turn) => [
-      { role: "user", content: parts(turn.question, turn.pictures.map(({ id }) => id), turn.detail) },
-      { role: "assistant", content: turn.answer },
-    ]);
-    return [...earlier, { role: "user", content: parts(question, pictures.map(({ layout }) => layout.id), this.#settings.detail) }];
+  restore() {
+    try {
+      this.#turns = JSON.parse(sessionStorage.getItem(KEPT) ?? "[]");
+    } catch {
+      this.#turns = [];
+    }
+    for (const turn of this.#turns) this.#show(turn);
   }
 
-  /** Begin a turn; returns what its answer is written to. */
-  async begin(question, pictures, request) {
-    const shown = await Promise.all(pictures.map(async (picture) => ({
-      id: picture.layout.id, name: picture.name, thumbnail: await thumbnailOf(picture),
-    })));
-    const turn = { question, pictures: shown, detail: this.#settings.detail, answer: "", request, ending: null, cut: null };
-    this.#turns.push(turn);
-    this.#keep();
-    const view = this.#show(turn);
-    return {
-      write: (text) => {
-        turn.answer += text;
-        view.body.textContent = turn.answer;
-      },
-      end: (ending) => {
-        turn.ending = ending;
-        this.#finish(turn, view);
-      },
-      breakOff: (reason) => {
-        turn.ending = { finish: "cancel" };
-        turn.cut = reason;
-        this.#finish(turn, view);
-      },
-      /** Take the turn back, as if it had not been asked. */
-      drop: () => {
-        this.#turns = this.#turns.filter((other) => other !== turn);
-        view.article.remove();
-        this.#keep();
-      },
+  // Ask, telling `progress` of what is done. Throws what goes wrong; the question is `kept` where some answer came.
+  async ask(text, pictures, signal, progress) {
+    const turn = {
+      role: "user",
+      text,
+      pictures: pictures.map(({ seen, name, file, url }) => ({ id: seen.id, name, seen, file, url })),
     };
+    this.#turns.push(turn);
+    const shown = this.#show(turn);
+    const answer = { role: "assistant", text: "", pictures: [] };
+    const said = this.#show(answer);
+    let failed = null;
+    let body;
+    try {
+      body = this.#request();
+      await this.#receive(body, signal, progress, answer, said);
+    } catch (error) {
+      if (!answer.text) {
+        this.#turns = this.#turns.filter((one) => one !== turn);
+        shown.element.remove();
+        said.element.remove();
+        throw error;
+      }
+      said.note(error.name === "AbortError" ? "stopped" : "cut off");
+      if (error.name !== "AbortError") failed = Object.assign(error, { kept: true });
+    }
+    if (this.#turns.includes(turn)) {
+      this.#turns.push(answer);
+      this.#copies(said, answer, body);
+      this.#keep();
+    }
+    if (failed) throw failed;
+  }
+
+  async #receive(body, signal, progress, answer, said, again = true) {
+    try {
+      for await (const chunk of stream(body, signal)) {
+        if (chunk.encode_progress) progress("tile", chunk.encode_progress.tiles_done, chunk.encode_progress.tiles);
+        if (chunk.prompt_progress) progress("position", chunk.prompt_progress.processed, chunk.prompt_progress.total);
+        const choice = chunk.choices[0];
+        if (choice?.delta.content) {
+          answer.text += choice.delta.content;
+          said.text.append(choice.delta.content);
+          progress("answer", 0, 0);
+        }
+        if (chunk.timings) said.note(statistics(chunk, choice.finish_reason));
+        for (const warning of chunk.warnings ?? []) said.note(warning);
+      }
+    } catch (error) {
+      if (error.code !== "picture_not_found" || !again) throw error;
+      await this.#uploadAgain(); // an upload is kept for an hour
+      await this.#receive(body, signal, progress, answer, said, false);
+    }
+  }
+
+  async #uploadAgain() {
+    for (const picture of this.#turns.flatMap((turn) => turn.pictures)) {
+      if (picture.file) await upload(picture.file, this.settings.model, this.settings.detail);
+    }
+  }
+
+  #request() {
+    const { model, detail, temperature, maxTokens, seed, schema } = this.settings;
+    const body = { model, messages: this.#turns.map((turn) => message(turn, detail)), temperature, max_tokens: maxTokens };
+    if (seed !== null) body.seed = seed;
+    if (schema !== null) body.response_format = { type: "json_schema", json_schema: { name: "answer", schema } };
+    return { ...body, stream: true, return_progress: true, stream_options: { include_usage: true } };
   }
 
   #show(turn) {
-    const body = element("div", { class: "answer" });
-    const foot = element("footer");
-    const article = element("article", {},
-      element("div", { class: "question" },
-        ...turn.pictures.map(({ name, thumbnail }) => thumbnail
-          ? element("img", { src: thumbnail, alt: name })
-          : element("span", { class: "file" }, name)),
-        element("p", {}, turn.question)),
-      body, foot);
-    find("conversation").append(article);
-    const view = { article, body, foot };
-    if (turn.ending || turn.cut) this.#finish(turn, view);
-    article.scrollIntoView({ block: "end" });
-    return view;
+    const text = made("p", { className: "text", textContent: turn.text });
+    const title = turn.role === "user" ? "You" : "Answer";
+    const element = made("article", { className: `turn ${turn.role}` }, made("h2", { textContent: title }));
+    for (const picture of turn.pictures) element.append(this.#picture(picture));
+    element.append(text);
+    $("turns").append(element);
+    element.scrollIntoView({ block: "nearest" });
+    return { element, text, note: (line) => element.append(made("p", { className: "note", textContent: line })) };
   }
 
-  #finish(turn, { body, foot }) {
-    body.replaceChildren(prose(turn.answer));
-    const notes = [turn.cut, turn.ending?.finish === "length" ? "cut off: the longest answer was reached" : null, ...(turn.ending?.warnings ?? [])];
-    foot.replaceChildren(
-      ...notes.filter(Boolean).map((note) => element("p", { class: "note" }, note)),
-      element("p", { class: "statistics" }, statistics(turn.ending)),
-      ...(turn.answer ? [copyButtons(turn)] : []),
+  #picture(picture) {
+    if (picture.url) return made("div", { className: "seen" }, figure(picture.url, picture.seen, picture.name));
+    const drawing = made("img", { className: "tiles", alt: `${picture.name}: ${describe(picture.seen)}` });
+    const place = made("div", { className: "seen" }, made("p", { className: "note", textContent: picture.name }));
+    layout(picture.id, this.settings.model, this.settings.detail).then(
+      () => {
+        drawing.src = `/v1/pictures/${picture.id}/tiles.png`;
+        place.prepend(drawing);
+      },
+      () => place.append(made("p", { className: "note", textContent: "no longer on the server: add it again" })),
     );
-    this.#keep();
+    return place;
+  }
+
+  #copies(said, answer, body) {
+    const { stream: _, stream_options: __, return_progress: ___, ...plain } = body;
+    const texts = { "Copy text": answer.text, "Copy as curl": asCurl(plain), "Copy as Python": asPython(plain) };
+    const buttons = made("p", { className: "buttons" });
+    for (const [label, text] of Object.entries(texts)) {
+      const button = made("button", { type: "button", textContent: label });
+      button.addEventListener("click", async () => {
+        await navigator.clipboard.writeText(text);
+        button.textContent = "Copied";
+        setTimeout(() => (button.textContent = label), 1500);
+      });
+      buttons.append(button);
+    }
+    said.element.append(buttons);
   }
 
   #keep() {
-    try {
-      sessionStorage.setItem(KEY, JSON.stringify(this.#turns));
-    } catch {
-      sessionStorage.removeItem(KEY); // full: a reload forgets this conversation, nothing else
-    }
+    const plain = this.#turns.map(({ role, text, pictures }) => ({
+      role,
+      text,
+      pictures: pictures.map(({ id, name, seen }) => ({ id, name, seen })),
+    }));
+    sessionStorage.setItem(KEPT, JSON.stringify(plain));
   }
 }
 
-function parts(text, ids, detail) {
-  const pictures = ids.map((id) => ({ type: "image_url", image_url: { url: `picture:${id}`, detail } }));
-  return [...pictures, { type: "text", text }];
+function message({ role, text, pictures }, detail) {
+  if (!pictures.length) return { role, content: text };
+  const parts = pictures.map(({ id }) => ({ type: "image_url", image_url: { url: `picture:${id}`, detail } }));
+  return { role, content: text ? [...parts, { type: "text", text }] : parts };
 }
 
-/** One line: positions and how many of them were known, tokens and their speed, the wait for the first. */
-function statistics(ending) {
-  const { usage, timings } = ending ?? {};
-  if (!usage) return "";
-  const cached = usage.prompt_tokens_details?.cached_tokens ?? 0;
-  const line = [`${usage.prompt_tokens} positions (${cached} known)`, `${usage.completion_tokens} tokens`];
-  if (timings?.predicted_ms > 0 && timings.predicted_n > 0) {
-    line.push(`${(timings.predicted_n / timings.predicted_ms * 1000).toFixed(1)} tokens/s`);
-  }
-  if (timings?.first_token_ms) line.push(`first after ${(timings.first_token_ms / 1000).toFixed(2)} s`);
-  return line.join(", ");
+function statistics({ timings }, reason) {
+  const { prompt_n: read, cache_n: cached, predicted_n: written, predicted_per_second: rate } = timings;
+  const seconds = (milliseconds) => `${(milliseconds / 1000).toFixed(2)} s`;
+  return [
+    `${read + cached} positions, ${cached} cached`,
+    `pictures ${seconds(timings.encode_ms)}`,
+    `first token after ${seconds(timings.first_token_ms)}`,
+    `${written} tokens at ${rate.toFixed(0)}/s`,
+    `ended by ${reason}`,
+  ].join(" · ");
 }

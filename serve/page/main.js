@@ -1,147 +1,142 @@
-// The page: a tray of pictures, a question, and a conversation about them.
-
-import { ask, Failure, listModels } from "./api.js";
+// Wires the page: options, pictures from everywhere, asking and stopping.
+import { models, ServerError } from "./api.js";
 import { Conversation } from "./conversation.js";
-import { element, find } from "./dom.js";
-import { Tray } from "./pictures.js";
-import { Settings } from "./settings.js";
+import { $, made } from "./elements.js";
+import { Pictures } from "./pictures.js";
 
-async function start() {
-  let models;
+const settings = {
+  get model() {
+    return $("model").value;
+  },
+  get detail() {
+    return $("detail").value;
+  },
+  get temperature() {
+    return Number($("temperature").value);
+  },
+  get maxTokens() {
+    return Number($("max_tokens").value) || 512;
+  },
+  get seed() {
+    return $("seed").value === "" ? null : Number($("seed").value);
+  },
+  get schema() {
+    const text = $("schema").value.trim();
+    if (!text) return null;
+    try {
+      return JSON.parse(text);
+    } catch (error) {
+      throw new ServerError(`expected JSON in the schema; got ${error.message}; correct it`);
+    }
+  },
+};
+const pictures = new Pictures(settings, fail);
+const conversation = new Conversation(settings);
+let asking = null;
+
+function fail(error) {
+  const parts = Object.entries(error instanceof ServerError ? error.parts : { got: String(error) });
+  const list = made("dl", {}, ...parts.flatMap(([name, text]) => [
+    made("dt", { textContent: name }),
+    made("dd", { textContent: text }),
+  ]));
+  $("error").replaceChildren(list);
+  $("error").hidden = false;
+  $("error").scrollIntoView({ block: "nearest" });
+}
+
+function progress(kind, done, total) {
+  const bar = $("progress");
+  if (total) {
+    bar.max = total;
+    bar.value = done;
+  } else {
+    bar.removeAttribute("value");
+  }
+  const said = { tile: `tile ${done} of ${total}`, position: `read ${done} of ${total} positions`, answer: "answering" };
+  if ($("doing").textContent !== (said[kind] ?? kind)) $("doing").textContent = said[kind] ?? kind;
+}
+
+function working(controller) {
+  asking = controller;
+  $("send").disabled = Boolean(controller);
+  $("stop").disabled = !controller;
+  $("work").hidden = !controller;
+}
+
+async function ask() {
+  if (asking) return;
+  const controller = new AbortController();
+  working(controller);
+  $("error").hidden = true;
+  progress("waiting", 0, 0);
+  const text = $("question").value.trim();
+  const taken = await pictures.take();
   try {
-    models = await listModels();
+    if (!text && !taken.length) {
+      throw new ServerError("expected a question; got an empty one; type one, or add a picture");
+    }
+    $("question").value = "";
+    await conversation.ask(text, taken, controller.signal, progress);
   } catch (error) {
-    say(error);
-    find("send").disabled = true;
-    return;
-  }
-  const settings = new Settings(models);
-  const tray = new Tray(settings, say);
-  const conversation = new Conversation(settings);
-  find("hint").hidden = !conversation.isEmpty;
-  new Composer(settings, tray, conversation);
-  find("question").focus();
-}
-
-class Composer {
-  #settings;
-  #tray;
-  #conversation;
-  #asking = null; // the AbortController of the request under way
-
-  constructor(settings, tray, conversation) {
-    this.#settings = settings;
-    this.#tray = tray;
-    this.#conversation = conversation;
-    find("composer").addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.#ask();
-    });
-    find("question").addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
-        event.preventDefault();
-        this.#ask();
-      }
-    });
-    document.addEventListener("keydown", (event) => {
-      if (event.key === "Escape") this.#asking?.abort();
-    });
-    find("stop").addEventListener("click", () => this.#asking?.abort());
-    find("new").addEventListener("click", () => this.#forget());
-    for (const id of ["detail", "model"]) {
-      find(id).addEventListener("change", () => this.#tray.refresh().catch(say));
+    if (error.name !== "AbortError") fail(error);
+    if (!error.kept) {
+      if (!$("question").value) $("question").value = text;
+      pictures.put(taken);
     }
-  }
-
-  #forget() {
-    this.#asking?.abort();
-    this.#conversation.clear();
-    this.#tray.clear();
-    hush();
-    find("hint").hidden = false;
-    find("question").focus();
-  }
-
-  async #ask() {
-    const question = find("question").value.trim();
-    if (this.#asking || !question) return;
-    const controller = new AbortController();
-    this.#busy(controller);
-    hush();
-    try {
-      await this.#answer(question, [...this.#tray.pictures], controller.signal);
-    } catch (error) {
-      say(error);
-    } finally {
-      this.#busy(null);
-    }
-  }
-
-  async #answer(question, pictures, signal, again = true) {
-    const request = { ...this.#settings.request(), messages: this.#conversation.messages(question, pictures) };
-    const turn = await this.#conversation.begin(question, pictures, request);
-    find("hint").hidden = true;
-    try {
-      turn.end(await ask(request, { text: (text) => this.#write(turn, text), encode: showEncoding, prefill: showReading }, signal));
-    } catch (error) {
-      if (signal.aborted) return turn.breakOff("stopped");
-      if (error.code === "picture_not_found" && again && pictures.length) {
-        turn.drop();
-        await this.#tray.refresh(pictures); // the server keeps uploads for an hour; a sleeping laptop is longer away
-        return this.#answer(question, pictures, signal, false);
-      }
-      turn.drop();
-      throw error;
-    }
-    this.#tray.clear();
-    find("question").value = "";
-    show("Answered.");
-  }
-
-  #write(turn, text) {
-    if (!find("progress").hidden) show("answering");
-    turn.write(text);
-  }
-
-  #busy(controller) {
-    this.#asking = controller;
-    find("send").hidden = controller !== null;
-    find("stop").hidden = controller === null;
-    if (controller) show("sent");
-    else {
-      find("progress").hidden = true;
-      if (find("state").textContent !== "Answered.") find("state").textContent = "";
-      find("question").focus();
-    }
+  } finally {
+    working(null);
+    $("question").focus();
   }
 }
 
-function showEncoding({ tiles_done: done, tiles }) {
-  show(`looking at tile ${Math.min(done + 1, tiles)} of ${tiles}`, done / tiles);
+$("ask").addEventListener("submit", (event) => {
+  event.preventDefault();
+  ask();
+});
+$("question").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+    event.preventDefault();
+    ask();
+  }
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") asking?.abort();
+});
+$("stop").addEventListener("click", () => asking?.abort());
+$("clear").addEventListener("click", () => {
+  asking?.abort();
+  conversation.clear();
+  $("error").hidden = true;
+  $("question").focus();
+});
+$("files").addEventListener("change", async () => {
+  const files = [...$("files").files];
+  $("files").value = "";
+  await pictures.add(files);
+});
+for (const id of ["model", "detail"]) $(id).addEventListener("change", () => pictures.refresh());
+document.addEventListener("paste", (event) => {
+  const files = [...(event.clipboardData?.files ?? [])];
+  if (files.length) {
+    event.preventDefault();
+    pictures.add(files);
+  }
+});
+for (const kind of ["dragover", "dragleave", "drop"]) {
+  document.addEventListener(kind, (event) => {
+    if (!event.dataTransfer.types.includes("Files")) return;
+    event.preventDefault();
+    document.body.classList.toggle("dropping", kind === "dragover");
+    if (kind === "drop") pictures.add([...event.dataTransfer.files]);
+  });
 }
 
-function showReading({ processed, total }) {
-  show(`read ${processed} of ${total} positions`, processed / total);
+try {
+  for (const { id } of await models()) $("model").append(made("option", { value: id, textContent: id }));
+  conversation.restore();
+} catch (error) {
+  fail(error);
 }
-
-function show(text, share = null) {
-  find("state").textContent = text;
-  find("progress").hidden = share === null;
-  if (share !== null) find("progress").value = share;
-}
-
-function hush() {
-  find("alert").hidden = true;
-}
-
-/** An error as three lines: what was expected, what was found, what to do. */
-function say(error) {
-  if (!(error instanceof Failure)) console.error(error);
-  const lines = error.fix
-    ? [["Expected", error.expected], ["Got", error.got], ["What to do", error.fix]]
-    : [["Error", error.message]];
-  find("alert").replaceChildren(element("dl", {}, ...lines.flatMap(([name, text]) => [element("dt", {}, name), element("dd", {}, text)])));
-  find("alert").hidden = false;
-}
-
-start();
+document.body.dataset.ready = "true";
+$("question").focus();
