@@ -149,6 +149,9 @@ def _announce(settings: Settings, socket: Path | None, *, sidecar: bool, told: s
     if sidecar:
         print(ready_line(url, __version__), flush=True)
         return
-    print(url if socket else f"{url}/?token={told}" if told else f"{url}/", flush=True)
+    if socket:
+        print(f"{url} token {told}" if told else url, flush=True)
+    else:
+        print(f"{url}/?token={told}" if told else f"{url}/", flush=True)
     if not is_loopback(settings.host):
         note(f"everybody who reaches {settings.host} and has the token can ask; nothing is encrypted (docs/serving.md)")

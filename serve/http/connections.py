@@ -12,7 +12,7 @@ from ..errors import RequestError
 from .plain import encoded
 
 LINGER = 2.0
-"""Seconds in which a client may still send the body of a request that was refused, before the connection closes."""
+"""Seconds in which a client may read why its connection was refused, before that closes."""
 
 
 def limited_connections(*, connections: int, read_seconds: float) -> type[H11Protocol]:
@@ -54,8 +54,8 @@ def limited_connections(*, connections: int, read_seconds: float) -> type[H11Pro
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
-            if self.conn.their_state is h11.SEND_BODY:
-                self._close_after(LINGER)
+            if self.conn.their_state is h11.SEND_BODY:  # refused early: its body is read, and thrown away, for so long
+                self._close_after(read_seconds)
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._in_time()

@@ -17,8 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llava_edge.runtime.errors import OptionError
+from llava_edge.runtime import demo_bundle
+from llava_edge.runtime.errors import NativeError, OptionError
 from llava_edge.serve.listening import listen_at, listen_in
+from llava_edge.serve.models.registry import read_facts
+from llava_edge.serve.server import Server
+from llava_edge.serve.settings import Settings
 from llava_edge.serve.sidecar import choose_token
 from support.command_line import run_here
 from support.running_server import SECONDS, question, wait_until
@@ -123,6 +127,45 @@ def test_the_leash_ends_a_sidecar_while_it_computes() -> None:
             assert time.monotonic() - began < 1
 
 
+PARENT = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", sys.argv[1], "serve", "--sidecar"], stdin=subprocess.PIPE)
+child.stdin.write(b"token\\n")
+child.stdin.flush()
+time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
+def test_a_sidecar_goes_with_its_application_however_that_goes() -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, PROGRAM], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout
+    ready = json.loads(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+
+    def gone() -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", port_of(ready["url"])), timeout=1).close()
+        except OSError:
+            return True
+        return False
+
+    wait_until(gone, 2)
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_server() -> None:
+    def opener(_: Any) -> Any:
+        raise NativeError(expected="memory for the model", got="none", fix="choose a smaller one")
+
+    listener = listen_at("127.0.0.1", 0)
+    server = Server(Settings(port=listener.getsockname()[1]), read_facts([demo_bundle()]), opener)
+    with pytest.raises(NativeError, match="memory for the model"):
+        server.run_on(listener)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets here")
 def test_a_socket_that_only_its_user_opens(tmp_path: Path) -> None:
@@ -201,8 +244,6 @@ def test_a_port_that_is_taken() -> None:
 
 
 def test_several_models_need_different_names() -> None:
-    from llava_edge.runtime import demo_bundle
-
     status, _, err = run_here("serve", *["-m", str(demo_bundle())] * 3)
     assert status == 1
     assert "models with different names" in err

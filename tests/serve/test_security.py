@@ -229,6 +229,13 @@ def test_large_bodies(small: Reached, declared: bool) -> None:
     assert time.monotonic() - began < 10
 
 
+@pytest.mark.parametrize("headers", [{"Authorization": ""}, {"Host": "evil"}], ids=["no token", "foreign host"])
+def test_who_sends_much_in_vain_hears_why(server: Reached, headers: dict[str, str]) -> None:
+    status, _, body = server.request("POST", CHAT, b" " * 30_000_000, {"Content-Type": "application/json", **headers})
+    assert status in (401, 403)
+    json.loads(body)
+
+
 @pytest.mark.parametrize("sent", [b"", b"GET", b"GET / HTTP/1.1\r\nHost: x\r\n"], ids=["nothing", "a word", "a header"])
 def test_slow_headers(small: Reached, sent: bytes) -> None:
     began = time.monotonic()
