@@ -82,7 +82,7 @@ class Reader:
             if not isinstance(part, dict):
                 fields.refuse("content", "a text or a list of parts")
             parts.append(self._part(Fields(part, f"{fields.where('content')}[{index}]"), role))
-        return side_by_side(parts)
+        return pictures_first(side_by_side(parts))
 
     def _part(self, fields: Fields, role: Role) -> str | SentPicture:
         kind = fields.text("type")
@@ -143,6 +143,17 @@ def conversation(messages: Sequence[Message], param: str) -> tuple[Message, ...]
             param=param,
         )
     return tuple(merged)
+
+
+def pictures_first(parts: tuple[str | SentPicture, ...]) -> tuple[str | SentPicture, ...]:
+    """A text with pictures behind it, as OpenAI's examples have it, with the pictures in front.
+
+    Models are trained with a question behind its pictures and answer worse the other way round. Pictures between
+    texts stand where somebody meant them to, and stay there.
+    """
+    if parts and isinstance(parts[0], str) and all(isinstance(part, SentPicture) for part in parts[1:]):
+        return (*parts[1:], parts[0])
+    return parts
 
 
 def side_by_side(parts: Sequence[str | SentPicture], between: str = "\n") -> tuple[str | SentPicture, ...]:

@@ -80,6 +80,16 @@ def test_parts_keep_their_order_and_texts_join() -> None:
     assert content(*texts[:2], picture, *texts[2:], "d") == ("a\nb", SentPicture(BYTES), "c\nd")
 
 
+def test_a_question_stands_behind_its_pictures() -> None:
+    """As models are trained, also where a client sends the text first; only pictures between texts have a place."""
+    picture, text = PICTURE_PARTS["object"], {"type": "text", "text": "What?"}
+    sent = SentPicture(BYTES)
+    assert content(text, picture, picture) == content(picture, picture, text) == (sent, sent, "What?")
+    assert content(text, picture, text) == ("What?", sent, "What?")
+    assert content(picture, text, picture) == (sent, "What?", sent)
+    assert content(picture) == (sent,)
+
+
 def test_roles_and_merging() -> None:
     turns = [
         {"role": "system", "content": "S"},
