@@ -143,12 +143,14 @@ def test_a_failed_model_is_loaded_again() -> None:
 
 def test_a_fault_inside_tells_nothing_of_the_question(capfd: pytest.CaptureFixture[str]) -> None:
     with running(Played()) as server:
-        for stream in (False, True):
-            status, _, body = server.request("POST", CHAT, question("crash private words", stream=stream))
-            assert status == (200 if stream else 500)
-            assert b"server_error" in body
-            assert b"private" not in body
-            assert b"[DONE]" not in body
+        for path in (CHAT, "/v1/responses", "/api/chat"):
+            for stream in (False, True):
+                asked = question("crash private words", stream=stream)
+                status, _, body = server.request("POST", path, asked | {"input": asked["messages"]})
+                assert status == (200 if stream else 500)
+                assert b"error inside the server" in body
+                assert b"private" not in body
+                assert b"[DONE]" not in body
         assert server.ask("next")[0] == 200
     said = capfd.readouterr()
     assert "RuntimeError" in said.err

@@ -311,6 +311,14 @@ def test_no_shutdown_from_outside_unless_it_is_a_sidecar(server: Reached) -> Non
         wait_until(lambda: sidecar.server.should_exit)
 
 
+def test_a_fault_in_an_endpoint_is_an_error_like_all_others(capfd: pytest.CaptureFixture[str]) -> None:
+    with running(Played()) as server:
+        server.server.application.service.models.entries = ()  # type: ignore[union-attr]
+        status, body = server.json("POST", CHAT, question("private"))
+        assert (status, body["error"]["type"], body["error"]["code"]) == (500, "server_error", "server_error")
+    assert "IndexError in" in capfd.readouterr().err
+
+
 def test_no_token_where_none_is_wanted() -> None:
     with running(Played(), token="") as server:
         assert server.request("GET", "/v1/models")[0] == 200
