@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -186,3 +189,40 @@ def test_ollama_structured(ollama_client: Any) -> None:
     schema = {"type": "object", "properties": {"shapes": {"type": "boolean"}}, "required": ["shapes"]}
     said = ollama_client.chat(model=MODEL, messages=[{"role": "user", "content": "Shapes?"}], format=schema)
     assert json.loads(said.message.content).keys() == {"shapes"}
+
+
+def test_langchain(server: Reached) -> None:
+    langchain = pytest.importorskip("langchain_openai", reason="langchain-openai is not installed")
+    model = langchain.ChatOpenAI(model=MODEL, base_url=f"http://127.0.0.1:{server.port}/v1", api_key=TOKEN)
+    done = model.invoke(MESSAGES)
+    assert (done.content, done.response_metadata["finish_reason"]) == ("OPEN", "stop")
+    assert done.usage_metadata["output_tokens"] == 4
+    assert "".join(chunk.content for chunk in model.stream(MESSAGES)) == "OPEN"
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_llm(server: Reached, tmp_path: Path, streamed: bool) -> None:
+    """Simon Willison's ``llm``, as its documentation sets a server up."""
+    pytest.importorskip("llm", reason="llm is not installed")
+    about = {
+        "model_id": "edge",
+        "model_name": MODEL,
+        "api_base": f"http://127.0.0.1:{server.port}/v1",
+        "api_key_name": "edge",
+        "vision": True,
+        "can_stream": True,
+    }
+    (tmp_path / "extra-openai-models.yaml").write_text(json.dumps([about]))
+    (tmp_path / "keys.json").write_text(json.dumps({"edge": TOKEN}))
+    said = subprocess.run(
+        [
+            *(sys.executable, "-m", "llm", "-m", "edge", "-a", str(SIGN), "--no-log"),
+            *([] if streamed else ["--no-stream"]),
+            "What does the sign say?",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "LLM_USER_PATH": str(tmp_path)},
+    )
+    assert said.stdout.strip() == "OPEN", said.stderr

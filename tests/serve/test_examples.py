@@ -82,5 +82,5 @@ def test_the_page_says_which_clients_were_tested() -> None:
         line.split("==") for line in (ROOT / "constraints-dev.txt").read_text("utf-8").split() if "==" in line
     )
     page = (ROOT / "docs" / "serving.md").read_text("utf-8")
-    for name in ("openai", "ollama"):
+    for name in ("openai", "ollama", "llm", "langchain-openai"):
         assert f"| `{name}` | {pinned[name]} |" in page
