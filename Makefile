@@ -28,7 +28,7 @@ check: $(VENV)/dev-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	mkdir -p build/typing && ln -sfn ../.. build/typing/llava_edge
-	MYPYPATH=build/typing $(BIN)/mypy $(foreach room,runtime store export quantize train benchmark cli,-p llava_edge.$(room))
+	MYPYPATH=build/typing $(BIN)/mypy $(foreach room,runtime store export quantize train benchmark serve cli,-p llava_edge.$(room))
 
 $(VENV)/runtime-installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -38,7 +38,7 @@ $(VENV)/runtime-installed: pyproject.toml
 $(VENV)/dev-installed: pyproject.toml constraints-dev.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -c constraints-dev.txt torch==2.13.0
-	$(BIN)/python -m pip install -c constraints-dev.txt -e ".[cpu,heic,export,quantize,train,benchmark,dev]"
+	$(BIN)/python -m pip install -c constraints-dev.txt -e ".[cpu,heic,export,quantize,train,benchmark,serve,clients,dev]"
 	touch $@
 
 clean:

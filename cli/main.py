@@ -11,7 +11,22 @@ import typer
 import typer.main
 
 from ..runtime.errors import OURS, LlavaEdgeError
-from .commands import ask, benchmark, chat, doctor, export, optimize, plan, quantize, show, tiles, train, verify, worker
+from .commands import (
+    ask,
+    benchmark,
+    chat,
+    doctor,
+    export,
+    optimize,
+    plan,
+    quantize,
+    serve,
+    show,
+    tiles,
+    train,
+    verify,
+    worker,
+)
 from .terminal import failure, streams
 from .terminal.configuration import defaults
 from .terminal.options import register
@@ -38,6 +53,7 @@ register(app, "show", show.show)
 register(app, "verify", verify.verify)
 register(app, "train", train.train)
 register(app, "plan", plan.plan)
+register(app, "serve", serve.serve)
 register(app, "worker", worker.worker)
 register(app, "doctor", doctor.doctor)
 app.add_typer(benchmark.app, name="benchmark")

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-ROOMS = ("runtime", "store", "export", "quantize", "train", "benchmark", "cli", "tests", "docs", "examples")
+ROOMS = ("runtime", "store", "export", "quantize", "train", "benchmark", "serve", "cli", "tests", "docs", "examples")
 
 
 def blocks(language: str) -> list[str]:

@@ -60,21 +60,23 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of the runtime.
 
     Each keyword-only parameter of ``command`` that is a :class:`LoadOptions` or :class:`GenerationOptions` is
-    replaced, in its place, by the options that the class declares; ``command`` then gets the one value.
+    replaced, in its place, by the options that the class declares; ``command`` then gets the one value. An option
+    that ``command`` has itself under the same name is its own, and the class keeps its default.
     """
     hints = get_type_hints(command, include_extras=True)
     kinds = {name: hint for name, hint in hints.items() if hint in (LoadOptions, GenerationOptions)}
     parameters: dict[str, inspect.Parameter] = {}
     for name, parameter in inspect.signature(command).parameters.items():
         if name in kinds:
-            parameters |= _parameters(kinds[name])
+            parameters |= {other: one for other, one in _parameters(kinds[name]).items() if other not in hints}
         else:
             parameters[name] = parameter.replace(annotation=hints[name])
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        values = {name: _value(kind, given) for name, kind in kinds.items()}
         own = {name: value for name, value in given.items() if name in hints}
+        declared_ones = {name: value for name, value in given.items() if name not in hints}
+        values = {name: _value(kind, declared_ones) for name, kind in kinds.items()}
         command(**own, **values)
 
     run.__dict__["__signature__"] = inspect.Signature(list(parameters.values()))
@@ -108,7 +110,7 @@ def _value(kind: type[Any], given: Mapping[str, Any]) -> Any:
     """The options value of a command's parameters. Raises :class:`OptionError`."""
     values = {}
     for name, declaration in declared(kind).items():
-        if not declaration.in_python_only:
+        if not declaration.in_python_only and _parameter(kind, name) in given:
             value = given[_parameter(kind, name)]
             if get_type_hints(kind)[name] == tuple[float, ...]:
                 value = shares(value)

@@ -29,9 +29,21 @@ class KvCache:
         """What the cache holds. Only the last picture may be an open one, with nothing behind it."""
         return [*self._segments, TextSegment(tuple(self._tail))] if self._tail else list(self._segments)
 
+    def adopt(self, segments: Sequence[Segment | OpenImage]) -> None:
+        """Take ``segments`` for what the cache holds: a copy of its state was put back behind our back."""
+        self._segments, self._tail = list(segments), []
+        self._positions = total_positions(segments)
+        if segments and isinstance(segments[-1], TextSegment):
+            self._tail = list(_tokens(self._segments.pop()))
+
     def clear(self) -> None:
         """Forget everything."""
         self._rewind(0)
+
+    def reusable(self, wanted: Sequence[Segment]) -> int:
+        """Positions at the start of ``wanted`` that :meth:`prefill` would not compute."""
+        total, kept = total_positions(wanted), common_prefix(self.segments(), wanted)
+        return kept if kept < total else _whole_images(wanted, max(total - 1, 0))
 
     def prefill(
         self,
@@ -49,8 +61,7 @@ class KvCache:
         a picture, and the next prompt goes on behind them in the same chunks.
         """
         total = total_positions(wanted)
-        kept = common_prefix(self.segments(), wanted)
-        self._rewind(kept := kept if kept < total else _whole_images(wanted, max(total - 1, 0)))
+        self._rewind(kept := self.reusable(wanted))
         start = 0
         for segment in wanted:
             end = start + len(segment)

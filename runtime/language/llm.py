@@ -175,6 +175,26 @@ class Llm:
             if state is not None:
                 lib.llama_state_seq_set_data(self._native.context, state, len(state), 0)
 
+    def state_size(self) -> int:
+        """Bytes that a copy of the cache takes; 0 without a context."""
+        with self._life:
+            context = self._native.context
+            return int(lib.llama_state_seq_get_size(context, 0)) if context is not None else 0
+
+    def save_state(self) -> Any:
+        """A copy of what the cache holds, for :meth:`restore_state`; needs a context."""
+        with self._life:
+            return self._save_state()
+
+    def restore_state(self, state: Any) -> bool:
+        """Put a copy in the place of what the cache holds; False, and an empty cache, where llama.cpp refuses it."""
+        self.truncate(0)
+        with self._life:
+            restored = int(lib.llama_state_seq_set_data(self._native.context, state, len(state), 0)) == len(state)
+        if not restored:
+            self.truncate(0)
+        return restored
+
     def watch(self, callback: Any) -> None:
         """Let ``callback`` see what later contexts compute.
 

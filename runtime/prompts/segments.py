@@ -95,7 +95,7 @@ def _spaced(text: str, spec: TemplateSpec, *, first: bool) -> str:
     return " " + text
 
 
-def total_positions(segments: Sequence[Segment]) -> int:
+def total_positions(segments: Sequence[Segment | OpenImage]) -> int:
     """Positions that ``segments`` take in the context."""
     return sum(len(segment) for segment in segments)
 

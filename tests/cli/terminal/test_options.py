@@ -117,3 +117,17 @@ def test_defaults_are_shown_where_they_say_something() -> None:
 def test_shares() -> None:
     assert shares("2,1,1") == (2.0, 1.0, 1.0)
     assert shares(None) == ()
+
+
+def test_an_option_of_the_command_itself_wins() -> None:
+    taken: list[Any] = []
+    small = typer.Typer()
+
+    @small.command()
+    @with_options
+    def command(seed: str = "mine", *, sampling: GenerationOptions) -> None:
+        taken.append((seed, sampling))
+
+    with contextlib.suppress(SystemExit):
+        small(["--seed", "words", "--top-k", "5"])
+    assert taken == [("words", GenerationOptions(top_k=5))]

@@ -1,0 +1,95 @@
+"""``/v1/pictures``: upload a picture once, see what the model will see, and ask about it by its hash."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from typing import Any
+
+from PIL import Image
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from ...runtime.pictures.geometry import Geometry
+from ...runtime.pictures.overlay import draw_overlay
+from ...runtime.pictures.picture import load_picture
+from ...runtime.pictures.tiles import Layout, cut_tiles, lay_out
+from ..errors import RequestError, shown
+from ..http.bodies import read_body
+from ..http.plain import json_reply
+from ..requests.pictures import read_picture
+from .service import Service
+
+KINDS = ("image/*", "application/octet-stream")
+
+
+def picture_routes(service: Service) -> list[Route]:
+    """The paths about pictures."""
+    limits = service.settings.limits
+    one_at_a_time = asyncio.Semaphore(1)  # an opened picture takes up to 300 MB
+
+    def measured(name: str, data: bytes, geometry: Geometry, low: bool) -> dict[str, Any]:
+        return {"id": name, **_as_dict(lay_out(load_picture(data).size, geometry, overview_only=low))}
+
+    async def upload(request: Request) -> Response:
+        geometry, low = _wanted(service, request)
+        async with uploading:
+            data = await read_body(request, limits, kinds=KINDS, largest=limits.picture)
+            async with one_at_a_time:
+                about = await asyncio.to_thread(measured, "", data, geometry, low)
+        return json_reply({**about, "id": service.uploads.add(data)})
+
+    async def show(request: Request) -> Response:
+        geometry, low = _wanted(service, request)
+        name = request.path_params["name"]
+        data = read_picture(f"picture:{name}", "id", limits, service.uploads.find)
+        async with one_at_a_time:
+            return json_reply(await asyncio.to_thread(measured, name, data, geometry, low))
+
+    async def tiles(request: Request) -> Response:
+        geometry, low = _wanted(service, request)
+        data = read_picture(f"picture:{request.path_params['name']}", "id", limits, service.uploads.find)
+        async with one_at_a_time:
+            return Response(await asyncio.to_thread(_drawn, data, geometry, low), media_type="image/png")
+
+    uploading = asyncio.Semaphore(4)
+    return [
+        Route("/v1/pictures", upload, methods=["POST"]),
+        Route("/v1/pictures/{name}/tiles.png", tiles, methods=["GET"]),
+        Route("/v1/pictures/{name}", show, methods=["GET"]),
+    ]
+
+
+def _wanted(service: Service, request: Request) -> tuple[Geometry, bool]:
+    """The geometry of the model that the query names, and whether the overview alone is wanted."""
+    detail = request.query_params.get("detail", "high")
+    if detail not in ("high", "low", "auto", "original"):
+        raise RequestError(
+            expected="one of high, low, auto, original as detail", got=shown(detail), fix="correct it", param="detail"
+        )
+    entry = service.models.find(request.query_params.get("model"))
+    return entry.facts.geometry, (service.settings.detail or detail) == "low"
+
+
+def _as_dict(layout: Layout) -> dict[str, Any]:
+    """As ``llava-edge tiles --json`` has it."""
+    return {
+        "size": list(layout.size),
+        "grid": list(layout.grid),
+        "resized": list(layout.resized),
+        "unpadded": list(layout.unpadded),
+        "image_tokens": layout.image_tokens,
+    }
+
+
+def _drawn(data: bytes, geometry: Geometry, low: bool) -> bytes:
+    picture = load_picture(data)
+    layout = lay_out(picture.size, geometry, overview_only=low)
+    if layout.grid == (0, 0):
+        drawing = Image.fromarray(cut_tiles(picture.image, layout, geometry)[0].transpose(1, 2, 0))
+    else:
+        drawing = draw_overlay(picture.image, layout, geometry)
+    file = io.BytesIO()
+    drawing.save(file, format="PNG")
+    return file.getvalue()

@@ -1,0 +1,75 @@
+"""What all endpoints share: the models, the desk before them, uploads, and how a request becomes a reply."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ..http.bodies import read_body
+from ..http.replies import Dialect, Reply
+from ..models.jobs import Desk
+from ..models.registry import Entry, Models
+from ..models.uploads import Uploads
+from ..requests.json_body import read_object
+from ..requests.pictures import FindPicture
+from ..requests.values import ChatRequest
+from ..settings import Limits, Settings
+
+Read = Callable[[dict[str, Any], Limits, FindPicture], ChatRequest]
+Spell = Callable[[ChatRequest, Entry], Dialect]
+Settle = Callable[[ChatRequest, Entry], Awaitable[Response]]
+PARSING = 2
+"""Bodies that are parsed at the same time: each may take a few times its size in memory."""
+
+
+@dataclass
+class Service:
+    """One server's state. Made in the event loop's thread, and used there."""
+
+    settings: Settings
+    models: Models
+    desk: Desk
+    uploads: Uploads
+    shut_down: Callable[[], None]
+    starting: bool = False
+    """Whether the default model is being loaded for the first time."""
+
+    def __post_init__(self) -> None:
+        self._parsing = asyncio.Semaphore(PARSING)
+
+    async def read(self, request: Request, read: Read) -> ChatRequest:
+        """The request in a body. Raises RequestError."""
+        limits = self.settings.limits
+        body = await read_body(request, limits, kinds=("application/json",))
+
+        def parse() -> ChatRequest:
+            return read(read_object(body, depth=limits.depth), limits, self.uploads.find)
+
+        async with self._parsing:
+            return await asyncio.to_thread(parse)
+
+    async def reply(self, request: Request, read: Read, spell: Spell, settle: Settle | None = None) -> Reply | Response:
+        """Have a request answered; ``settle`` has those that ask nothing. Raises RequestError where one is refused."""
+        place = self.desk.enter()
+        try:
+            chat = await self.read(request, read)
+            entry = self.models.find(chat.model)
+            if settle is not None and not chat.asked.messages:
+                settled = await settle(chat, entry)
+                place.leave()
+                return settled
+            waiting = self.desk.line.waiting + self.desk.line.computing
+            job = self.desk.ask(place, entry, chat.asked, chat.keep_alive)
+        except BaseException:
+            place.leave()
+            raise
+        dialect = spell(chat, entry)
+        headers = {"x-queue-length": str(waiting)}
+        if dialect.streamed:
+            headers["x-accel-buffering"] = "no"
+        return Reply(job, dialect, alive_seconds=self.settings.alive_seconds, headers=headers)

@@ -1,0 +1,110 @@
+"""What stands in front of every endpoint: access, headers, errors in their one form, one line of log a request."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable
+
+from starlette.datastructures import Headers, QueryParams
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..errors import RequestError, request_error
+from .access import Access
+from .bodies import ClientGone
+from .plain import error_reply, ollama_error_reply
+
+PUBLIC = ("/health", "/v1/health")
+"""What is answered without a token: whether the server is ready says nothing about anybody."""
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+SAFETY = {
+    "content-security-policy": _POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "x-frame-options": "DENY",
+}
+_SLASHES = re.compile(r"/{2,}")
+CLIENT_GONE = 499
+"""What the log says of a request whose client left; it is never sent."""
+
+
+class Guard:
+    """The outermost ASGI application."""
+
+    def __init__(self, app: ASGIApp, access: Access, log: Callable[[str], None]) -> None:
+        self._app = app
+        self._access = access
+        self._log = log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in, or say why not."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        scope["path"] = _SLASHES.sub("/", scope["path"])  # clients join "/v1/" and "/models"
+        headers, began, status = Headers(scope=scope), time.perf_counter(), CLIENT_GONE
+
+        async def send_safely(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = self._completed(message.get("headers", []), headers)
+            await send(message)
+
+        try:
+            early = self._checked(scope, headers)
+            await (early or self._app)(scope, receive, send_safely)
+        except ClientGone:
+            pass
+        except Exception as error:
+            if status != CLIENT_GONE:  # the reply has begun: nothing can be said any more
+                raise
+            await _error(scope["path"], error)(scope, receive, send_safely)
+        finally:
+            seconds = time.perf_counter() - began
+            self._log(f"{scope['method']} {_printable(scope['path'])} {status} {1000 * seconds:.0f} ms")
+
+    def _checked(self, scope: Scope, headers: Headers) -> Response | None:
+        """Raise what is wrong with who asks; give the reply to what needs no endpoint."""
+        self._access.check_host(headers)
+        self._access.check_origin(scope["method"], headers)
+        if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
+            return Response(status_code=204, headers=self._access.preflight(headers))
+        if scope["path"] in PUBLIC:
+            return None
+        if scope["path"] == "/" and scope["method"] == "GET":
+            query = QueryParams(scope["query_string"])
+            if "token" in query and (cookie := self._access.session_for(query["token"])):
+                return Response(status_code=303, headers={"Location": "/", "Set-Cookie": cookie})
+        self._access.check_token(headers)
+        return None
+
+    def _completed(self, given: list[tuple[bytes, bytes]], asked: Headers) -> list[tuple[bytes, bytes]]:
+        """The headers of a reply with those that keep it safe, and unstored where nothing else was said."""
+        names = {name.lower() for name, _ in given}
+        more = {**SAFETY, "cache-control": "no-store", **self._access.cors(asked)}
+        added = [(name.lower().encode(), value.encode()) for name, value in more.items()]
+        return [*given, *((name, value) for name, value in added if name not in names)]
+
+
+def _error(path: str, error: Exception) -> Response:
+    told = request_error(error)
+    if not isinstance(error, RequestError) and told.status >= 500:
+        places = "".join(traceback.format_tb(error.__traceback__))
+        print(f"{type(error).__name__} in\n{places}", file=sys.stderr, flush=True)
+    reply = ollama_error_reply(told) if path.startswith("/api/") else error_reply(told)
+    if told.status == 401:
+        reply.headers["www-authenticate"] = "Bearer"
+    return reply
+
+
+def _printable(path: str) -> str:
+    return "".join(one if one.isprintable() and not one.isspace() else "?" for one in path[:100])

@@ -1,0 +1,256 @@
+"""Questions on their way through the line: counted, computed in one thread, told to whoever asked as events."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from ...runtime.errors import Cancelled, NativeError, OptionError, WorkerError
+from ..errors import RequestError, request_error, stopping
+from ..requests.values import Asked, with_detail
+from ..settings import Settings
+from .events import Accepted, Done, Encoding, Event, Failed, Reading, Text
+from .interface import Counted, Listener, ServedModel
+from .line import Line, Place
+from .metrics import Metrics
+from .registry import Entry, Models
+
+T = TypeVar("T")
+SWEEP_SECONDS = 1.0
+"""How often somebody looks for models that nobody uses."""
+
+
+class Job:
+    """One question. Its ``events`` end with Done or Failed, or with HungUp where whoever replies puts that in."""
+
+    def __init__(self, entry: Entry, asked: Asked, keep_alive: float | None) -> None:
+        self.entry = entry
+        self.asked = asked
+        self.keep_alive = keep_alive
+        self.events: asyncio.Queue[Event] = asyncio.Queue()
+        self.accepted = False
+        self.computing = False
+        self.task: asyncio.Task[None] | None = None
+        self.stop = threading.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def tell(self, event: Event) -> None:
+        """Put an event, from any thread."""
+        try:
+            self._loop.call_soon_threadsafe(self.events.put_nowait, event)
+        except RuntimeError:  # the loop has ended, and nobody listens
+            self.stop.set()
+
+    def cancel(self) -> None:
+        """Leave the line, or stop computing at the next step."""
+        self.stop.set()
+        if self.task is not None and not self.computing:
+            self.task.cancel()
+
+    def fail(self, error: RequestError) -> None:
+        """Tell ``error`` and stop."""
+        self.events.put_nowait(Failed(error))
+        self.cancel()
+
+
+class Desk:
+    """Takes questions and has them answered. Made and used in the event loop's thread."""
+
+    def __init__(self, models: Models, settings: Settings) -> None:
+        self.models = models
+        self.metrics = Metrics()
+        self.line = Line(settings.limits.waiting)
+        self._settings = settings
+        self._jobs: set[Job] = set()
+        self._stopping = False
+        self._counting = asyncio.Semaphore(1)
+        self._thread = ThreadPoolExecutor(1, "engine")
+
+    def enter(self) -> Place:
+        """A place in the line. Raises RequestError (429, 503)."""
+        if self._stopping:
+            raise stopping()
+        try:
+            return self.line.enter()
+        except RequestError:
+            self.metrics.ended("refused")
+            raise
+
+    def ask(self, place: Place, entry: Entry, asked: Asked, keep_alive: float | None = None) -> Job:
+        """Have a question answered; ``place`` is left when that has ended."""
+        job = Job(entry, with_detail(asked, self._settings.detail), keep_alive)
+        self._jobs.add(job)
+        job.task = asyncio.create_task(self._run(job))
+        job.task.add_done_callback(lambda _: self._ended(job, place))  # also of one cancelled before it began
+        return job
+
+    async def count(self, entry: Entry, asked: Asked) -> Counted:
+        """Count a question, loading the model where it is not."""
+        asked = with_detail(asked, self._settings.detail)
+        if entry.counts_at_once:
+            async with self._counting:
+                if (counted := await asyncio.to_thread(entry.count, asked)) is not None:
+                    return counted
+        return await self.in_turn(lambda: self._load(entry).count(asked))
+
+    async def load(self, entry: Entry) -> None:
+        """Load a model, when it is the turn of that."""
+        await self.in_turn(lambda: self._load(entry))
+
+    async def unload(self, entry: Entry) -> None:
+        """Unload a model, when it is the turn of that."""
+        await self.in_turn(lambda: self._unload(entry))
+
+    async def in_turn(self, work: Callable[[], T]) -> T:
+        """Run ``work`` in the thread that computes, when all who came earlier are done."""
+        async with self.line.turn():
+            work_done = asyncio.get_running_loop().run_in_executor(self._thread, work)
+            try:
+                return await asyncio.shield(work_done)
+            except asyncio.CancelledError:
+                await asyncio.wait([work_done])  # the turn lasts as long as the thread is taken
+                raise
+
+    async def sweep(self) -> None:
+        """Unload, for ever, what has been idle for as long as it may be."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            for entry in self.models.entries:
+                limit = entry.keep_alive
+                if entry.state != "loaded" or self.line.inside or limit is None or entry.idle_seconds < limit:
+                    continue
+                await self.unload(entry)
+
+    async def stop(self) -> None:
+        """Tell everybody that the server ends, stop what computes, and close the models."""
+        if self._stopping:
+            return
+        self._stopping = True
+        for job in list(self._jobs):
+            job.fail(stopping())
+        await asyncio.gather(*(job.task for job in list(self._jobs) if job.task), return_exceptions=True)
+        for entry in self.models.entries:
+            await self.unload(entry)
+        self._thread.shutdown(wait=False)
+
+    async def _run(self, job: Job) -> None:
+        late = asyncio.get_running_loop().call_later(self._settings.limits.request_seconds, self._too_late, job)
+        try:
+            await self._accept(job)
+            async with self.line.turn():
+                job.computing = True
+                await asyncio.get_running_loop().run_in_executor(self._thread, self._compute, job)
+        except Exception as error:
+            self._failed(job, error)
+        finally:
+            late.cancel()
+
+    def _ended(self, job: Job, place: Place) -> None:
+        if job.task is not None and job.task.cancelled():
+            self.metrics.ended("cancelled")
+        job.entry.used = time.monotonic()
+        self._jobs.discard(job)
+        place.leave()
+
+    async def _accept(self, job: Job) -> None:
+        """Count before it is the question's turn, so that a wrong one is refused at once."""
+        if self.line.computing and job.entry.counts_at_once:
+            async with self._counting:
+                if (counted := await asyncio.to_thread(job.entry.count, job.asked)) is not None:
+                    self._tell_accepted(job, counted)
+
+    def _tell_accepted(self, job: Job, counted: Counted) -> None:
+        job.accepted = True
+        job.tell(Accepted(counted))
+
+    def _compute(self, job: Job) -> None:
+        """In the thread that computes: load, count, answer."""
+        began = time.perf_counter()
+        try:
+            if job.stop.is_set():
+                raise Cancelled
+            model = self._load(job.entry)
+            load = time.perf_counter() - began
+            if not job.accepted:
+                self._tell_accepted(job, model.count(job.asked))
+            answer = model.answer(job.asked, _listener(job), job.stop.is_set)
+            self.metrics.answered(answer)
+            job.tell(Done(answer, load))
+        except Cancelled:
+            self.metrics.ended("cancelled")
+        except (NativeError, WorkerError):
+            self.metrics.count("failures_total")
+            self._unload(job.entry)  # nobody knows what state it is in; the next request loads it again
+            raise
+        finally:
+            job.entry.used = time.monotonic()
+            self._keep(job)
+
+    def _keep(self, job: Job) -> None:
+        if job.keep_alive is None:
+            return
+        job.entry.keep_alive = job.keep_alive if job.keep_alive >= 0 else None
+        if job.keep_alive == 0:
+            self._unload(job.entry)
+
+    def _load(self, entry: Entry) -> ServedModel:
+        if entry.state != "loaded":
+            self.metrics.count("loads_total")
+        return entry.load()
+
+    def _unload(self, entry: Entry) -> None:
+        if entry.state == "loaded":
+            self.metrics.count("unloads_total")
+        entry.unload()
+
+    def _failed(self, job: Job, error: Exception) -> None:
+        self.metrics.ended("failed")
+        told = request_error(error)
+        if isinstance(error, OptionError) and job.asked.schema is not None:
+            told.code, told.param = "invalid_schema", "response_format"
+        if told.status >= 500 and not isinstance(error, NativeError | WorkerError | RequestError):
+            _report(error)
+        job.tell(Failed(told))
+
+    def _too_late(self, job: Job) -> None:
+        limit = self._settings.limits.request_seconds
+        job.fail(
+            RequestError(
+                expected=f"an answer within {limit:g} s",
+                got="none yet",
+                fix="ask for fewer tokens, or use a smaller model",
+                status=504,
+                code="request_timeout",
+            )
+        )
+
+
+def _report(error: Exception) -> None:
+    """Where an error of ours came from, on stderr; not its message, which may quote what was asked."""
+    print(
+        f"{type(error).__name__} in", *traceback.format_tb(error.__traceback__), sep="\n", file=sys.stderr, flush=True
+    )
+
+
+def _listener(job: Job) -> Listener:
+    """What hears of a job's computing and makes events of it."""
+    began: list[float] = []
+    cached: list[int] = []
+
+    def read(done: int, total: int) -> None:
+        if not began:
+            began.append(time.perf_counter())
+            cached.append(done)
+        job.tell(Reading(done, total, cached[0], time.perf_counter() - began[0]))
+
+    return Listener(
+        on_text=lambda text: job.tell(Text(text)),
+        on_encode=lambda done, total: job.tell(Encoding(done, total)),
+        on_prefill=read,
+    )

@@ -1,0 +1,66 @@
+"""Counters for whoever watches the server, in Prometheus' text form."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from ...runtime.answer import Answer
+
+HELP = {
+    "requests_total": "Requests for an answer, by how they ended.",
+    "prompt_tokens_total": "Positions of prompts, pictures included.",
+    "cached_tokens_total": "Of these, what was read before.",
+    "image_tokens_total": "Of these, positions of pictures.",
+    "generated_tokens_total": "Tokens of answers.",
+    "encode_seconds_total": "Time spent on pictures.",
+    "prefill_seconds_total": "Time spent on reading prompts.",
+    "decode_seconds_total": "Time spent on writing answers.",
+    "loads_total": "Times that a model was loaded.",
+    "unloads_total": "Times that a model was unloaded.",
+    "failures_total": "Times that a model failed and was unloaded.",
+    "requests_waiting": "Requests in the queue.",
+    "requests_computing": "Requests that compute.",
+    "models_loaded": "Models in memory.",
+    "uploads": "Uploaded pictures that are kept.",
+    "upload_bytes": "Their size.",
+}
+
+
+class Metrics:
+    """Counts since the server started."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._outcomes: Counter[str] = Counter({"answered": 0, "cancelled": 0, "failed": 0, "refused": 0})
+
+    def count(self, name: str, by: float = 1) -> None:
+        """Add to a counter of :data:`HELP`."""
+        self._counts[name] += by  # type: ignore[assignment]  # seconds too
+
+    def ended(self, outcome: str) -> None:
+        """Note how a request ended: answered, cancelled, failed or refused."""
+        self._outcomes[outcome] += 1
+
+    def answered(self, answer: Answer) -> None:
+        """Note an answer's sizes and times."""
+        self.ended("answered")
+        self.count("prompt_tokens_total", answer.prompt_tokens)
+        self.count("cached_tokens_total", answer.cached_tokens)
+        self.count("image_tokens_total", sum(answer.image_tokens))
+        self.count("generated_tokens_total", len(answer.tokens))
+        self.count("encode_seconds_total", answer.timings.encode)
+        self.count("prefill_seconds_total", answer.timings.prefill)
+        self.count("decode_seconds_total", answer.timings.decode)
+
+    def text(self, gauges: Mapping[str, float]) -> str:
+        """Everything, with ``gauges`` for what is so at the moment."""
+        lines = []
+        for name, meaning in HELP.items():
+            kind = "counter" if name.endswith("_total") else "gauge"
+            lines += [f"# HELP llava_edge_{name} {meaning}", f"# TYPE llava_edge_{name} {kind}"]
+            if name == "requests_total":
+                lines += [f'llava_edge_{name}{{outcome="{one}"}} {n}' for one, n in sorted(self._outcomes.items())]
+            else:
+                lines.append(f"llava_edge_{name} {gauges.get(name, self._counts[name]):.10g}")
+        return "\n".join(lines) + "\n"

@@ -1,0 +1,150 @@
+"""The bundles that are served: what they are called, and which of them are loaded."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ...runtime.bundle.bundle import Bundle
+from ...runtime.errors import OptionError
+from ...runtime.pictures.geometry import Geometry
+from ..errors import RequestError, shown
+from ..requests.values import Asked
+from .interface import Counted, ServedModel
+
+State = Literal["unloaded", "loading", "loaded"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a bundle without loading it. ``size`` in bytes, ``modified`` in seconds since 1970."""
+
+    id: str
+    aliases: tuple[str, ...]
+    path: Path
+    size: int
+    modified: float
+    context: int
+    architecture: str
+    recipe: str
+    digest: str
+    geometry: Geometry
+
+
+Opener = Callable[[Facts], ServedModel]
+"""Loads a bundle. Raises BundleError, NativeError, WorkerError."""
+
+
+def read_facts(folders: Sequence[Path], *, context: int = 0) -> tuple[Facts, ...]:
+    """The facts of bundles, each under its name; a second one of a name goes by its folder's.
+
+    ``context`` is what they will be loaded with, 0 for their own. Raises BundleError, OptionError.
+    """
+    found: list[Facts] = []
+    for folder in folders:
+        bundle = Bundle.open(folder)
+        manifest, place = bundle.manifest, bundle.path.resolve()
+        taken = {name for one in found for name in (one.id, *one.aliases)}
+        names = [name for name in dict.fromkeys((manifest.name, place.name)) if name not in taken]
+        if not names:
+            raise OptionError(
+                expected="models with different names",
+                got=f"two called {shown(manifest.name)}",
+                fix="rename a bundle's folder, or serve one of them",
+            )
+        found.append(
+            Facts(
+                id=names[0],
+                aliases=tuple(names[1:]),
+                path=bundle.path,
+                size=sum(entry.size for entry in manifest.files),
+                modified=(bundle.path / "manifest.json").stat().st_mtime,
+                context=context or manifest.llm.context_length,
+                architecture=manifest.llm.architecture,
+                recipe=manifest.llm.recipe,
+                digest=next(entry.sha256 for entry in manifest.files if entry.name == manifest.llm.file),
+                geometry=manifest.geometry,
+            )
+        )
+    return tuple(found)
+
+
+class Entry:
+    """One model that is served. ``keep_alive`` are seconds of idleness after which it is unloaded; None is never."""
+
+    def __init__(self, facts: Facts, opener: Opener, keep_alive: float | None) -> None:
+        self.facts = facts
+        self.keep_alive = keep_alive
+        self.state: State = "unloaded"
+        self.used = time.monotonic()
+        self._opener = opener
+        self._model: ServedModel | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def context_limit(self) -> int:
+        """Positions that prompt and answer may take together, as far as it is known."""
+        model = self._model
+        return model.context_limit if model is not None else self.facts.context
+
+    @property
+    def idle_seconds(self) -> float:
+        """Since the last request ended."""
+        return time.monotonic() - self.used
+
+    @property
+    def counts_at_once(self) -> bool:
+        """Whether a question can be counted while another one is answered."""
+        model = self._model
+        return model is not None and model.counts_beside_answers
+
+    def load(self) -> ServedModel:
+        """The loaded model; in the thread that computes. Raises what the opener raises."""
+        if self._model is None:
+            self.state = "loading"
+            try:
+                self._model = self._opener(self.facts)
+            finally:
+                self.state = "unloaded" if self._model is None else "loaded"
+        return self._model
+
+    def unload(self) -> None:
+        """Close the model and forget it; in the thread that computes. Waits for who counts."""
+        with self._lock:
+            model, self._model, self.state = self._model, None, "unloaded"
+            if model is not None:
+                model.close()
+
+    def count(self, asked: Asked) -> Counted | None:
+        """Count a question from any thread; None where the model has been unloaded meanwhile."""
+        with self._lock:
+            return None if self._model is None else self._model.count(asked)
+
+
+class Models:
+    """All models that are served, the first one the default."""
+
+    def __init__(self, facts: Sequence[Facts], opener: Opener, *, keep_alive: float | None = None) -> None:
+        self.entries = tuple(Entry(one, opener, keep_alive) for one in facts)
+
+    def find(self, name: str | None) -> Entry:
+        """The model called ``name``, or the default. Raises RequestError."""
+        if name is None:
+            return self.entries[0]
+        for entry in self.entries:
+            names = (entry.facts.id, *entry.facts.aliases)
+            if name in names or name.removesuffix(":latest") in names:
+                return entry
+        listed = ", ".join(entry.facts.id for entry in self.entries)
+        raise RequestError(
+            expected=f"a model among {listed}",
+            got=shown(name),
+            fix="GET /v1/models lists them",
+            status=404,
+            code="model_not_found",
+            param="model",
+        )

@@ -1,0 +1,73 @@
+"""What is asked, whatever dialect it came in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from ..settings import Detail
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True)
+class SentPicture:
+    """A picture file as it was sent. ``detail`` None means the server's own choice."""
+
+    data: bytes = field(repr=False)
+    detail: Detail | None = None
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn: text and pictures in their order, never two texts side by side."""
+
+    role: Role
+    parts: tuple[str | SentPicture, ...]
+
+    @property
+    def text(self) -> str:
+        """All text, a line break where a picture stood between."""
+        return "\n".join(part for part in self.parts if isinstance(part, str))
+
+    @property
+    def pictures(self) -> tuple[SentPicture, ...]:
+        """All pictures in order."""
+        return tuple(part for part in self.parts if isinstance(part, SentPicture))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a model gets: turns that end with the user's, the sampling keywords that were given, and a JSON schema."""
+
+    messages: tuple[Message, ...]
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    schema: str | None = None
+
+    @property
+    def pictures(self) -> tuple[SentPicture, ...]:
+        """All pictures of the conversation in order."""
+        return tuple(picture for message in self.messages for picture in message.pictures)
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """A request for one answer. ``keep_alive`` are seconds that the model stays loaded, below 0 for ever."""
+
+    model: str | None
+    asked: Asked
+    stream: bool = False
+    include_usage: bool = False
+    progress: bool = False
+    keep_alive: float | None = None
+
+
+def with_detail(asked: Asked, detail: Detail | None) -> Asked:
+    """The question with every picture's detail settled: ``detail``, else what the client wants, else high."""
+
+    def settled(part: str | SentPicture) -> str | SentPicture:
+        return part if isinstance(part, str) else replace(part, detail=detail or part.detail or "high")
+
+    messages = tuple(replace(message, parts=tuple(map(settled, message.parts))) for message in asked.messages)
+    return replace(asked, messages=messages)
