@@ -232,7 +232,7 @@ class Desk:
 
 
 def _counts_beside(entry: Entry, asked: Asked) -> bool:
-    """Whether a question may be counted beside another one's answer; a schema is compiled with the model's vocabulary."""
+    """Whether to count a question beside another one's answer; a schema is compiled with the model's vocabulary."""
     return entry.counts_at_once and asked.schema is None
 
 
