@@ -93,7 +93,7 @@ class Desk:
     async def count(self, entry: Entry, asked: Asked) -> Counted:
         """Count a question, loading the model where it is not."""
         asked = with_detail(asked, self._settings.detail)
-        if entry.counts_at_once:
+        if _counts_beside(entry, asked):
             async with self._counting:
                 if (counted := await asyncio.to_thread(entry.count, asked)) is not None:
                     return counted
@@ -160,7 +160,7 @@ class Desk:
 
     async def _accept(self, job: Job) -> None:
         """Count before it is the question's turn, so that a wrong one is refused at once."""
-        if self.line.computing and job.entry.counts_at_once:
+        if self.line.computing and _counts_beside(job.entry, job.asked):
             async with self._counting:
                 if (counted := await asyncio.to_thread(job.entry.count, job.asked)) is not None:
                     self._tell_accepted(job, counted)
@@ -229,6 +229,11 @@ class Desk:
                 code="request_timeout",
             )
         )
+
+
+def _counts_beside(entry: Entry, asked: Asked) -> bool:
+    """Whether to count a question beside another one's answer; a schema is compiled with the model's vocabulary."""
+    return entry.counts_at_once and asked.schema is None
 
 
 def _report(error: Exception) -> None:

@@ -186,7 +186,12 @@ def test_ollama_lists_and_errors(ollama_client: Any) -> None:
 def test_ollama_structured(ollama_client: Any) -> None:
     if "schema" not in declared(GenerationOptions):
         pytest.skip("this build has no schemas")
-    schema = {"type": "object", "properties": {"shapes": {"type": "boolean"}}, "required": ["shapes"]}
+    schema = {
+        "type": "object",
+        "properties": {"shapes": {"type": "boolean"}},
+        "required": ["shapes"],
+        "additionalProperties": False,
+    }
     said = ollama_client.chat(model=MODEL, messages=[{"role": "user", "content": "Shapes?"}], format=schema)
     assert json.loads(said.message.content).keys() == {"shapes"}
 
