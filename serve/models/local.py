@@ -14,7 +14,6 @@ from typing import Any
 
 from ...runtime.answer import Answer
 from ...runtime.callbacks import Cancel, Progress
-from ...runtime.encode_ahead import Opened
 from ...runtime.engine import Engine
 from ...runtime.errors import Cancelled, ContextError
 from ...runtime.language.generation import room_for_answer
@@ -22,6 +21,7 @@ from ...runtime.language.llm import Llm
 from ...runtime.model import load
 from ...runtime.options import GenerationOptions, LoadOptions, declared
 from ...runtime.pictures.encoded import EncodedImage
+from ...runtime.pictures.encoder import Opened
 from ...runtime.pictures.picture import Picture, load_picture
 from ...runtime.prompts.prompt import Prompt
 from ...runtime.prompts.segments import Segment, total_positions
@@ -96,9 +96,9 @@ class LocalModel:
         *earlier, last = prepared.messages
         chat = self._model.chat()
         chat.restore(earlier, encoded[: len(encoded) - last.images])
+        asked_last = _with_pictures(asked.messages[-1], encoded[len(encoded) - last.images :])
         pieces = chat.stream(
-            last.text,
-            images=encoded[len(encoded) - last.images :],
+            asked_last,
             on_prefill=listener.on_prefill,
             cancelled=cancelled,
             **vars(options),
@@ -146,8 +146,8 @@ class LocalModel:
     ) -> _Prepared:
         engine = self._model.engine
         opened = tuple(
-            engine.pictures.open(self._decoded.open(one.data), overview_only=low)
-            for one, low in zip(wanted, lows, strict=True)
+            engine.pictures.open(self._decoded.open(one.data, name), detail="low" if low else "high")
+            for one, low, name in zip(wanted, lows, _names(len(wanted)), strict=True)
         )
         prompt = engine.prompt(messages, opened)
         room_for_answer(prompt, engine.context_limit, options)
@@ -164,13 +164,32 @@ class LocalModel:
                 on_progress(before + done, sum(tiles))
 
             source = picture if isinstance(picture, EncodedImage) else picture.picture
-            encoded.append(self._model.encode_image(source, overview_only=low, on_progress=tell, cancelled=cancelled))
+            encoded.append(
+                self._model.encode_image(source, detail="low" if low else "high", on_progress=tell, cancelled=cancelled)
+            )
         return encoded
 
 
 def _message(message: Message) -> TemplateMessage:
-    """A turn as the template sees it: its pictures in front of its text."""
-    return TemplateMessage(message.role, message.text, len(message.pictures))
+    """A turn as the template sees it, its pictures where they stand in its text."""
+    text, places = "", []
+    for part in message.parts:
+        if isinstance(part, str):
+            text += part
+        else:
+            places.append(len(text))
+    return TemplateMessage(message.role, text, len(places), tuple(places) if any(places) else ())
+
+
+def _with_pictures(message: Message, pictures: Sequence[EncodedImage]) -> list[str | EncodedImage]:
+    """A question as the runtime takes it: texts and encoded pictures in their order."""
+    waiting = iter(pictures)
+    return [part if isinstance(part, str) else next(waiting) for part in message.parts]
+
+
+def _names(count: int) -> list[str]:
+    """What pictures are called in errors and warnings: files that are sent have no names."""
+    return ["the picture"] if count == 1 else [f"picture {number}" for number in range(1, count + 1)]
 
 
 class _Holder:
@@ -213,14 +232,14 @@ class _Decoded:
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, Picture] = OrderedDict()
 
-    def open(self, data: bytes) -> Picture:
+    def open(self, data: bytes, name: str) -> Picture:
         """The picture in ``data``. Raises ImageError."""
         key = hashlib.sha256(data).hexdigest()
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        picture = load_picture(data)
+        picture = load_picture(data, name=name)
         with self._lock:
             self._kept[key] = picture
             while sum(one.size[0] * one.size[1] for one in self._kept.values()) > DECODED_PIXELS:

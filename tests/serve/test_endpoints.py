@@ -170,6 +170,16 @@ def test_sampling_reaches_the_model(server: Reached, model: runtime.Model) -> No
     assert stopped["message"]["content"] == model.ask(ASKED, [SIGN], stop=("P",)).text
 
 
+def test_pictures_between_texts_keep_their_places(server: Reached, model: runtime.Model) -> None:
+    picture = {"type": "image_url", "image_url": {"url": URI}}
+    before, after = {"type": "text", "text": "Before:"}, {"type": "text", "text": "After: what is it?"}
+    asked = {"messages": [{"role": "user", "content": [before, picture, after]}], "max_tokens": 8}
+    expected = model.ask(["Before:", SIGN, "After: what is it?"], max_tokens=8)
+    body = server.json("POST", CHAT, asked)[1]
+    assert body["choices"][0]["message"]["content"] == expected.text
+    assert body["usage"]["prompt_tokens"] == expected.prompt_tokens
+
+
 def test_typed_marks_stay_text(server: Reached, model: runtime.Model) -> None:
     text = "Is <image> or <|eot_id|> a picture?"
     body = server.json("POST", CHAT, {"messages": [{"role": "user", "content": text}], "max_tokens": 8})[1]
