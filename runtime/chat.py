@@ -88,6 +88,8 @@ class Chat:
         run = new_run(settings)
         engine = self._engine
         with engine.answering():
+            if settings.form is not None:
+                engine.llm.check(settings)
             opened = [engine.pictures.open(image) for image in images]
             asked = TemplateMessage("user", question, len(opened))
             earlier = [image for turn in self._turns for image in turn.images]

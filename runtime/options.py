@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, TypedDict, get_args, get_type_hints
 
+from .answer_forms import AnswerForm, answer_form
 from .errors import OptionError
 
 DEFAULT_MAX_TOKENS = 512
@@ -35,7 +36,8 @@ class Option:
     ``bounds`` are the least and the largest number, ``words`` the values that a word may have; a default of None is
     in range. Errors call it ``name``, or by the field's name. On the command line it is ``flag``, or the field's name
     again, and fields with the same flag are set together; ``metavar`` stands for its value in the help,
-    ``show_default`` is False where the help says what the default means, and ``in_python_only`` keeps it off there.
+    ``show_default`` is False where the help says what the default means, ``or_file`` takes JSON text from a file too,
+    and ``in_python_only`` keeps it off there.
     """
 
     help: str
@@ -45,6 +47,7 @@ class Option:
     flag: str = ""
     metavar: str | None = None
     show_default: bool = True
+    or_file: bool = False
     in_python_only: bool = False
 
 
@@ -182,6 +185,10 @@ class GenerationOptions:
     ``top_k`` 0, ``top_p`` 1, ``min_p`` 0 and ``repeat_penalty`` 1 switch their filters off.
     ``seed`` None draws a new one for every answer. ``stop`` strings end the answer and are not
     part of it.
+
+    ``schema`` (a JSON Schema, as a dict or as JSON text), ``regex`` or ``grammar`` (llguidance's Lark syntax), at most
+    one of them, is a form that the answer is held to; it needs the extra "schema". An answer that ends by itself has
+    that form; one cut off ("length", "cancel", or a ``stop`` string inside) is its beginning. Kept is JSON text.
     """
 
     max_tokens: Annotated[int, Option("Tokens an answer may have.", (1, 2**24))] = DEFAULT_MAX_TOKENS
@@ -192,11 +199,24 @@ class GenerationOptions:
     min_p: Annotated[float, Option("Drop what is this much less likely than the best.", (0, 1))] = 0.05
     repeat_penalty: Annotated[float, Option("Above 1 discourages repeats.", (0.01, 100))] = 1.0
     stop: Annotated[tuple[str, ...], Option("End the answer here; may repeat.")] = ()
+    schema: Annotated[
+        dict[str, Any] | str | None,
+        Option("JSON Schema that the answer has: a file, or JSON beginning with {.", metavar="FILE|JSON", or_file=True),
+    ] = None
+    regex: Annotated[str | None, Option("Regular expression that the answer has as a whole.")] = None
+    grammar: Annotated[str | None, Option("Grammar that the answer has, in llguidance's Lark syntax.")] = None
 
     def __post_init__(self) -> None:
         _check_declared(self)
+        if (form := self.form) is not None and form.kind == "schema":
+            object.__setattr__(self, "schema", form.text)  # plain: options are compared, and sent to other processes
         if isinstance(self.stop, str) or not all(self.stop):
             raise OptionError(expected="stop as a tuple of non-empty strings", got=repr(self.stop), fix="give a tuple")
+
+    @property
+    def form(self) -> AnswerForm | None:
+        """What the answer is held to, if anything."""
+        return answer_form(self.schema, self.regex, self.grammar)
 
 
 class SamplingChoices(TypedDict, total=False):
@@ -210,6 +230,9 @@ class SamplingChoices(TypedDict, total=False):
     min_p: float
     repeat_penalty: float
     stop: tuple[str, ...]
+    schema: dict[str, Any] | str | None
+    regex: str | None
+    grammar: str | None
 
 
 def declared(kind: type[Any]) -> dict[str, Option]:

@@ -21,6 +21,7 @@ from ..ggml.library import native_error, start_native
 from ..ggml.types import ggml_type
 from ..options import GenerationOptions, LoadOptions, padded_context
 from ..system.machine import has_amx, physical_cores
+from .constraint import Constraint, Constraints
 from .native_thread import NativeThread
 from .sampling import Sampler
 from .vocabulary import load_model_file, tokenize_text
@@ -55,6 +56,7 @@ class Llm:
         self._stop_tokens = frozenset(stop_tokens)
         self._context: Any = None
         self._watcher: Any = None
+        self._constraints: Constraints | None = None
         self._on_devices = bool(devices)
         self._batch: Any = None
         # handing every token over costs 2 ms, so only where llama.cpp may use the matrix unit
@@ -85,7 +87,7 @@ class Llm:
             lib.llama_batch_free(self._batch)
         if self._model is not None:
             lib.llama_model_free(self._model)
-        self._context = self._batch = self._model = None
+        self._context = self._batch = self._model = self._constraints = None
 
     def _check_open(self) -> None:
         """llama.cpp would take the process down. Raises :class:`NativeError`."""
@@ -219,9 +221,28 @@ class Llm:
         return np.ctypeslib.as_array(pointer, shape=(self.vocab_size,)).copy()
 
     def sampler(self, options: GenerationOptions, *, seed: int, recent: Sequence[int]) -> Sampler:
-        """A sampler over this context; ``recent`` prompt tokens count for the repeat penalty."""
+        """A sampler over this context; ``recent`` prompt tokens count for the repeat penalty.
+
+        Raises what :meth:`check` does.
+        """
         self._check_open()
-        return Sampler(self._context, self.vocab_size, options, seed=seed, recent=recent)
+        constraint = self._constraint(options)
+        return Sampler(self._context, self.vocab_size, options, seed=seed, recent=recent, constraint=constraint)
+
+    def check(self, options: GenerationOptions) -> None:
+        """Refuse a form that this model's answers can't be held to, before work is done.
+
+        Raises :class:`OptionError`, and :class:`MissingExtraError` without llguidance.
+        """
+        self._check_open()
+        self._constraint(options)
+
+    def _constraint(self, options: GenerationOptions) -> Constraint | None:
+        if (form := options.form) is None:
+            return None
+        if self._constraints is None:
+            self._constraints = Constraints(self, self._vocab)
+        return self._constraints.constraint(form)
 
 
 def _call(function: Any, *arguments: Any) -> Any:

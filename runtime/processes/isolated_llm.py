@@ -140,6 +140,7 @@ class IsolatedLlm:
     decode_tokens = _in_child(Llm.decode_tokens)
     decode_embeddings = _in_child(Llm.decode_embeddings)
     logits = _in_child(Llm.logits)
+    check = _in_child(Llm.check)
 
     def truncate(self, positions: int) -> None:
         """Forget everything from ``positions`` on; there is nothing to forget where the process has gone."""

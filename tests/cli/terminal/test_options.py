@@ -38,6 +38,9 @@ SAMPLING: dict[str, tuple[list[str], Any]] = {
     "min_p": (["--min-p", "0.1"], 0.1),
     "repeat_penalty": (["--repeat-penalty", "1.1"], 1.1),
     "stop": (["--stop", "a", "--stop", "b,c"], ("a", "b,c")),
+    "schema": (["--schema", '{"type": "integer"}'], '{"type": "integer"}'),
+    "regex": ([], None),  # at most one of the three
+    "grammar": ([], None),
 }
 LINE = [word for given, _ in (LOADING | SAMPLING).values() for word in given]
 LOADED = LoadOptions(**{name: value for name, (_, value) in LOADING.items()})
