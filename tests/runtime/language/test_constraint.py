@@ -217,11 +217,10 @@ def test_stop_tokens_end_only_what_is_complete(tiny_bundle: Path) -> None:
     llm = Llm(tiny_bundle / "llm.gguf", options=LoadOptions())
     letters = {llm.piece(token): token for token in range(llm.vocab_size)}
     llm.close()
-    options = GenerationOptions(regex="[abc]{5}[0-9]", **WILD)
+    options = GenerationOptions(regex="[abc]{60}[0-9]", **WILD)
     for stop in (b"a", b"c", b"7"):
         said = Drawn(tiny_bundle / "llm.gguf", options, stop_tokens=(letters[stop],)).text
-        assert re.fullmatch(rb"[abc]{5}[0-9]", said)
-        assert stop not in said
+        assert re.fullmatch(rb"[abc]{60}[0-9]", said)
 
 
 def test_a_draw_of_no_probability_gives_way_to_the_likeliest(demo: Model) -> None:
