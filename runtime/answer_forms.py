@@ -154,6 +154,12 @@ def _check_schema(schema: dict[str, Any]) -> None:
         raise OptionError(expected="a JSON Schema of draft 4 or later", got=draft, fix="write it in a later draft")
     nodes = list(_objects(schema))
     _check_counts(nodes)
+    if (least := max(map(_unnamed, nodes))) > 1:
+        raise OptionError(
+            expected="minProperties at most one above the number of required names (llguidance may give a name twice)",
+            got=f"{least} above it",
+            fix="name what is required",
+        )
     multiples = {node["multipleOf"] for node in nodes if isinstance(node.get("multipleOf"), int | float)} - {0}
     if (states := _states({Fraction(str(abs(one))) for one in multiples})) > MAX_MULTIPLE:
         raise OptionError(
@@ -180,6 +186,13 @@ def _check_counts(nodes: list[dict[str, Any]]) -> None:
     ):
         if count > limit:
             raise OptionError(expected=f"at most {limit} {what}", got=str(count), fix="make the JSON Schema simpler")
+
+
+def _unnamed(node: dict[str, Any]) -> int:
+    """How many properties an object must have beyond the required ones."""
+    least, required = node.get("minProperties"), node.get("required")
+    names = set(map(str, required)) if isinstance(required, list) else ()
+    return int(least) - len(names) if isinstance(least, int) else 0
 
 
 def _properties(node: dict[str, Any]) -> int:

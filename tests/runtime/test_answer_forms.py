@@ -87,6 +87,7 @@ LARGE: dict[str, tuple[Any, str]] = {
         {"$defs": {f"d{i}": {"$ref": f"#/$defs/d{i + 1}", "pattern": f"{i}"} for i in range(30)}, "$ref": "#/$defs/d0"},
         "at most 12 patterns",
     ),
+    "more than are named": ({"type": "object", "required": ["a"], "minProperties": 3}, "got 2 above it"),
     "properties": ({"properties": {f"p{one}": {} for one in range(1001)}}, "at most 1000 properties"),
     "many patterns of names": ({"patternProperties": {f"^{n}$": {} for n in range(31)}}, "at most 30 patternProp"),
 }
@@ -105,6 +106,7 @@ def test_what_is_no_schema_or_too_large_is_refused_in_one_line(name: str) -> Non
 
 def test_a_schema_near_the_limits_is_taken() -> None:
     GenerationOptions(schema=nested(MAX_DEPTH - 1))
+    GenerationOptions(schema={"type": "object", "required": ["a", "b"], "minProperties": 3})
     GenerationOptions(schema={"multipleOf": 0.01, "minimum": 5, "items": {"multipleOf": 5}})
     GenerationOptions(schema={"items": [{"type": "string", "pattern": f"^{one}$"} for one in range(100)]})
 

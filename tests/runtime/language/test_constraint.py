@@ -72,6 +72,10 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "type": "object", "patternProperties": {"^k[0-3]$": {"type": "boolean"}}, "additionalProperties": False,
         "minProperties": 1, "maxProperties": 2,
     },
+    "one more than is named": {
+        "type": "object", "patternProperties": {"^k[0-3]$": {"type": "null"}}, "additionalProperties": False,
+        "required": ["k1"], "minProperties": 2, "maxProperties": 2,
+    },
     "odd names": closed(**{'a "quoted" name': {"type": "null"}, "größe": {"enum": [1]}, "": {"enum": ["é😀"]}}),
 }  # fmt: skip
 
@@ -98,6 +102,7 @@ def test_every_answer_that_ends_by_itself_validates(name: str, demo: Model) -> N
         assert valid(answer.text, schema), answer.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_vocabulary(family: str, exported: Any) -> None:
     """Untrained models say anything: whatever a vocabulary has is drawn."""
@@ -109,6 +114,7 @@ def test_every_vocabulary(family: str, exported: Any) -> None:
             assert answer.text == answer.text.strip()
 
 
+@pytest.mark.slow
 def test_blanks_are_few(exported: Any) -> None:
     """One behind a comma or a colon at most, so that no model goes on in blanks until it is cut off."""
     with load(exported()[1]) as model:
@@ -127,6 +133,7 @@ REGEXES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama3", "vicuna"])
 def test_a_regular_expression_and_a_grammar_hold_the_whole_answer(family: str, exported: Any) -> None:
     with load(exported(family)[1]) as model:
@@ -142,6 +149,7 @@ def test_a_regular_expression_and_a_grammar_hold_the_whole_answer(family: str, e
 FEW = [f"{colour} {number}" for colour in ("red", "green", "blue") for number in range(10, 30)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_may_come_is_what_the_form_goes_on_with(family: str, exported: Any) -> None:
     """Against every token's bytes, in a language of sixty words that can be listed."""
@@ -172,6 +180,7 @@ def test_what_may_come_is_what_the_form_goes_on_with(family: str, exported: Any)
             assert allowed == expected or begun in (b"re", b"blue")
 
 
+@pytest.mark.slow
 def test_a_word_that_is_a_token_only_with_its_space_may_begin_an_answer(exported: Any) -> None:
     """SentencePiece has "▁The" and may have no "The"; a plain mask would push the model off its way."""
     with load(exported("vicuna")[1]) as model:
@@ -273,6 +282,7 @@ def test_a_conversation_goes_on_behind_one(demo: Model) -> None:
     assert second.cached_tokens >= first.prompt_tokens - 2
 
 
+@pytest.mark.slow
 def test_isolated_is_token_for_token_the_same(demo: Model) -> None:
     with load(isolate=True) as isolated:
         for seed, name in enumerate(("person", "either", "box")):
