@@ -38,7 +38,7 @@ $(VENV)/runtime-installed: pyproject.toml
 $(VENV)/dev-installed: pyproject.toml constraints-dev.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -c constraints-dev.txt torch==2.13.0
-	$(BIN)/python -m pip install -c constraints-dev.txt -e ".[cpu,heic,export,quantize,train,benchmark,serve,clients,dev]"
+	$(BIN)/python -m pip install -c constraints-dev.txt -e ".[cpu,heic,schema,export,quantize,train,benchmark,serve,clients,dev]"
 	touch $@
 
 clean:

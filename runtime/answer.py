@@ -47,7 +47,8 @@ class Answer:
     """One answer. ``tokens`` are the generated ids without the end token.
 
     ``prompt_tokens`` counts every position of the prompt, pictures included; ``image_tokens`` has
-    one entry a picture of the conversation; ``cached_tokens`` were already prefilled. ``warnings``
+    one entry a picture of the conversation; ``cached_tokens`` were already prefilled. ``finish_reason`` "length" means
+    cut off at ``max_tokens`` or the context's end: an answer held to a schema may then be no whole JSON. ``warnings``
     are sentences about what was taken but may not be what was meant, as a cut JPEG.
     """
 

@@ -118,6 +118,8 @@ class Chat:
         settings: GenerationOptions = make_options(GenerationOptions, **options)
         asked = read_question(question, images)
         with self._engine.answering(wait, cancelled=cancelled):
+            if settings.form is not None:
+                self._engine.llm.check(settings)
             message, opened = self._opened(asked, settings.detail)
             ready = self._checked(message, opened, settings)
         return self._answering(ready, settings, time.perf_counter() - began, on_encode, on_prefill, cancelled, wait)

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, TypedDict, get_args, get_origin, get_type_hints
 
+from .answer_forms import AnswerForm, answer_form
 from .errors import OptionError
 
 DEFAULT_MAX_TOKENS = 512
@@ -39,8 +40,9 @@ class Option:
     ``bounds`` are the least and the largest number, ``words`` the values that a word may have; a default of None is
     in range. Errors call it ``name``, or by the field's name. On the command line it is ``flag``, or the field's name
     again, and fields with the same flag are set together; ``metavar`` stands for its value in the help,
-    ``show_default`` is False where the help says what the default means, and ``in_python_only`` keeps it off there.
-    ``fix`` says what to do about a value out of range where more can be said than "choose another".
+    ``show_default`` is False where the help says what the default means, ``or_file`` takes JSON text from a file too,
+    and ``in_python_only`` keeps it off there. ``fix`` says what to do about a value out of range where more can be said
+    than "choose another".
     """
 
     help: str
@@ -50,6 +52,7 @@ class Option:
     flag: str = ""
     metavar: str | None = None
     show_default: bool = True
+    or_file: bool = False
     in_python_only: bool = False
     fix: str = ""
 
@@ -202,6 +205,10 @@ class GenerationOptions:
     ``seed`` None draws a new one for every answer. ``stop`` strings end the answer and are not
     part of it. ``detail`` is how much of the question's pictures the model sees: "high" tiles and overview, "low" the
     overview alone, "auto" high where the prompt fits the context, else low, which a warning then says.
+
+    ``schema`` (a JSON Schema, as a dict or as JSON text), ``regex`` or ``grammar`` (llguidance's Lark syntax), at most
+    one of them, is a form that the answer is held to; it needs the extra "schema". An answer that ends by itself has
+    that form; one cut off ("length", "cancel", or a ``stop`` string inside) is its beginning. Kept is JSON text.
     """
 
     max_tokens: Annotated[
@@ -222,15 +229,28 @@ class GenerationOptions:
     detail: Annotated[
         Detail, Option("high shows the model tiles, low an overview alone, auto what fits.", words=get_args(Detail))
     ] = "high"
+    schema: Annotated[
+        dict[str, Any] | str | None,
+        Option("JSON Schema that the answer has: a file, or JSON beginning with {.", metavar="FILE|JSON", or_file=True),
+    ] = None
+    regex: Annotated[str | None, Option("Regular expression that the answer has as a whole.")] = None
+    grammar: Annotated[str | None, Option("Grammar that the answer has, in llguidance's Lark syntax.")] = None
 
     def __post_init__(self) -> None:
         _check_declared(self)
+        if (form := self.form) is not None and form.kind == "schema":
+            object.__setattr__(self, "schema", form.text)  # plain: options are compared, and sent to other processes
         if not all(self.stop):
             raise OptionError(
                 expected="stop strings of at least one character",
                 got="an empty one, which would end every answer at once",
                 fix="leave stop out, or give the text at which an answer ends",
             )
+
+    @property
+    def form(self) -> AnswerForm | None:
+        """What the answer is held to, if anything."""
+        return answer_form(self.schema, self.regex, self.grammar)
 
 
 class SamplingChoices(TypedDict, total=False):
@@ -245,6 +265,9 @@ class SamplingChoices(TypedDict, total=False):
     repeat_penalty: float
     stop: tuple[str, ...]
     detail: Detail
+    schema: dict[str, Any] | str | None
+    regex: str | None
+    grammar: str | None
 
 
 def declared(kind: type[Any]) -> dict[str, Option]:

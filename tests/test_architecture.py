@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "architecture.md"
 ROOMS = ("runtime", "store", "export", "quantize", "train", "benchmark", "serve", "cli")
 HEAVY = {"torch", "transformers", "onnx", "optimum", "gguf", "safetensors", "sentencepiece", "tokenizers"}
-RUNTIME_PACKAGES = {"numpy", "PIL", "onnxruntime", "llama_cpp", "jinja2", "pillow_heif"}
+RUNTIME_PACKAGES = {"numpy", "PIL", "onnxruntime", "llama_cpp", "jinja2", "pillow_heif", "llguidance"}
 FACE = "runtime/__init__.py"
 """The only file that imports our own modules by a name it computes: the lazy names of the public package."""
 LARGEST_FOLDER = 12

@@ -14,6 +14,7 @@ import typer
 
 from ...runtime.errors import OptionError
 from ...runtime.options import GenerationOptions, LoadOptions, declared
+from .text_or_file import text_or_file
 from .visible import typed_text
 
 _UNITS = {"K": 10**3, "M": 10**6, "G": 10**9}
@@ -39,6 +40,8 @@ def _flag(kind: type[Any], name: str) -> str:
 def _typed(kind: type[Any], name: str) -> Any:
     """The type that typer parses for a field: lists and comma-separated shares for tuples, a word for words."""
     hint = get_type_hints(kind)[name]
+    if declared(kind)[name].or_file:
+        return str | None
     if get_origin(hint) is tuple:
         return (list[str] if get_args(hint)[0] is str else str) | None
     if any(get_origin(part) is Literal for part in (hint, *get_args(hint))):
@@ -114,6 +117,8 @@ def _value(kind: type[Any], given: Mapping[str, Any]) -> Any:
             value = given[_parameter(kind, name)]
             if get_type_hints(kind)[name] == tuple[float, ...]:
                 value = shares(value)
+            if declaration.or_file and value is not None:
+                value = text_or_file(value, _flag(kind, name))
             values[name] = tuple(value or ()) if getattr(kind, name) == () else value
     return kind(**values)
 

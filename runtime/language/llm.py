@@ -26,6 +26,7 @@ from ..system.lifetime import Lifetime
 from ..system.machine import has_amx, physical_cores
 from ..system.native_thread import POLL_SECONDS, NativeThread
 from .batch import Batch
+from .constraint import Constraint, Constraints
 from .native_model import BUFFERS, Handles, layers_away, load_model, new_context
 from .sampling import Sampler
 from .vocabulary import tokenize_text
@@ -64,6 +65,7 @@ class Llm:
         self._space_prefixed = space_prefixed
         self._stop_tokens = frozenset(stop_tokens)
         self._watcher: Any = None
+        self._constraints: Constraints | None = None
         self._on_devices = bool(devices)
         self._batch = Batch(options.batch)
         self._thread = NativeThread("llama.cpp")
@@ -291,9 +293,35 @@ class Llm:
             return np.ctypeslib.as_array(pointer, shape=(self.vocab_size,)).copy()
 
     def sampler(self, options: GenerationOptions, *, seed: int, recent: Sequence[int]) -> Sampler:
-        """A sampler over this context; ``recent`` prompt tokens count for the repeat penalty."""
+        """A sampler over this context; ``recent`` prompt tokens count for the repeat penalty.
+
+        Raises what :meth:`check` does.
+        """
         with self._life:
-            return Sampler(self._life, self._native.context, self.vocab_size, options, seed=seed, recent=recent)
+            return Sampler(
+                self._life,
+                self._native.context,
+                self.vocab_size,
+                options,
+                seed=seed,
+                recent=recent,
+                constraint=self._constraint(options),
+            )
+
+    def check(self, options: GenerationOptions) -> None:
+        """Refuse a form that this model's answers can't be held to, before work is done.
+
+        Raises :class:`OptionError`, and :class:`MissingExtraError` without llguidance.
+        """
+        with self._life:
+            self._constraint(options)
+
+    def _constraint(self, options: GenerationOptions) -> Constraint | None:
+        if (form := options.form) is None:
+            return None
+        if self._constraints is None:
+            self._constraints = Constraints(self, self._vocab)
+        return self._constraints.constraint(form)
 
 
 def _end(life: Lifetime, thread: NativeThread) -> None:

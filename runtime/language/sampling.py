@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import llama_cpp.llama_cpp as lib
+import numpy as np
 
 from ..options import PENALTY_WINDOW, GenerationOptions
 from ..system.lifetime import Lifetime
+from .constraint import Constraint
 
 SMALLEST_TEMPERATURE = 1e-3
 """Below it an answer is greedy. A difference of 0.1 between two logits is then a factor of e^100, so greedy is what it
@@ -16,7 +18,7 @@ means; llama.cpp divides float32 logits by it, and the infinities of 1e-40 would
 
 
 class Sampler:
-    """A chain of llama.cpp's samplers: penalty, top-k, top-p, min-p, temperature, draw."""
+    """A chain of llama.cpp's samplers: penalty, top-k, top-p, min-p, temperature, draw; a constraint before them."""
 
     def __init__(
         self,
@@ -27,9 +29,12 @@ class Sampler:
         *,
         seed: int,
         recent: Sequence[int],
+        constraint: Constraint | None = None,
     ) -> None:
         """``life`` is that of ``context``, whose logits are drawn from."""
         self._life, self._context = life, context
+        self._vocab_size = vocab_size
+        self._constraint = constraint
         self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
         for stage in _stages(vocab_size, options, seed):
             lib.llama_sampler_chain_add(self._chain, stage)
@@ -38,9 +43,16 @@ class Sampler:
                 lib.llama_sampler_accept(self._chain, token)
 
     def sample(self) -> int:
-        """Draw the next token from the latest logits. Raises NativeError where the model was closed."""
+        """Draw the next token from the latest logits.
+
+        Raises what :class:`Constraint` does, NativeError where the model was closed.
+        """
         with self._life:
-            return int(lib.llama_sampler_sample(self._chain, self._context, -1))
+            if self._constraint is None:
+                return int(lib.llama_sampler_sample(self._chain, self._context, -1))
+            logits = np.ctypeslib.as_array(lib.llama_get_logits_ith(self._context, -1), shape=(self._vocab_size,))
+            self._constraint.restrict(logits)
+            return self._constraint.accept(int(lib.llama_sampler_sample(self._chain, self._context, -1)), logits)
 
     def close(self) -> None:
         """Free the chain."""

@@ -183,6 +183,7 @@ class IsolatedLlm:
     is_end = _in_child(Llm.is_end)
     ensure_context = _in_child(Llm.ensure_context)
     logits = _in_child(Llm.logits)
+    check = _in_child(Llm.check)
 
     def decode_tokens(
         self,

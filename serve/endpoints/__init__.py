@@ -1,4 +1,4 @@
 """The dialects: which path does what, and how events of a job are spelt in each.
 
-May import: runtime, runtime/pictures, serve, serve/http, serve/models, serve/requests.
+May import: runtime, runtime/pictures, serve/http, serve/models, serve/requests.
 """

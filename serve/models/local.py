@@ -19,7 +19,7 @@ from ...runtime.errors import Cancelled, ContextError
 from ...runtime.language.generation import room_for_answer
 from ...runtime.language.llm import Llm
 from ...runtime.model import load
-from ...runtime.options import GenerationOptions, LoadOptions, declared
+from ...runtime.options import GenerationOptions, LoadOptions
 from ...runtime.pictures.encoded import EncodedImage
 from ...runtime.pictures.encoder import Opened
 from ...runtime.pictures.picture import Picture, load_picture
@@ -27,7 +27,6 @@ from ...runtime.prompts.prompt import Prompt
 from ...runtime.prompts.segments import Segment, total_positions
 from ...runtime.prompts.template import TemplateMessage
 from ...runtime.system.machine import total_memory
-from ..errors import RequestError
 from ..requests.sampling import sampling_options
 from ..requests.values import Asked, Message, SentPicture
 from .interface import Counted, Listener
@@ -114,19 +113,13 @@ class LocalModel:
     def _options(self, asked: Asked) -> GenerationOptions:
         given = dict(asked.sampling)
         if asked.schema is not None:
-            if "schema" not in declared(GenerationOptions):
-                raise RequestError(
-                    expected="a request without a schema",
-                    got="one that wants JSON",
-                    fix="this build can't hold answers to a schema",
-                    code="unsupported_parameter",
-                    param="response_format",
-                )
-            given["schema"] = asked.schema
+            given |= {"schema": asked.schema, "regex": None, "grammar": None}
         return sampling_options(given, self._sampling)
 
     def _prepare(self, asked: Asked, options: GenerationOptions) -> _Prepared:
         """Open the pictures and check that the prompt fits; "auto" gives its tiles up where it does not."""
+        if options.form is not None:
+            self._model.engine.llm.check(options)
         wanted = asked.pictures
         messages = tuple(map(_message, asked.messages))
         try:

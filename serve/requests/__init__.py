@@ -1,4 +1,4 @@
 """What a client sends, checked and turned into frozen values; nothing but RequestError comes out.
 
-May import: serve.
+May import: nothing of ours but ground files.
 """

@@ -355,18 +355,20 @@ def test_metrics_count(server: Reached) -> None:
     assert status["models"] == {"llava-edge-demo": "loaded"}
 
 
-def test_a_schema_is_held_or_refused(server: Reached) -> None:
-    schema = {
-        "type": "object",
-        "properties": {"a": {"enum": ["x", "y"]}},
-        "required": ["a"],
-        "additionalProperties": False,
-    }
-    asked = about(
-        "Say something.", response_format={"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
-    )
-    status, body = server.json("POST", CHAT, asked)
-    if status == 200:
-        assert json.loads(body["choices"][0]["message"]["content"])["a"] in ("x", "y")
-    else:
-        assert (status, body["error"]["param"]) == (400, "response_format")
+SCHEMA = {"type": "object", "properties": {"a": {"enum": ["x", "y"]}}, "required": ["a"], "additionalProperties": False}
+
+
+def held_to(schema: Any) -> dict[str, Any]:
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}}
+
+
+def test_a_schema_is_held(server: Reached) -> None:
+    body = server.json("POST", CHAT, about("Say something.", **held_to(SCHEMA)))[1]
+    assert json.loads(body["choices"][0]["message"]["content"])["a"] in ("x", "y")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_schema_that_cannot_be_held_is_refused_at_once(server: Reached, stream: bool) -> None:
+    wrong = {"type": "array", "uniqueItems": True}
+    status, body = server.json("POST", CHAT, about("x", stream=stream, **held_to(wrong)))
+    assert (status, body["error"]["code"], body["error"]["param"]) == (400, "invalid_schema", "response_format")

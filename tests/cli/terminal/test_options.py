@@ -40,6 +40,9 @@ SAMPLING: dict[str, tuple[list[str], Any]] = {
     "repeat_penalty": (["--repeat-penalty", "1.1"], 1.1),
     "stop": (["--stop", "a", "--stop", "b,c"], ("a", "b,c")),
     "detail": (["--detail", "low"], "low"),
+    "schema": (["--schema", '{"type": "integer"}'], '{"type": "integer"}'),
+    "regex": ([], None),  # at most one of the three
+    "grammar": ([], None),
 }
 LINE = [word for given, _ in (LOADING | SAMPLING).values() for word in given]
 LOADED = LoadOptions(**{name: value for name, (_, value) in LOADING.items()})
