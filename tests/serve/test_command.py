@@ -230,7 +230,7 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
 @pytest.mark.parametrize(("arguments", "said"), WRONG.values(), ids=WRONG.keys())
 def test_wrong_command_lines_end_before_anything_listens(arguments: tuple[str, ...], said: str) -> None:
     status, out, err = run_here("serve", *arguments)
-    assert status == 1
+    assert status == 2
     assert out == ""
     (line,) = err.splitlines()
     assert said in line
@@ -239,13 +239,13 @@ def test_wrong_command_lines_end_before_anything_listens(arguments: tuple[str, .
 def test_a_port_that_is_taken() -> None:
     with listen_at("127.0.0.1", 0) as taken:
         status, _, err = run_here("serve", "--no-token", "--port", str(taken.getsockname()[1]))
-    assert status == 1
+    assert status == 2
     assert "a free port at 127.0.0.1" in err
 
 
 def test_several_models_need_different_names() -> None:
     status, _, err = run_here("serve", *["-m", str(demo_bundle())] * 3)
-    assert status == 1
+    assert status == 2
     assert "models with different names" in err
 
 
