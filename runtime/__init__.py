@@ -2,8 +2,7 @@
 
 ``load`` is the way in. Native libraries are loaded by it, not by importing this package.
 
-May import: runtime/bundle, runtime/language, runtime/pictures, runtime/pictures/files, runtime/planning,
-runtime/processes, runtime/prompts, runtime/system.
+May import: runtime/bundle, runtime/engine, runtime/language, runtime/pictures, runtime/processes, runtime/prompts.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from .answer import Answer, Memory, Timings
     from .callbacks import Progress
     from .chat import Chat
+    from .freezing import freeze_support
     from .model import Model, load
     from .pictures.encoded import EncodedImage
     from .pictures.inputs import ImageInput
@@ -41,12 +41,14 @@ __all__ = [
     "__version__",
     "demo_bundle",
     "errors",
+    "freeze_support",
     "load",
 ]
 
 _LAZY = {
     "Answer": "answer",
     "Chat": "chat",
+    "freeze_support": "freezing",
     "EncodedImage": "pictures.encoded",
     "ImageInput": "pictures.inputs",
     "Memory": "answer",

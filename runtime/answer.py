@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from .language.generation import FinishReason
+FinishReason = Literal["stop", "length", "cancel"]
+"""Why an answer ended: end token or stop string, out of room or ``max_tokens``, or the caller."""
 
 
 @dataclass(frozen=True)

@@ -4,47 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Generator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from typing import Any, TypeVar, Unpack
 
-from .answer import Answer, Timings
+from .answer import Answer
 from .asynchronous import iterate
 from .callbacks import Cancel, Progress
-from .errors import ContextError, OptionError
-from .language.generation import Run, generate, new_run, room_for_answer
+from .engine.asking import AnsweringEngine, AskedPicture, Callbacks, Checked, Conversation, Outcome, Turn
+from .engine.turns import Wait
+from .errors import OptionError
 from .options import Detail, GenerationOptions, SamplingChoices, make_options
 from .pictures.encoded import EncodedImage
-from .pictures.encoder import Opened
-from .pictures.files.sources import shown_name
 from .pictures.inputs import ImagesInput, Question, QuestionInput, read_question
-from .prompts.prompt import Prompt, keeps_places
 from .prompts.template import TemplateMessage
-from .turns import Wait
-
-if TYPE_CHECKING:
-    from .engine import Engine
 
 _Kind = TypeVar("_Kind")
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One turn of a conversation: the message and the pictures that came with it."""
-
-    message: TemplateMessage
-    images: tuple[EncodedImage, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """A question that can be answered: everything about it was checked, nothing is computed yet."""
-
-    message: TemplateMessage
-    opened: tuple[Opened, ...]
-    after: tuple[Turn, ...]
-    prompt: Prompt
-    room: int
-    warnings: tuple[str, ...]
 
 
 class Chat:
@@ -54,7 +27,7 @@ class Chat:
     the conversation as it was.
     """
 
-    def __init__(self, engine: Engine, *, system: str | None = None) -> None:
+    def __init__(self, engine: AnsweringEngine, *, system: str | None = None) -> None:
         self._engine = engine
         self._system = system
         self._turns: list[Turn] = []
@@ -88,7 +61,7 @@ class Chat:
                 expected=f"{counted} pictures for these messages", got=str(len(images)), fix="give each one's pictures"
             )
         for image in images:
-            self._engine.pictures.check(image)
+            self._engine.check_image(image)
         waiting = iter(images)
         self._turns = [Turn(message, tuple(next(waiting) for _ in range(message.images))) for message in messages]
 
@@ -118,11 +91,10 @@ class Chat:
         settings: GenerationOptions = make_options(GenerationOptions, **options)
         asked = read_question(question, images)
         with self._engine.answering(wait, cancelled=cancelled):
-            if settings.form is not None:
-                self._engine.llm.check(settings)
-            message, opened = self._opened(asked, settings.detail)
-            ready = self._checked(message, opened, settings)
-        return self._answering(ready, settings, time.perf_counter() - began, on_encode, on_prefill, cancelled, wait)
+            after = self.turns
+            checked = self._engine.check(self._asked(asked, settings))
+        callbacks = Callbacks(on_encode=on_encode, on_prefill=on_prefill, cancelled=cancelled)
+        return self._answering(checked, after, time.perf_counter() - began, callbacks, wait)
 
     def generate(
         self,
@@ -152,72 +124,43 @@ class Chat:
                 answer: Answer = end.value
                 return answer
 
-    def _checked(self, message: TemplateMessage, opened: Sequence[Opened], settings: GenerationOptions) -> _Asked:
-        """The question as it would be asked now. Raises ContextError, TemplateError."""
-        engine = self._engine
-        warnings = [sentence for image in opened for sentence in image.warnings]
-        if message.places and not keeps_places(engine.bundle.manifest.template):
-            warnings.append("The chat template puts all pictures of a message in front of its text.")
-        messages = [*(turn.message for turn in self._turns), message]
-        earlier = [image for turn in self._turns for image in turn.images]
-        prompt = engine.prompt(messages, [*earlier, *opened])
-        try:
-            room = room_for_answer(prompt, engine.context_limit, settings)
-        except ContextError:
-            if settings.detail != "auto" or all(image.layout.grid == (0, 0) for image in opened):
-                raise
-            low = [engine.pictures.lowered(image) for image in opened]
-            names = ", ".join(shown_name(image.name) for image in opened)
-            asked = self._checked(message, low, settings)
-            said = f"The detail of {names} was lowered to the overview, because the prompt does not fit the context."
-            return replace(asked, warnings=(*asked.warnings, said))
-        return _Asked(message, tuple(opened), self.turns, prompt, room, tuple(warnings))
+    def _asked(self, asked: Question, settings: GenerationOptions) -> Conversation:
+        """The conversation so far with a question behind it."""
+        message = TemplateMessage("user", asked.text, len(asked.pictures), asked.places)
+        named = zip(asked.pictures, asked.names, strict=False)
+        pictures = tuple(AskedPicture(picture, name, settings.detail) for picture, name in named)
+        return self._followed_by(message, pictures, settings)
+
+    def _followed_by(
+        self, message: TemplateMessage, pictures: tuple[AskedPicture, ...], settings: GenerationOptions
+    ) -> Conversation:
+        turns = self.turns
+        earlier = tuple(AskedPicture(image) for turn in turns for image in turn.images)
+        return Conversation((*(turn.message for turn in turns), message), (*earlier, *pictures), settings)
 
     def _answering(
-        self,
-        asked: _Asked,
-        settings: GenerationOptions,
-        seconds: float,
-        on_encode: Progress | None,
-        on_prefill: Progress | None,
-        cancelled: Cancel | None,
-        wait: Wait,
+        self, checked: Checked, after: tuple[Turn, ...], seconds: float, callbacks: Callbacks, wait: Wait
     ) -> Generator[str, None, Answer]:
-        """Compute and yield the answer; ``seconds`` were spent on the question before."""
+        """Compute and yield the answer behind the turns ``after``; ``seconds`` were spent on the question before."""
         engine = self._engine
-        run = new_run(settings)
-        run.started -= seconds
-        with engine.answering(wait, cancelled=cancelled):
-            if self.turns != asked.after:  # another answer came between asking and the first piece
-                asked = self._checked(asked.message, asked.opened, settings)
-            turns = self._turns
-            encoding = engine.encode_ahead(asked.opened, on_progress=on_encode, cancelled=cancelled)
+        with engine.answering(wait, cancelled=callbacks.cancelled):
+            if self.turns != after:  # another answer came between asking and the first piece
+                asked = checked.conversation
+                checked = engine.check(self._followed_by(asked.messages[-1], asked.asked, asked.settings))
+            turns, outcome = self._turns, Outcome()
             self._answer = None
-            broken = False
+            pieces = engine.answer(checked, callbacks, outcome, seconds=seconds)
             try:
-                if not encoding.cancelled:
-                    yield from generate(
-                        engine.llm,
-                        engine.cache,
-                        asked.prompt.with_rows(encoding.rows),
-                        options=settings,
-                        room=asked.room,
-                        run=run,
-                        on_progress=on_prefill,
-                        cancelled=cancelled,
-                    )
-            except Exception:
-                broken = True
-                raise
+                for piece in pieces:
+                    if piece:
+                        yield piece
             finally:
-                encoding.close(finish=not broken and _worth_keeping(run))
-                run.encode = encoding.seconds
-                if not broken:
-                    answer = self._answer_of(asked, run)
-                    if turns is self._turns:  # neither cleared nor restored meanwhile
-                        self._answer = answer
-                        self._record(Turn(asked.message, encoding.images), run)
-            return answer
+                pieces.close()
+                if outcome.answer is not None and turns is self._turns:  # neither cleared nor restored meanwhile
+                    self._answer = outcome.answer
+                    self._record(Turn(checked.conversation.messages[-1], outcome.images), outcome)
+            assert outcome.answer is not None
+            return outcome.answer
 
     def astream(
         self,
@@ -252,39 +195,12 @@ class Chat:
 
         Raises ImageError, OptionError, TemplateError.
         """
-        message, opened = self._opened(read_question(question, images), GenerationOptions(detail=detail).detail)
-        earlier = [image for turn in self._turns for image in turn.images]
-        return len(self._engine.prompt([*(turn.message for turn in self._turns), message], [*earlier, *opened]))
+        settings = GenerationOptions(detail=detail)
+        return self._engine.count_tokens(self._asked(read_question(question, images), settings))
 
-    def _opened(self, asked: Question, detail: Detail) -> tuple[TemplateMessage, list[Opened]]:
-        message = TemplateMessage("user", asked.text, len(asked.pictures), asked.places)
-        return message, [
-            self._engine.pictures.open(picture, detail=detail, name=name)
-            for picture, name in zip(asked.pictures, asked.names, strict=False)
-        ]
-
-    def _answer_of(self, asked: _Asked, run: Run) -> Answer:
-        images = [image for turn in asked.after for image in turn.images]
-        return Answer(
-            text=run.stream.text,
-            tokens=tuple(run.tokens),
-            finish_reason=run.finish_reason,
-            prompt_tokens=len(asked.prompt),
-            image_tokens=tuple(image.layout.image_tokens for image in [*images, *asked.opened]),
-            cached_tokens=run.cached_tokens,
-            seed=run.seed,
-            timings=Timings(self._engine.load_seconds, run.encode, run.prefill, run.decode, run.first_token),
-            warnings=asked.warnings,
-        )
-
-    def _record(self, turn: Turn, run: Run) -> None:
-        if _worth_keeping(run):
-            self._turns += [turn, Turn(TemplateMessage("assistant", run.stream.text))]
-
-
-def _worth_keeping(run: Run) -> bool:
-    """Whether the conversation goes on with this answer: not where it was cancelled before a token."""
-    return run.finish_reason != "cancel" or bool(run.tokens)
+    def _record(self, turn: Turn, outcome: Outcome) -> None:
+        if outcome.answer is not None and outcome.worth_keeping:
+            self._turns += [turn, Turn(TemplateMessage("assistant", outcome.answer.text))]
 
 
 def _all_of(kind: type[_Kind], values: Sequence[_Kind]) -> list[_Kind]:

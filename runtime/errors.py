@@ -63,6 +63,10 @@ class NativeError(LlavaEdgeError, RuntimeError):
     """llama.cpp or onnxruntime refused a file or failed while it ran."""
 
 
+class EngineCrashed(NativeError):
+    """The engine's own process ended by itself in the middle of a request; the next request starts another one."""
+
+
 class WorkerError(LlavaEdgeError, ConnectionError):
     """A worker that can't be reached, or that left in the middle of an answer."""
 

@@ -11,14 +11,16 @@ from .bundle.bundle import Bundle, demo_bundle
 from .bundle.manifest import Manifest
 from .callbacks import Cancel, Progress, Share
 from .chat import Chat
+from .engine.asking import AnsweringEngine
+from .engine.isolated_engine import IsolatedEngine
+from .engine.turns import Wait
 from .errors import OptionError
 from .options import Detail, LoadChoices, LoadOptions, SamplingChoices, make_options
 from .pictures.encoded import EncodedImage
 from .pictures.inputs import ImageInput, ImagesInput, QuestionInput
-from .turns import Wait
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from .engine.engine import Engine
 
 
 def load(
@@ -32,29 +34,46 @@ def load(
 
     ``options`` are those of :class:`LoadOptions`. ``on_load`` hears what share of the language model is loaded,
     from 0 to 1; ``cancelled`` is asked meanwhile. Raises BundleError, OptionError, NativeError, WorkerError,
-    Cancelled, and MissingExtraError where onnxruntime is not installed.
+    EngineCrashed, Cancelled, and MissingExtraError where onnxruntime is not installed.
     """
     chosen = make_options(LoadOptions, **options)
     if path is not None and not (isinstance(path, str | os.PathLike) and str(path)):
         raise OptionError(expected="a bundle folder's path, or None for the demo", got=repr(path)[:200], fix="give one")
     bundle = Bundle.open(demo_bundle() if path is None else path)
+    if chosen.isolate == "engine":
+        return Model(IsolatedEngine(bundle, chosen, on_load=on_load, cancelled=cancelled))
     # llama.cpp's library takes a while to load: a wrong path or option is said before
-    from .engine import Engine
-    from .planning.auto_placement import auto_options
-    from .processes.isolated_llm import worker_process
+    from .engine.opening import open_engine
 
-    with worker_process(chosen) as process:
-        if process is not None or chosen.device == "auto":
-            chosen = auto_options(bundle, chosen, worker_memory=process.worker_memory if process else ())
-        return Model(Engine(bundle, chosen, process, on_load=on_load, cancelled=cancelled))
+    return Model(open_engine(bundle, chosen, on_load=on_load, cancelled=cancelled))
 
 
 class Model:
     """A loaded bundle that answers. Close it, or use it in a ``with`` block."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        """What computes. For tools that look inside; an application has no need of it."""
+    def __init__(self, engine: AnsweringEngine) -> None:
+        self._engine = engine
+
+    @property
+    def answering_engine(self) -> AnsweringEngine:
+        """What answers, wherever it computes. For servers; an application has no need of it."""
+        return self._engine
+
+    @property
+    def engine(self) -> Engine:
+        """What computes. For tools that look inside; an application has no need of it.
+
+        Raises :class:`OptionError` where it is in a process of its own.
+        """
+        from .engine.engine import Engine
+
+        if not isinstance(self._engine, Engine):
+            raise OptionError(
+                expected="an engine in this process, which this looks into",
+                got='one loaded with isolate="engine"',
+                fix='load the model without isolate, or with isolate="llm"',
+            )
+        return self._engine
 
     def __enter__(self) -> Self:
         return self
@@ -67,33 +86,48 @@ class Model:
 
         Safe to call twice, and from any thread. The answer that was stopped, and every later call, is a NativeError.
         """
-        self.engine.close()
+        self._engine.close()
+
+    def unload(self, *, wait: Wait = False) -> None:
+        """Give the memory back until the next request, which loads the bundle again; conversations go on.
+
+        With ``isolate="engine"`` its process ends. Raises :class:`BusyError` during a request, after ``wait``.
+        """
+        self._engine.unload(wait)
 
     @property
     def manifest(self) -> Manifest:
         """The bundle's manifest."""
-        return self.engine.bundle.manifest
+        return self._engine.bundle.manifest
 
     @property
     def context_limit(self) -> int:
         """Positions that prompt and answer may take together."""
-        return self.engine.context_limit
+        return self._engine.context_limit
+
+    @property
+    def context_size(self) -> int:
+        """Positions that the context has room for now; 0 before the first question. It grows up to its limit."""
+        return self._engine.context_size
+
+    @property
+    def threads(self) -> int:
+        """Threads that the language model computes with on a CPU."""
+        return self._engine.threads
 
     @property
     def placement(self) -> str:
         """One line: where layers and KV cache are, and how attention is computed."""
-        from .planning.auto_placement import describe_placement
-
-        return describe_placement(self.engine.options, on_cpu=self.engine.llm.on_cpu)
+        return self._engine.placement
 
     @property
     def provider(self) -> str:
         """One line: what runs the vision tower, and why it is not another."""
-        return str(self.engine.pictures.tower.choice)
+        return self._engine.provider
 
     def memory(self) -> Memory:
         """What the model takes now. The cache and its buffers come with the first question, and grow."""
-        return self.engine.memory()
+        return self._engine.memory()
 
     def encode_image(
         self,
@@ -110,11 +144,11 @@ class Model:
         context. ``on_progress`` hears (tiles done, all). ``wait`` are the seconds that it may wait for another
         request to end, True is as long as it takes. Raises ImageError, OptionError, Cancelled, BusyError.
         """
-        return self.engine.encode_image(source, detail=detail, on_progress=on_progress, cancelled=cancelled, wait=wait)
+        return self._engine.encode_image(source, detail=detail, on_progress=on_progress, cancelled=cancelled, wait=wait)
 
     def chat(self, *, system: str | None = None) -> Chat:
-        """Start a conversation. Its prefilled part is kept as long as no other one is asked."""
-        return Chat(self.engine, system=system)
+        """Start a conversation. Its prefilled part is kept as long as no other one is asked; see ``kept_states``."""
+        return Chat(self._engine, system=system)
 
     def ask(
         self,

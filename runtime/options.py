@@ -16,6 +16,8 @@ from .errors import OptionError
 
 DEFAULT_MAX_TOKENS = 512
 Device = Literal["", "auto", "cpu"]
+Isolation = Literal["llm", "engine"]
+"""What may live in a process of its own."""
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 """Types that llama.cpp's cache may have."""
 Detail = Literal["high", "low", "auto"]
@@ -41,8 +43,8 @@ class Option:
     in range. Errors call it ``name``, or by the field's name. On the command line it is ``flag``, or the field's name
     again, and fields with the same flag are set together; ``metavar`` stands for its value in the help,
     ``show_default`` is False where the help says what the default means, ``or_file`` takes JSON text from a file too,
-    and ``in_python_only`` keeps it off there. ``fix`` says what to do about a value out of range where more can be said
-    than "choose another".
+    ``in_python_only`` keeps it off there, and ``bare`` is its value where it is given without one. ``fix`` says what to
+    do about a value out of range where more can be said than "choose another".
     """
 
     help: str
@@ -54,6 +56,7 @@ class Option:
     show_default: bool = True
     or_file: bool = False
     in_python_only: bool = False
+    bare: str = ""
     fix: str = ""
 
 
@@ -84,8 +87,11 @@ class LoadOptions:
 
     ``workers`` are HOST:PORT of ``llava-edge worker`` on other machines; with them the planner
     chooses too. ``tensor_split`` are the shares of the layers that each device gets, workers first,
-    then this machine's GPUs. ``isolate`` keeps llama.cpp in a process of its own, so that its crash
-    is an error; workers imply it. ``worker_timeout`` ends a step of computing that takes longer.
+    then this machine's GPUs. ``isolate`` "llm", or True, keeps llama.cpp in a process of its own, so that its crash is
+    an error; workers imply it. "engine" keeps everything there that computes, onnxruntime too: a crash is one
+    :class:`EngineCrashed`, and the next request starts another process. ``worker_timeout`` ends a step of computing
+    that takes longer. ``kept_states`` are bytes for what was read of conversations that made way for others, so that
+    several that take turns are not read again; 0 keeps none.
 
     ``repack`` None means yes, on CPUs with AMX only after a trial, because a llama.cpp compiled by
     GCC 12 dies there (``repacking``; an ``Llm`` on its own makes no trial and leaves it off there).
@@ -126,7 +132,16 @@ class LoadOptions:
             "Shares of the layers, like 2,1,1: workers first, then GPUs here; by the plan without it.", metavar="SHARES"
         ),
     ] = ()
-    isolate: Annotated[bool, Option("Keep llama.cpp in a process of its own; workers imply it.")] = False
+    isolate: Annotated[
+        Isolation | bool,
+        Option(
+            "Keep llama.cpp, or the whole engine, in a process of its own; llm without a word, workers imply it.",
+            words=(*get_args(Isolation), "off"),
+            metavar="llm|engine",
+            show_default=False,
+            bare="llm",
+        ),
+    ] = False
     worker_timeout: Annotated[
         float, Option("Seconds that a step may take on workers; 0 is no limit.", (0, 86_400), in_python_only=True)
     ] = 600.0
@@ -141,8 +156,12 @@ class LoadOptions:
     images_kept: Annotated[
         int, Option("Encoded pictures kept in memory, the latest used.", (0, 10_000), in_python_only=True)
     ] = 8
+    kept_states: Annotated[
+        int, Option("Bytes for what was read of displaced conversations.", (0, 2**50), in_python_only=True)
+    ] = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "isolate", _isolation(self.isolate))
         _check_declared(self)
         _check("micro_batch", self.micro_batch, 1, self.batch)
         if len(set(self.workers)) < len(self.workers):
@@ -189,12 +208,13 @@ class LoadChoices(TypedDict, total=False):
     flash_attention: bool | None
     workers: tuple[str, ...]
     tensor_split: tuple[float, ...]
-    isolate: bool
+    isolate: Isolation | bool
     worker_timeout: float
     batch: int
     micro_batch: int
     repack: bool | None
     images_kept: int
+    kept_states: int
 
 
 @dataclass(frozen=True)
@@ -281,6 +301,14 @@ def padded_context(positions: int) -> int:
     return math.ceil(positions / CONTEXT_STEP) * CONTEXT_STEP
 
 
+def _isolation(value: Any) -> Any:
+    """True as the word that it stands for, and "off" as False; anything else as it is."""
+    value = _plain(value, bool)
+    if value is True:
+        return "llm"
+    return False if isinstance(value, str) and value == "off" else value
+
+
 def make_options(kind: type[Any], **values: Any) -> Any:
     """Build an options value, naming a keyword that it does not have."""
     known = list(declared(kind))
@@ -297,6 +325,8 @@ def _check_declared(options: Any) -> None:
     for field, option in declared(type(options)).items():
         name, value = option.name or field, getattr(options, field)
         if value is None and getattr(type(options), field) is None:
+            continue
+        if value is False and option.bare:
             continue
         value = _plain(value, hints[field])
         object.__setattr__(options, field, value)

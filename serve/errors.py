@@ -6,6 +6,7 @@ from typing import Any
 
 from ..runtime.errors import (
     ContextError,
+    EngineCrashed,
     ImageError,
     LlavaEdgeError,
     MissingExtraError,
@@ -15,6 +16,8 @@ from ..runtime.errors import (
 
 LONGEST = 200
 """Characters of a client's input that an error repeats."""
+RESTARTING_SECONDS = 2
+"""After which a client may ask again whose request an engine's end took along."""
 _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -87,7 +90,12 @@ def request_error(error: Exception) -> RequestError:
         for kind, (code, param) in _CODES.items():
             if isinstance(error, kind):
                 return RequestError(expected=error.expected, got=error.got, fix=error.fix, code=code, param=param)
-        return RequestError(expected=error.expected, got=error.got, fix=error.fix, status=500, code="server_error")
+        status, code, retry_after = 500, "server_error", None
+        if isinstance(error, EngineCrashed):
+            status, code, retry_after = 503, "engine_restarting", RESTARTING_SECONDS
+        return RequestError(
+            expected=error.expected, got=error.got, fix=error.fix, status=status, code=code, retry_after=retry_after
+        )
     return RequestError(
         expected="an answer",
         got=f"an error inside the server ({type(error).__name__})",

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.manifest import FileEntry
-from ...runtime.engine import Engine
+from ...runtime.engine.engine import Engine
 from ...runtime.errors import OptionError
 from ...runtime.model import Model
 from ...runtime.options import LoadOptions

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...runtime.distances import log_softmax
-from ...runtime.engine import Engine
+from ...runtime.engine.engine import Engine
 from ...runtime.errors import ContextError, ImageError, OptionError
 from ...runtime.language.generation import room_for_answer
 from ...runtime.language.scoring import logits_along

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ...runtime.callbacks import Progress
 from ...runtime.distances import kl_divergence, log_softmax
-from ...runtime.engine import Engine
+from ...runtime.engine.engine import Engine
 from ...runtime.errors import OptionError
 from ...runtime.language.scoring import logits_along
 from ...runtime.model import load

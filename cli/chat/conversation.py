@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.answer import Answer
-from ...runtime.chat import Chat, Turn
+from ...runtime.chat import Chat
+from ...runtime.engine.asking import Turn
 from ...runtime.errors import OptionError
 from ...runtime.model import Model
 from ...runtime.options import GenerationOptions

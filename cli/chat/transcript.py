@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...runtime.chat import Turn
+from ...runtime.engine.asking import Turn
 from ...runtime.errors import OptionError
 from ...runtime.system.storage import check_absent, write_text
 from ..terminal.visible import visible

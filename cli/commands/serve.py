@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -63,6 +64,14 @@ def serve(
     detail: Annotated[
         str | None, typer.Option("--detail", metavar="high|low|auto", help="Override what clients ask of pictures.")
     ] = None,
+    isolate: Annotated[
+        str,
+        typer.Option(
+            "--isolate",
+            metavar="engine|llm|off",
+            help="What lives in a process of its own: a crash there is one failed request; off risks the server.",
+        ),
+    ] = "engine",
     *,
     sampling: GenerationOptions,
     loading: LoadOptions,
@@ -73,7 +82,7 @@ def serve(
     """
     with needing_extra("serve"):
         from ...serve.listening import forget, listen_at, listen_in
-        from ...serve.models.local import LocalModel
+        from ...serve.models.local import LocalModel, served_options
         from ...serve.models.registry import read_facts
         from ...serve.server import Server
         from ...serve.sidecar import choose_token, leash, standard_input
@@ -92,6 +101,7 @@ def serve(
         shutdown_endpoint=sidecar,
         queue=queue,
     )
+    loading = served_options(dataclasses.replace(loading, isolate=isolate))  # type: ignore[arg-type]  # checked there
     facts = read_facts(models or [demo_bundle()], context=loading.context)
     listener = listen_in(socket) if socket else listen_at(host, _port(port, sidecar))
     settings = _listening(settings, 0 if socket else listener.getsockname()[1])
@@ -120,8 +130,6 @@ def _settings(*, queue: int, detail: str | None, **others: object) -> Settings:
 
 
 def _listening(settings: Settings, port: int) -> Settings:
-    import dataclasses
-
     return dataclasses.replace(settings, port=port)
 
 

@@ -35,10 +35,9 @@ def stages(answer: Answer, model: Model) -> list[str]:
     """What each stage took, and with how much: a line a stage."""
     times, computed = answer.timings, answer.prompt_tokens - answer.cached_tokens
     pictures = f"{len(answer.image_tokens)} pictures, {sum(answer.image_tokens)} positions"
-    llm = model.engine.llm
     return [
-        f"threads  {llm.threads}",
-        f"cache    {llm.context_size} positions, of them {answer.cached_tokens} of the prompt from before",
+        f"threads  {model.threads}",
+        f"cache    {model.context_size} positions, of them {answer.cached_tokens} of the prompt from before",
         f"load     {times.load:9.3f} s",
         f"encode   {times.encode:9.3f} s, {pictures}",
         f"prefill  {times.prefill:9.3f} s, {computed} positions",

@@ -6,8 +6,8 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
+from ..answer import FinishReason
 from ..callbacks import Cancel, Progress
 from ..errors import Cancelled, ContextError
 from ..options import GenerationOptions
@@ -66,7 +66,7 @@ def generate(
     on_progress: Progress | None = None,
     cancelled: Cancel | None = None,
 ) -> Iterator[str]:
-    """Prefill ``prompt`` and yield the answer's text piece by piece, recording it in ``run``.
+    """Prefill ``prompt`` and yield the answer's text token by token, recording it in ``run``; that of one may be empty.
 
     ``room`` is how many tokens the answer may have (:func:`room_for_answer`). Ends early, with
     ``finish_reason`` "cancel", where ``cancelled`` says so.
@@ -96,8 +96,7 @@ def _decode(
         text = run.stream.push(llm.piece(token, first=not run.tokens))
         run.tokens.append(token)
         run.decode = time.perf_counter() - began
-        if text:
-            yield text
+        yield text
         if run.stream.stopped:
             break
         if len(run.tokens) == room:
@@ -120,7 +119,3 @@ def _decode(
 
 def _recent_tokens(segments: Sequence[Segment]) -> list[int]:
     return [token for segment in segments if isinstance(segment, TextSegment) for token in segment.tokens]
-
-
-FinishReason = Literal["stop", "length", "cancel"]
-"""Why an answer ended: end token or stop string, out of room or ``max_tokens``, or the caller."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -12,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..callbacks import Cancel, Embeddings, Progress
-from ..errors import ImageError, OptionError
 from ..options import Detail
 from ..prompts.segments import ImageSegment
-from .encoded import EncodedImage
-from .files.sources import UNNAMED, shown_name
+from .encoded import EncodedImage, check_encoder
+from .files.sources import UNNAMED
 from .geometry import Geometry
 from .inputs import ImageInput
 from .pack import pack, positions_ready
@@ -81,6 +81,7 @@ class PictureEncoder:
         self._newline = newline
         self._keep = keep
         self._encoded: OrderedDict[str, EncodedImage] = OrderedDict()
+        self._lock = threading.Lock()
         parts = f"{vision} {geometry}".encode() + newline.tobytes()
         self.identity = hashlib.sha256(parts).hexdigest() if vision else ""
         """Of all that turns pixels into rows: pictures are exchanged between encoders where it is equal."""
@@ -109,18 +110,7 @@ class PictureEncoder:
 
     def check(self, image: EncodedImage) -> None:
         """Refuse a picture that was encoded for another model. Raises ImageError, OptionError."""
-        if image.encoder and self.identity and image.encoder != self.identity:
-            raise ImageError(
-                expected="a picture encoded with this model's vision part",
-                got=f"{shown_name(image.name)}, encoded with another one",
-                fix="encode the picture again with this model",
-            )
-        if image.embeddings.shape[1] != len(self._newline):
-            raise OptionError(
-                expected=f"a picture encoded for this model (width {len(self._newline)})",
-                got=f"width {image.embeddings.shape[1]}",
-                fix="encode the picture again with this model",
-            )
+        check_encoder(image, identity=self.identity, dim=len(self._newline))
 
     def lowered(self, opened: Opened) -> Opened:
         """The same picture as its overview alone; of an encoded one the overview's rows are there already."""
@@ -147,14 +137,26 @@ class PictureEncoder:
         """
         if isinstance(opened, EncodedImage):
             return opened
-        if opened.key in self._encoded:
-            self._encoded.move_to_end(opened.key)
-            return _told_as(self._encoded[opened.key], opened)
+        if (known := self.remembered(opened.key)) is not None:
+            return _told_as(known, opened)
         encoded = self._encode_tiles(opened, on_rows, on_progress, cancelled)
-        self._encoded[encoded.key] = encoded
-        while len(self._encoded) > self._keep:
-            self._encoded.popitem(last=False)
+        self.remember(encoded)
         return encoded
+
+    def remembered(self, key: str) -> EncodedImage | None:
+        """The picture of this key, if it is among those that are kept. From any thread."""
+        with self._lock:
+            if key in self._encoded:
+                self._encoded.move_to_end(key)
+            return self._encoded.get(key)
+
+    def remember(self, image: EncodedImage) -> None:
+        """Keep an encoded picture as the latest one. From any thread."""
+        with self._lock:
+            self._encoded[image.key] = image
+            self._encoded.move_to_end(image.key)
+            while len(self._encoded) > self._keep:
+                self._encoded.popitem(last=False)
 
     def _encode_tiles(
         self, opened: LaidOutPicture, on_rows: OnRows | None, on_progress: Progress | None, cancelled: Cancel | None

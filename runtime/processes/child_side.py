@@ -2,8 +2,9 @@
 
 A module that is to run in a child ends in a ``main`` that makes the object to be called and serves it:
 ``become_child().serve(served)``. ``parent_side`` starts it. A request is a pickled ``(method, arguments,
-keywords)``, a reply ``(kind, value)``; all values are plain: text, numbers, arrays, options. One request
-runs at a time, on the main thread. It may send any number of items before its result.
+keywords)``, a reply ``(kind, value)``; all values are plain: text, numbers, arrays, options. Each has the number of its
+lane in front: a lane runs one request at a time, the first on the main thread, the others on threads of their own.
+A request may send any number of items before its result.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import traceback
 from typing import Any, BinaryIO
 
 from ..errors import Cancelled, LlavaEdgeError
+from .leaving import be_killed_first, end_with_parent
 from .watching import WATCH_SECONDS, every
 
 ITEM, RESULT, ERROR, CANCELLED, CRASH = "item", "result", "error", "cancelled", "crash"
@@ -26,6 +28,9 @@ its three parts, the caller's own wish, a traceback."""
 CANCEL, END = None, "end"
 """In place of a request: end the one under way; end the process, as the end of all requests does."""
 
+LANES = 3
+"""Requests that may run beside each other."""
+
 Request = tuple[str, tuple[Any, ...], dict[str, Any]]
 
 
@@ -33,6 +38,8 @@ def become_child() -> Child:
     """Take over this process's standard streams and leave with whoever started it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the application, which asks us to stop
     _leave_no_core()
+    end_with_parent()
+    be_killed_first()
     parent = os.getppid()  # never another one on Windows, where the end of the input has to do
     every(WATCH_SECONDS, lambda: _leave_without(parent))
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
@@ -56,15 +63,25 @@ def _leave_without(parent: int) -> None:
         os._exit(1)
 
 
+class _Lane:
+    """Requests that run one after the other."""
+
+    def __init__(self) -> None:
+        self.waiting: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+        self.busy = False
+        self.cancelled = False
+        self.thread: threading.Thread | None = None
+
+
 class Child:
-    """Answers one request after the other. What is served may send items, and ask whether it is still wanted."""
+    """Answers the requests of each lane. What is served may send items, and ask whether it is still wanted."""
 
     def __init__(self, requests: BinaryIO, replies: BinaryIO) -> None:
         self._requests = requests
         self._replies = replies
-        self._waiting: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
-        self._busy = False
-        self._cancelled = False
+        self._writing = threading.Lock()
+        self._lanes = tuple(_Lane() for _ in range(LANES))
+        self._here = threading.local()
 
     def serve(self, served: Any) -> None:
         """Call methods of ``served`` until the requests end, then its ``close``.
@@ -72,52 +89,74 @@ class Child:
         They are read by a thread that does nothing else. Where they end in the middle of a request, nobody
         is left to answer, and the process ends at once, whatever native code computes.
         """
-        threading.Thread(target=self._listen, daemon=True).start()
-        while (request := self._waiting.get()) is not None:
-            reply = _answer(served, request)
-            self._busy = False  # before the reply, which the end of the requests may follow
-            self._write(reply)
+        threading.Thread(target=self._listen, args=(served,), daemon=True).start()
+        self._run(served, 0)
         served.close()
+
+    def _run(self, served: Any, number: int) -> None:
+        lane, self._here.lane = self._lanes[number], number
+        while (request := lane.waiting.get()) is not None:
+            reply = _answer(served, request, number)
+            lane.busy = False  # before the reply, which the end of the requests may follow
+            self._write(reply)
+            del request, reply  # nothing of it is held until the next one comes
 
     def send(self, item: Any) -> None:
         """Send an item of the request under way."""
-        self._write(pickle.dumps((ITEM, item), protocol=pickle.HIGHEST_PROTOCOL))
+        self._write(_pickled(self._number, ITEM, item))
 
     def cancelled(self) -> bool:
         """Whether the caller wants the request under way to end."""
-        return self._cancelled
+        return self._lanes[self._number].cancelled
+
+    @property
+    def _number(self) -> int:
+        """The lane of the calling thread; other threads work for the first one."""
+        return getattr(self._here, "lane", 0)
 
     def _write(self, reply: bytes) -> None:
-        self._replies.write(reply)
-        self._replies.flush()
+        with self._writing:
+            self._replies.write(reply)
+            self._replies.flush()
 
-    def _listen(self) -> None:
+    def _listen(self, served: Any) -> None:
         try:
             while True:
-                request = pickle.load(self._requests)
-                if request == END:
+                message = pickle.load(self._requests)
+                if message == END:
                     raise EOFError
-                self._cancelled = request is CANCEL
+                number, request = message
+                lane = self._lanes[number]
+                lane.cancelled = request is CANCEL
                 if request is not CANCEL:
-                    self._busy = True
-                    self._waiting.put(request)
+                    lane.busy = True
+                    if number and lane.thread is None:
+                        lane.thread = threading.Thread(target=self._run, args=(served, number), daemon=True)
+                        lane.thread.start()
+                    lane.waiting.put(request)
+                del message, request
         except Exception as error:
-            if self._busy or not isinstance(error, EOFError):
+            if any(lane.busy for lane in self._lanes) or not isinstance(error, EOFError):
                 traceback.print_exc()
                 os._exit(1)
-        self._waiting.put(None)
+        for lane in self._lanes:
+            lane.waiting.put(None)
 
 
-def _answer(served: Any, request: Request) -> bytes:
+def _pickled(lane: int, kind: str, value: Any) -> bytes:
+    return pickle.dumps((lane, kind, value), protocol=pickle.HIGHEST_PROTOCOL)
+
+
+def _answer(served: Any, request: Request, lane: int) -> bytes:
     method, arguments, keywords = request
     reply: tuple[str, Any]
     try:
         reply = RESULT, getattr(served, method)(*arguments, **keywords)
-        return pickle.dumps(reply, protocol=pickle.HIGHEST_PROTOCOL)
+        return _pickled(lane, *reply)
     except LlavaEdgeError as error:
         reply = ERROR, (type(error).__name__, error.expected, error.got, error.fix)
     except Cancelled:
         reply = CANCELLED, None
     except Exception:  # ours, then: told to the application, which can report it
         reply = CRASH, traceback.format_exc()
-    return pickle.dumps(reply, protocol=pickle.HIGHEST_PROTOCOL)
+    return _pickled(lane, *reply)

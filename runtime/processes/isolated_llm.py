@@ -94,7 +94,7 @@ def open_llm(
 ) -> LanguageModel:
     """Load a GGUF model: in ``process``, in one of its own where ``options`` want workers or isolation, or here."""
     load: Callable[..., LanguageModel] = Llm
-    if process is not None or options.workers or options.isolate:
+    if process is not None or options.workers or options.isolate == "llm":
         load = partial(IsolatedLlm, process=process)
     return load(
         path,

@@ -12,7 +12,6 @@ import pickle
 import queue
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -25,11 +24,20 @@ from ..callbacks import Cancel
 from ..errors import BusyError, Cancelled, LlavaEdgeError, NativeError
 from ..system.lifetime import check_process, closed_error
 from ..system.native_thread import POLL_SECONDS
-from .child_side import CANCEL, CANCELLED, END, ERROR, ITEM, RESULT
+from .child_side import CANCEL, CANCELLED, END, ERROR, ITEM, LANES, RESULT
+from .leaving import end_child_with_us
+from .starting import start_child
 
-_PROGRAM = "import sys; sys.path[:] = {path!r}; from {module} import {name}; {name}()"
 _CLOSE_SECONDS = 5.0
 Reply = tuple[str, Any]
+
+
+class _Lane:
+    """One request at a time, and what comes back for it; None at the end of the process."""
+
+    def __init__(self) -> None:
+        self.request = threading.Lock()
+        self.replies: queue.SimpleQueue[Reply | None] = queue.SimpleQueue()
 
 
 class ChildProcess:
@@ -46,12 +54,12 @@ class ChildProcess:
         """Start it; ``main`` is a function at the top level of a module, and calls ``child_side.become_child``."""
         self._failure: LlavaEdgeError | None = None
         self._owner = os.getpid()
-        self._request = threading.Lock()
         self._writing = threading.Lock()
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
-        self._process = _start(main, self._said)
-        self._replies: queue.SimpleQueue[Reply | None] = queue.SimpleQueue()
-        reader = threading.Thread(target=_read, args=(self._process, self._replies), name="replies", daemon=True)
+        self._process = start_child(main, self._said)
+        self._leash = end_child_with_us(self._process)
+        self._lanes = tuple(_Lane() for _ in range(LANES))
+        reader = threading.Thread(target=_read, args=(self._process, self._lanes), name="replies", daemon=True)
         reader.start()
         self._end = weakref.finalize(self, _end, self._owner, self._process, self._writing, reader, self._said)
 
@@ -74,6 +82,13 @@ class ChildProcess:
         return self._process.poll()
 
     @property
+    def ending(self) -> str:
+        """How it ended, where it did."""
+        if self._failure is not None:
+            return self._failure.got
+        return "none" if self.status is None else self._ending(self.status)
+
+    @property
     def gone(self) -> bool:
         """Whether there is nobody to ask any more."""
         return self._failure is not None
@@ -91,52 +106,53 @@ class ChildProcess:
         """What ``method`` of the served object returns, or raises, for plain values."""
         return self.ask(None, method, *arguments, **keywords)
 
-    def ask(self, cancelled: Cancel | None, method: str, /, *arguments: Any, **keywords: Any) -> Any:
+    def ask(self, cancelled: Cancel | None, method: str, /, *arguments: Any, lane: int = 0, **keywords: Any) -> Any:
         """:meth:`request`, cancelled where ``cancelled`` says so, which is asked all the time."""
-        return finish(self.stream_until(cancelled, method, *arguments, **keywords))
+        return finish(self.stream_until(cancelled, method, *arguments, lane=lane, **keywords))
 
     def stream(self, method: str, /, *arguments: Any, **keywords: Any) -> Generator[Any, None, Any]:
         """Yield what ``method`` sends, and return what it returns. Closed early, the request is cancelled.
 
-        Raises :class:`BusyError` while another request is under way.
+        Raises :class:`BusyError` while another request is under way in the same ``lane``.
         """
         return self.stream_until(None, method, *arguments, **keywords)
 
     def stream_until(
-        self, cancelled: Cancel | None, method: str, /, *arguments: Any, **keywords: Any
+        self, cancelled: Cancel | None, method: str, /, *arguments: Any, lane: int = 0, **keywords: Any
     ) -> Generator[Any, None, Any]:
-        """:meth:`stream`, cancelled where ``cancelled`` says so."""
+        """:meth:`stream`, cancelled where ``cancelled`` says so; beside what runs in other lanes of ``LANES``."""
         check_process(self._owner, "a model")
-        if not self._request.acquire(blocking=False):
+        if not self._lanes[lane].request.acquire(blocking=False):
             raise BusyError(expected="one request at a time", got=f"{method} while one is under way", fix="finish it")
         try:
             limit = self.limit(method)
-            message = pickle.dumps((method, arguments, keywords), protocol=pickle.HIGHEST_PROTOCOL)
-            kind, value = self._exchange(limit, cancelled, message)
+            message = pickle.dumps((lane, (method, arguments, keywords)), protocol=pickle.HIGHEST_PROTOCOL)
+            kind, value = self._exchange(lane, limit, cancelled, message)
+            del message
             while kind == ITEM:
                 try:
                     yield value
                 except BaseException:  # closed; what is still under way must not be taken for the next answer
-                    self._drain(limit)
+                    self._drain(lane, limit)
                     raise
-                kind, value = self._exchange(limit, cancelled)
+                kind, value = self._exchange(lane, limit, cancelled)
         finally:
-            self._request.release()
+            self._lanes[lane].request.release()
         if kind == RESULT:
             return value
         raise _error(kind, value)
 
-    def cancel(self) -> None:
+    def cancel(self, lane: int = 0) -> None:
         """Ask the request under way to end, from any thread. Without one nothing happens."""
         with contextlib.suppress(OSError, ValueError):  # gone or closed: whoever waits for the answer hears it
-            self._write(pickle.dumps(CANCEL))
+            self._write(pickle.dumps((lane, CANCEL)))
 
     def _write(self, message: bytes) -> None:
         with self._writing:
             _pipe(self._process.stdin).write(message)
             _pipe(self._process.stdin).flush()
 
-    def _exchange(self, limit: float, cancelled: Cancel | None, message: bytes = b"") -> Reply:
+    def _exchange(self, lane: int, limit: float, cancelled: Cancel | None, message: bytes = b"") -> Reply:
         """The next reply, to ``message`` where there is one. Interrupted, it ends the request before it raises."""
         if self._failure is not None:
             raise self._failure
@@ -144,19 +160,19 @@ class ChildProcess:
             if message:
                 with contextlib.suppress(OSError, ValueError):  # gone, which the missing reply says
                     self._write(message)
-            return self._reply(limit, cancelled)
+            return self._reply(lane, limit, cancelled)
         except LlavaEdgeError:
             raise
         except BaseException:
             if not self.gone:
-                self._drain(limit)
+                self._drain(lane, limit)
             raise
 
-    def _drain(self, limit: float) -> None:
+    def _drain(self, lane: int, limit: float) -> None:
         """Cancel the request under way and wait for its end; interrupted again, end the process."""
         try:
-            self.cancel()
-            while not self.gone and self._reply(limit, None)[0] == ITEM:
+            self.cancel(lane)
+            while not self.gone and self._reply(lane, limit, None)[0] == ITEM:
                 pass
         except LlavaEdgeError:
             pass
@@ -167,24 +183,25 @@ class ChildProcess:
             )
             raise
 
-    def _reply(self, limit: float, cancelled: Cancel | None) -> Reply:
+    def _reply(self, lane: int, limit: float, cancelled: Cancel | None) -> Reply:
         """The next reply. Raises what :meth:`why_gone` makes where there is none, or none within ``limit``."""
+        replies = self._lanes[lane].replies
         end = time.monotonic() + limit
         late = asked = False
         while True:
             try:
-                reply = self._replies.get(timeout=POLL_SECONDS if limit or cancelled is not None else None)
+                reply = replies.get(timeout=POLL_SECONDS if limit or cancelled is not None else None)
             except queue.Empty:
                 if limit and not late and time.monotonic() > end:
                     late = True
                     self._process.kill()
                 elif cancelled is not None and not asked and cancelled():
                     asked = True
-                    self.cancel()
+                    self.cancel(lane)
                 continue
             if reply is not None:
                 return reply
-            self._replies.put(None)  # for whoever asks next
+            replies.put(None)  # for whoever asks next
             self._process.kill()
             status = self._process.wait()
             if self._failure is None:  # else it was closed meanwhile
@@ -199,42 +216,15 @@ class ChildProcess:
         return f"the end of {self.holds}'s process ({status_name(status)}): {said}"
 
 
-def _start(main: Callable[[], None], said: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Start the process. It imports from where we do, whatever the current folder, and inherits nothing but pipes."""
-    # what is no folder stays as it is: an editable install puts a name there that its own hook understands
-    path = [os.path.abspath(entry) if os.path.exists(entry or ".") else entry for entry in sys.path]
-    with _interrupts_held_back():
-        return subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM.format(path=path, module=main.__module__, name=main.__name__)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=said,
-            env={**os.environ, "GGML_NO_BACKTRACE": "1"},  # its abort would start a debugger to print one
-            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # Windows: Ctrl-C is not for it
-        )
-
-
-@contextlib.contextmanager
-def _interrupts_held_back() -> Generator[None, None, None]:
-    """What is started in the block never hears Ctrl-C, not even before it can say so; we hear it afterwards."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _read(process: subprocess.Popen[bytes], replies: queue.SimpleQueue[Reply | None]) -> None:
+def _read(process: subprocess.Popen[bytes], lanes: tuple[_Lane, ...]) -> None:
     """Hand on what comes, in a thread of its own: who waits for it can be interrupted, and nothing gets lost."""
     with contextlib.suppress(Exception):  # its end; or no reply at all, and then it is of no more use
         while True:
-            kind, value = pickle.load(_pipe(process.stdout))
-            replies.put((kind, value))
+            lane, kind, value = pickle.load(_pipe(process.stdout))
+            lanes[lane].replies.put((kind, value))
             del kind, value
-    replies.put(None)
+    for one in lanes:
+        one.replies.put(None)
 
 
 def _end(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import sys
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -26,6 +25,7 @@ from ..options import LoadOptions
 from ..system.machine import cache_folder, has_amx, processor_flags, processor_name
 from ..system.storage import write_text
 from .isolated_llm import IsolatedLlm
+from .starting import can_start
 
 TOKENS = 64
 """Positions computed at once: the matrix unit takes 32 rows, and a part of as many is left over."""
@@ -44,8 +44,8 @@ def repacking_works() -> bool:
     """Yes on CPUs without AMX; else what a trial said, once for each build of llama.cpp and machine."""
     if not has_amx():
         return True
-    if getattr(sys, "frozen", False):
-        return False  # a frozen application's executable is no Python that could make the trial
+    if not can_start():
+        return False  # a frozen application that would be started again could not make the trial
     path, key = cache_folder() / FILE, _key()
     kept = _read(path)
     if isinstance(kept.get(key), bool):

@@ -61,6 +61,7 @@ def _gauges(service: Service) -> dict[str, float]:
         "requests_waiting": line.waiting,
         "requests_computing": int(line.computing),
         "models_loaded": sum(entry.state == "loaded" for entry in service.models.entries),
+        "restarts_total": sum(entry.restarts for entry in service.desk.models.entries),
         "uploads": len(service.uploads),
         "upload_bytes": service.uploads.size,
     }

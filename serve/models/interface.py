@@ -42,6 +42,10 @@ class ServedModel(Protocol):
     def counts_beside_answers(self) -> bool:
         """Whether ``count`` may be called while another thread is in ``answer``."""
 
+    @property
+    def restarts(self) -> int:
+        """How often the model's process was started again after it had ended by itself."""
+
     def count(self, asked: Asked) -> Counted:
         """Open the pictures and measure the prompt. Raises ImageError, ContextError, OptionError, TemplateError."""
 

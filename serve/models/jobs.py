@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from ...runtime.errors import Cancelled, NativeError, OptionError, WorkerError
+from ...runtime.errors import Cancelled, EngineCrashed, NativeError, OptionError, WorkerError
 from ..errors import RequestError, request_error, stopping
 from ..requests.values import Asked, with_detail
 from ..settings import Settings
@@ -184,6 +184,9 @@ class Desk:
             job.tell(Done(answer, load))
         except Cancelled:
             self.metrics.ended("cancelled")
+        except EngineCrashed:  # the next request starts another process
+            self.metrics.count("failures_total")
+            raise
         except (NativeError, WorkerError):
             self.metrics.count("failures_total")
             self._unload(job.entry)  # nobody knows what state it is in; the next request loads it again

@@ -19,6 +19,7 @@ HELP = {
     "loads_total": "Times that a model was loaded.",
     "unloads_total": "Times that a model was unloaded.",
     "failures_total": "Times that a model failed and was unloaded.",
+    "restarts_total": "Times that a model's process ended by itself and was started again.",
     "requests_waiting": "Requests in the queue.",
     "requests_computing": "Requests that compute.",
     "models_loaded": "Models in memory.",

@@ -83,6 +83,7 @@ class Entry:
         self.used = time.monotonic()
         self._opener = opener
         self._model: ServedModel | None = None
+        self._restarts = 0
         self._lock = threading.Lock()
 
     @property
@@ -95,6 +96,12 @@ class Entry:
     def idle_seconds(self) -> float:
         """Since the last request ended."""
         return time.monotonic() - self.used
+
+    @property
+    def restarts(self) -> int:
+        """How often the model's process was started again after it had ended by itself."""
+        model = self._model
+        return self._restarts + (model.restarts if model is not None else 0)
 
     @property
     def counts_at_once(self) -> bool:
@@ -117,6 +124,7 @@ class Entry:
         with self._lock:
             model, self._model, self.state = self._model, None, "unloaded"
             if model is not None:
+                self._restarts += model.restarts
                 model.close()
 
     def count(self, asked: Asked) -> Counted | None:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from llava_edge.runtime import Model, load
-from llava_edge.runtime.encode_ahead import Encoding
-from llava_edge.runtime.engine import Engine
+from llava_edge.runtime.engine.encode_ahead import Encoding
+from llava_edge.runtime.engine.engine import Engine
 from llava_edge.runtime.errors import Cancelled, NativeError
 from llava_edge.runtime.pictures import tower as vision
 from llava_edge.runtime.pictures.encoded import EncodedImage

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llava_edge.runtime.encode_ahead import Encoding
+from llava_edge.runtime.engine.encode_ahead import Encoding
 from llava_edge.runtime.errors import Cancelled, NativeError
 from llava_edge.runtime.pictures.encoded import EncodedImage
 from llava_edge.runtime.pictures.encoder import LaidOutPicture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from llava_edge.runtime import Bundle, load
 from llava_edge.runtime.distances import relative_error
-from llava_edge.runtime.engine import Engine
+from llava_edge.runtime.engine.engine import Engine
 from llava_edge.runtime.ggml.devices import has_gpu
 from llava_edge.runtime.onnx_runtime.compiled import this_machine
 from llava_edge.runtime.pictures.tower import VisionEncoder

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from llava_edge.runtime.engine.turns import Turns
 from llava_edge.runtime.errors import BusyError, Cancelled, NativeError, OptionError
-from llava_edge.runtime.turns import Turns
 
 PATIENCE = 60.0
 

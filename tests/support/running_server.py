@@ -37,6 +37,7 @@ class Played:
 
     context_limit = 1000
     counts_beside_answers = True
+    restarts = 0
 
     def __init__(self) -> None:
         self.go_on = threading.Event()

@@ -12,10 +12,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from .callbacks import Cancel, Embeddings, Progress, Rows
-from .errors import Cancelled
-from .pictures.encoded import EncodedImage
-from .pictures.encoder import LaidOutPicture, Opened, PictureEncoder
+from ..callbacks import Cancel, Embeddings, Progress, Rows
+from ..errors import Cancelled
+from ..pictures.encoded import EncodedImage
+from ..pictures.encoder import LaidOutPicture, Opened, PictureEncoder
 
 POLL_SECONDS = 0.05
 """A reader that waits for rows asks this often whether it was cancelled."""
@@ -45,7 +45,8 @@ class Encoding:
     """The pictures of one question: ``rows`` by key for the reader, ``images`` when all is done.
 
     Without ``overlapped`` they are encoded when this is made. With it, a thread begins to; callbacks
-    are still called in the reader's thread only, and ``close`` must be called.
+    are still called in the reader's thread only, and ``close`` must be called. ``on_progress`` hears of each picture by
+    itself, or with ``together`` of the tiles of all that are to be encoded.
     """
 
     def __init__(
@@ -56,16 +57,17 @@ class Encoding:
         on_progress: Progress | None,
         cancelled: Cancel | None,
         overlapped: bool,
+        together: bool = False,
     ) -> None:
         self.rows: dict[str, Rows] = {}
         self.seconds = 0.0
         self.cancelled = False
         self._wanted, self._encoder = images, encoder
-        self._on_progress, self._asked = on_progress, cancelled
+        self._on_progress, self._asked, self._together = on_progress, cancelled, together
         self._images: list[EncodedImage] = []
         self._changed = threading.Condition()
         self._arriving: dict[str, Arriving] = {}
-        self._steps: deque[tuple[int, int]] = deque()
+        self._steps: deque[tuple[Progress | None, int, int]] = deque()
         self._stopping = threading.Event()
         self._error: Exception | None = None
         self._thread: threading.Thread | None = None
@@ -95,13 +97,22 @@ class Encoding:
         began = time.perf_counter()
         try:
             for image in self._wanted:
-                ready = self._encoder.encode(image, on_progress=self._on_progress, cancelled=self._asked)
+                ready = self._encoder.encode(image, on_progress=self._telling(), cancelled=self._asked)
                 self._images.append(ready)
                 self.rows[ready.key] = ready.embeddings
         except Cancelled:
             self.cancelled = True
         finally:
             self.seconds = time.perf_counter() - began
+
+    def _telling(self) -> Progress | None:
+        """What hears of the next picture's tiles."""
+        if self._on_progress is None or not self._together:
+            return self._on_progress
+        tell = self._on_progress
+        tiles = [image.layout.tiles if isinstance(image, LaidOutPicture) else 0 for image in self._wanted]
+        before = sum(tiles[: len(self._images)])
+        return lambda done, _: tell(before + done, sum(tiles))
 
     def _start(self) -> None:
         for image in self._wanted:
@@ -128,8 +139,10 @@ class Encoding:
                 self._arriving[image.key].put(embeddings, ready)
                 self._changed.notify_all()
 
+        steps, tell = self._steps, self._telling()
+
         def step(done: int, total: int) -> None:
-            self._steps.append((done, total))
+            steps.append((tell, done, total))
 
         ready = self._encoder.encode(image, on_rows=put, on_progress=step, cancelled=self._stopping.is_set)
         self._images.append(ready)
@@ -150,6 +163,6 @@ class Encoding:
 
     def _tell(self) -> None:
         while self._steps:
-            step = self._steps.popleft()
-            if self._on_progress is not None:
-                self._on_progress(*step)
+            tell, done, total = self._steps.popleft()
+            if tell is not None:
+                tell(done, total)

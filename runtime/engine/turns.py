@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from .callbacks import Cancel
-from .errors import BusyError, Cancelled, OptionError
-from .system.lifetime import check_process, closed_error
+from ..callbacks import Cancel
+from ..errors import BusyError, Cancelled, OptionError
+from ..system.lifetime import check_process, closed_error
 
 Wait = float | bool
 """Seconds that a request may wait for its turn; True is as long as it takes, False not at all."""

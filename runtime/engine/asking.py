@@ -1,0 +1,170 @@
+"""What is asked of an engine, and what it says to that.
+
+``Engine`` answers in this process, ``IsolatedEngine`` from a process of its own. A :class:`Conversation` is made of
+plain values, so it may cross a process boundary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ..answer import Answer, Memory
+from ..bundle.bundle import Bundle
+from ..callbacks import Cancel, Progress
+from ..options import Detail, GenerationOptions
+from ..pictures.encoded import EncodedImage
+from ..pictures.files.sources import UNNAMED
+from ..pictures.inputs import ImageInput
+from ..prompts.template import TemplateMessage
+from .turns import Wait
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn of a conversation: the message and the pictures that came with it."""
+
+    message: TemplateMessage
+    images: tuple[EncodedImage, ...] = ()
+
+
+@dataclass(frozen=True)
+class AskedPicture:
+    """A picture of a conversation: what was handed in, what it is called without a file name, and its detail."""
+
+    source: ImageInput
+    name: str = UNNAMED
+    detail: Detail = "high"
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Messages, of which the last is the question, the pictures of all in order, and how to answer."""
+
+    messages: tuple[TemplateMessage, ...]
+    pictures: tuple[AskedPicture, ...]
+    settings: GenerationOptions
+
+    @property
+    def asked(self) -> tuple[AskedPicture, ...]:
+        """The question's own pictures."""
+        return self.pictures[len(self.pictures) - self.messages[-1].images :]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A conversation that can be answered: everything about it was checked, nothing is computed yet.
+
+    ``conversation`` can be asked again: what it was made from may have been a file that is read once. ``image_tokens``
+    has one entry a picture, ``warnings`` are those of the question. ``ticket`` is the engine's own.
+    """
+
+    conversation: Conversation
+    prompt_tokens: int
+    image_tokens: tuple[int, ...]
+    warnings: tuple[str, ...] = ()
+    ticket: Any = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """Who hears of an answer, and is asked whether it is still wanted.
+
+    ``on_encode`` hears (tiles done, all) of one picture after the other, or with ``together`` of all; ``on_reused``
+    once (positions that need no reading, all), ``on_prefill`` (positions done, all).
+    """
+
+    on_encode: Progress | None = None
+    on_reused: Progress | None = None
+    on_prefill: Progress | None = None
+    cancelled: Cancel | None = None
+    together: bool = False
+
+
+@dataclass
+class Outcome:
+    """What came of a question, filled in when its iterator has ended, however it ended.
+
+    ``answer`` stays None where an error ended it. ``images`` are the question's pictures, none where they were not
+    all encoded, or nobody wants to keep them. ``tokens`` are those so far, at every moment.
+    """
+
+    answer: Answer | None = None
+    images: tuple[EncodedImage, ...] = ()
+    tokens: list[int] = field(default_factory=list)
+
+    @property
+    def worth_keeping(self) -> bool:
+        """Whether a conversation goes on with the answer: not where it was cancelled before a token."""
+        return self.answer is not None and worth_keeping(self.answer.finish_reason, self.answer.tokens)
+
+
+def worth_keeping(finish_reason: str, tokens: tuple[int, ...] | list[int]) -> bool:
+    """Whether there is anything of an answer: not where it was cancelled before a token."""
+    return finish_reason != "cancel" or bool(tokens)
+
+
+class AnsweringEngine(Protocol):
+    """What ``Model``, ``Chat`` and the server ask of an engine, wherever it computes.
+
+    What a method takes, gives and raises is said at :class:`Engine`. Every method may raise NativeError: after
+    ``close``, and :class:`EngineCrashed` where the engine has a process of its own.
+    """
+
+    bundle: Bundle
+
+    @property
+    def load_seconds(self) -> float: ...
+
+    @property
+    def context_limit(self) -> int: ...
+
+    @property
+    def context_size(self) -> int: ...
+
+    @property
+    def threads(self) -> int: ...
+
+    @property
+    def placement(self) -> str: ...
+
+    @property
+    def provider(self) -> str: ...
+
+    @property
+    def counts_beside_answers(self) -> bool: ...
+
+    @property
+    def restarts(self) -> int: ...
+
+    def answering(
+        self, wait: Wait = False, *, cancelled: Cancel | None = None, what: str = "an answer"
+    ) -> AbstractContextManager[None]: ...
+
+    def check(self, conversation: Conversation) -> Checked: ...
+
+    def answer(
+        self, checked: Checked, callbacks: Callbacks, outcome: Outcome, *, seconds: float = 0.0, keep: bool = True
+    ) -> Generator[str, None, None]: ...
+
+    def count_tokens(self, conversation: Conversation) -> int: ...
+
+    def check_image(self, image: EncodedImage) -> None: ...
+
+    def encode_image(
+        self,
+        source: ImageInput,
+        *,
+        detail: Detail = "high",
+        on_progress: Progress | None = None,
+        cancelled: Cancel | None = None,
+        wait: Wait = False,
+    ) -> EncodedImage: ...
+
+    def memory(self) -> Memory: ...
+
+    def unload(self, wait: Wait = False) -> None: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,401 @@
+"""The engine: a bundle's picture encoder, its language model, and what the model's cache holds."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from ..answer import Answer, Memory, Timings
+from ..bundle.bundle import Bundle
+from ..bundle.manifest import Manifest
+from ..callbacks import Cancel, Progress, Share
+from ..errors import BundleError, Cancelled, ContextError, OptionError
+from ..language.generation import Run, generate, new_run, room_for_answer
+from ..language.interface import LanguageModel
+from ..language.kept_states import ContextState, KeptStates
+from ..language.kv_cache import KvCache
+from ..language.llm import Llm
+from ..options import Detail, GenerationOptions, LoadOptions
+from ..pictures.encoded import EncodedImage
+from ..pictures.encoder import Opened, PictureEncoder
+from ..pictures.files.sources import shown_name
+from ..pictures.inputs import ImageInput
+from ..pictures.tower import VisionEncoder
+from ..planning.auto_placement import describe_placement
+from ..processes.isolated_llm import LlmProcess, open_llm
+from ..processes.repacking import settle_repacking
+from ..prompts.prompt import Prompt, build_prompt, keeps_places
+from ..prompts.template import TemplateMessage
+from .asking import AskedPicture, Callbacks, Checked, Conversation, Outcome, worth_keeping
+from .decoded import DecodedPictures
+from .encode_ahead import Encoding
+from .turns import Turns, Wait
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """The ticket of a checked conversation: its pictures opened, its prompt, and the tokens an answer may have."""
+
+    opened: tuple[Opened, ...]
+    prompt: Prompt
+    room: int
+
+
+class Engine:
+    """What a loaded bundle owns. One request at a time, which takes :meth:`answering`."""
+
+    restarts = 0
+    """It has no process of its own that could be started again."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        options: LoadOptions,
+        process: LlmProcess | None = None,
+        *,
+        on_load: Share | None = None,
+        cancelled: Cancel | None = None,
+    ) -> None:
+        """Load ``bundle``; the callbacks are those of :func:`load`."""
+        self.bundle = bundle
+        self._turns, self._encoding_turns = Turns(), Turns()
+        self._loading, self._loaded = threading.RLock(), False
+        _check_context(options, bundle.manifest.llm.context_length)
+        if on_load is not None:
+            on_load(0.0)
+        if cancelled is not None and cancelled():
+            raise Cancelled
+        self.options = settle_repacking(options)
+        self._decoded = DecodedPictures()
+        self.load_seconds = 0.0
+        self._load(process, on_load, cancelled)
+
+    def _load(
+        self, process: LlmProcess | None = None, on_load: Share | None = None, cancelled: Cancel | None = None
+    ) -> None:
+        began = time.perf_counter()
+        manifest = self.bundle.manifest
+        self.pictures = self._open_pictures(manifest)
+        try:
+            self.llm: LanguageModel = open_llm(
+                self.bundle.llm_path,
+                options=self.options,
+                space_prefixed=manifest.template.space_prefix != "none",
+                stop_tokens=manifest.template.stop_ids,
+                process=process,
+                on_load=on_load,
+                cancelled=cancelled,
+            )
+        except BaseException:
+            self.pictures.close()
+            raise
+        self.cache = KvCache(self.llm, batch=self.options.batch)
+        self.states = KeptStates(self.options.kept_states)
+        self._check_llm(manifest)
+        self._loaded = True
+        self.load_seconds = time.perf_counter() - began
+
+    def _open_pictures(self, manifest: Manifest) -> PictureEncoder:
+        bundle, options = self.bundle, self.options
+        tower = VisionEncoder(
+            bundle.vision_path,
+            dim=manifest.vision.dim,
+            geometry=manifest.geometry,
+            threads=options.threads or None,
+            providers=options.providers or None,
+            fingerprint=bundle.vision_fingerprint,
+        )
+        return PictureEncoder(
+            tower,
+            bundle.newline(),
+            manifest.geometry,
+            keep=options.images_kept,
+            vision=bundle.vision_fingerprint,
+        )
+
+    def close(self) -> None:
+        """Stop what is under way, wait for its native code, free the session and the model.
+
+        Safe to call twice, and from any thread. Every later call, and the one that was stopped, is a NativeError.
+        """
+        self._turns.close()
+        self._encoding_turns.close()
+        self._free()
+
+    def unload(self, wait: Wait = False) -> None:
+        """Free the session and the model until the next request, which loads them again.
+
+        Raises :class:`BusyError` during a request, after ``wait``.
+        """
+        with self._turns.take("an unloading", wait), self._encoding_turns.take("an unloading", wait), self._loading:
+            self._loaded = False
+            self._free()
+
+    def _free(self) -> None:
+        self.states.clear()
+        self._decoded.clear()
+        try:
+            self.llm.close()
+        finally:
+            self.pictures.close()
+
+    def _ready(self) -> None:
+        """Load again what was unloaded."""
+        with self._loading:
+            if not self._loaded:
+                self._turns.check()
+                self._load()
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether tiles are encoded while the language model reads: only where both do not need the cores."""
+        return not (self.pictures.tower.choice.on_cpu and self.llm.on_cpu)
+
+    @property
+    def counts_beside_answers(self) -> bool:
+        """Whether :meth:`check` may be called while another thread is in :meth:`answer`."""
+        return isinstance(self.llm, Llm)  # a child answers one call at a time
+
+    @property
+    def context_limit(self) -> int:
+        """Positions that prompt and answer may take together."""
+        return self.options.context or self.llm.context_limit
+
+    @property
+    def context_size(self) -> int:
+        """Positions that the context has room for now; 0 before the first question."""
+        return self.llm.context_size if self._loaded else 0
+
+    @property
+    def threads(self) -> int:
+        """Threads that the language model computes with on a CPU."""
+        return self.llm.threads
+
+    @property
+    def placement(self) -> str:
+        """One line: where layers and KV cache are, and how attention is computed."""
+        self._turns.check()
+        self._ready()
+        return describe_placement(self.options, on_cpu=self.llm.on_cpu)
+
+    @property
+    def provider(self) -> str:
+        """One line: what runs the vision tower, and why it is not another."""
+        return str(self.pictures.tower.choice)
+
+    @contextmanager
+    def answering(
+        self, wait: Wait = False, *, cancelled: Cancel | None = None, what: str = "an answer"
+    ) -> Iterator[None]:
+        """Hold the engine for one request, which errors call ``what``.
+
+        Raises :class:`BusyError` while another one runs, after ``wait``; Cancelled; NativeError after ``close``.
+        """
+        with self._turns.take(what, wait, cancelled):
+            self._ready()
+            yield
+
+    def memory(self) -> Memory:
+        """What the model takes; see :class:`Memory`."""
+        if not self._loaded:
+            self._turns.check()
+            return Memory(0, 0, 0, 0, 0)
+        here = self.llm.memory()
+        vision = self.bundle.vision_path.stat().st_size
+        return Memory(here["model"], here["KV"], here["compute"] + here["output"], vision, self.pictures.kept_bytes)
+
+    def check_image(self, image: EncodedImage) -> None:
+        """Refuse a picture that was encoded for another model. Raises ImageError, OptionError."""
+        self.pictures.check(image)
+
+    def encode_image(
+        self,
+        source: ImageInput,
+        *,
+        detail: Detail = "high",
+        on_progress: Progress | None = None,
+        cancelled: Cancel | None = None,
+        wait: Wait = False,
+    ) -> EncodedImage:
+        """Encode one picture; see :meth:`Model.encode_image`."""
+        # beside an answer where that one leaves the vision tower's device alone
+        turns = self._encoding_turns if self.overlaps else self._turns
+        with turns.take("the encoding of a picture", wait, cancelled):
+            self._ready()
+            opened = self.pictures.open(source, detail=GenerationOptions(detail=detail).detail)
+            if detail == "auto" and opened.layout.image_tokens >= self.context_limit:
+                opened = self.pictures.lowered(opened)
+            return self.pictures.encode(opened, on_progress=on_progress, cancelled=cancelled)
+
+    def check(self, conversation: Conversation) -> Checked:
+        """Open the pictures and measure the prompt; "auto" gives up tiles where it does not fit.
+
+        From any thread, also beside an answer. Raises ImageError, ContextError, TemplateError, and OptionError or
+        MissingExtraError for a form that answers can't be held to.
+        """
+        self._ready()
+        settings = conversation.settings
+        if settings.form is not None:
+            self.llm.check(settings)
+        opened = self._opened(conversation)
+        asked = opened[len(opened) - conversation.messages[-1].images :]
+        warnings = [sentence for picture in asked for sentence in picture.warnings]
+        if conversation.messages[-1].places and not keeps_places(self.bundle.manifest.template):
+            warnings.append("The chat template puts all pictures of a message in front of its text.")
+        prompt = self.prompt(conversation.messages, opened)
+        try:
+            room = room_for_answer(prompt, self.context_limit, settings)
+        except ContextError:
+            lowered = self._lowered(conversation, opened)
+            changed = [one for one, low in zip(opened, lowered, strict=True) if one is not low]
+            if not changed:
+                raise
+            prompt = self.prompt(conversation.messages, lowered)
+            room = room_for_answer(prompt, self.context_limit, settings)
+            names = ", ".join(shown_name(one.name) for one in changed)
+            warnings.append(
+                f"The detail of {names} was lowered to the overview, because the prompt does not fit the context."
+            )
+            conversation, opened = _asked_again(conversation, opened), lowered
+        else:
+            conversation = _asked_again(conversation, opened)
+        return Checked(
+            conversation,
+            len(prompt),
+            tuple(picture.layout.image_tokens for picture in opened),
+            tuple(warnings),
+            _Ready(opened, prompt, room),
+        )
+
+    def answer(
+        self, checked: Checked, callbacks: Callbacks, outcome: Outcome, *, seconds: float = 0.0, keep: bool = True
+    ) -> Generator[str, None, None]:
+        """Compute and yield the answer token by token; the text of one may be empty. Needs :meth:`answering`.
+
+        ``seconds`` were spent on the question before. ``outcome`` is filled in when the iterator has ended, its images
+        only where ``keep``. Raises NativeError, WorkerError; where it is cancelled it ends.
+        """
+        ready: _Ready = checked.ticket
+        settings = checked.conversation.settings
+        run = new_run(settings)
+        run.started -= seconds
+        outcome.tokens = run.tokens
+        encoding = Encoding(
+            ready.opened,
+            self.pictures,
+            on_progress=callbacks.on_encode,
+            cancelled=callbacks.cancelled,
+            overlapped=self.overlaps,
+            together=callbacks.together,
+        )
+        broken = False
+        try:
+            if not encoding.cancelled:
+                prompt = ready.prompt.with_rows(encoding.rows)
+                self._change_to(prompt, callbacks)
+                yield from generate(
+                    self.llm,
+                    self.cache,
+                    prompt,
+                    options=settings,
+                    room=ready.room,
+                    run=run,
+                    on_progress=callbacks.on_prefill,
+                    cancelled=callbacks.cancelled,
+                )
+        except Exception:
+            broken = True
+            raise
+        finally:
+            encoding.close(finish=not broken and worth_keeping(run.finish_reason, run.tokens))
+            run.encode = encoding.seconds
+            if not broken:
+                outcome.answer = self._answer_of(checked, run)
+                count = checked.conversation.messages[-1].images
+                outcome.images = encoding.images[len(encoding.images) - count :] if keep and count else ()
+
+    def count_tokens(self, conversation: Conversation) -> int:
+        """Positions of the prompt; nothing is computed. Raises ImageError, OptionError, TemplateError."""
+        self._ready()
+        return len(self.prompt(conversation.messages, self._opened(conversation)))
+
+    def prompt(
+        self, messages: Sequence[TemplateMessage], images: Sequence[Opened] = (), *, answering: bool = True
+    ) -> Prompt:
+        """The prompt of ``messages`` about ``images`` in their order, with the rows that are encoded already.
+
+        ``answering`` adds the assistant's opening. Raises :class:`TemplateError`.
+        """
+        segments = [image.segment for image in images]
+        spec = self.bundle.manifest.template
+        prompt = build_prompt(messages, segments, spec=spec, tokenize=self.llm.tokenize, answering=answering)
+        return prompt.with_rows({image.key: image.embeddings for image in images if isinstance(image, EncodedImage)})
+
+    def _opened(self, conversation: Conversation) -> tuple[Opened, ...]:
+        return tuple(
+            self.pictures.open(self._decoded.open(one.source, one.name), detail=one.detail, name=one.name)
+            for one in conversation.pictures
+        )
+
+    def _lowered(self, conversation: Conversation, opened: Sequence[Opened]) -> tuple[Opened, ...]:
+        """The pictures with those lowered that may be: of an overview there is nothing to lower."""
+        return tuple(
+            self.pictures.lowered(picture) if one.detail == "auto" else picture
+            for one, picture in zip(conversation.pictures, opened, strict=True)
+        )
+
+    def _change_to(self, prompt: Prompt, callbacks: Callbacks) -> None:
+        """Before ``prompt`` is read: keep what it displaces, put back what was read of it, say how much that is."""
+        if isinstance(self.llm, Llm):  # a child's state would cross a pipe
+            self.states.change_to(prompt.segments, ContextState(self.llm, self.cache))
+        if callbacks.on_reused is not None:
+            callbacks.on_reused(self.cache.reusable(prompt.segments), len(prompt))
+
+    def _answer_of(self, checked: Checked, run: Run) -> Answer:
+        return Answer(
+            text=run.stream.text,
+            tokens=tuple(run.tokens),
+            finish_reason=run.finish_reason,
+            prompt_tokens=checked.prompt_tokens,
+            image_tokens=checked.image_tokens,
+            cached_tokens=run.cached_tokens,
+            seed=run.seed,
+            timings=Timings(self.load_seconds, run.encode, run.prefill, run.decode, run.first_token),
+            warnings=checked.warnings,
+        )
+
+    def _check_llm(self, manifest: Manifest) -> None:
+        """Refuse a GGUF that does not belong to the vision part, and a context beyond what it says itself."""
+        if self.llm.dim != manifest.vision.dim:
+            self.close()
+            raise BundleError(
+                expected=f"a language model of width {manifest.vision.dim}",
+                got=f"width {self.llm.dim}",
+                fix="export the bundle again",
+            )
+        try:
+            _check_context(self.options, self.llm.context_limit)
+        except OptionError:
+            self.close()
+            raise
+
+
+def _asked_again(conversation: Conversation, opened: Sequence[Opened]) -> Conversation:
+    """The same with its pictures as they were opened: a file's bytes may be read only once."""
+    pictures = (
+        AskedPicture(picture if isinstance(picture, EncodedImage) else picture.picture, one.name, one.detail)
+        for one, picture in zip(conversation.pictures, opened, strict=True)
+    )
+    return replace(conversation, pictures=tuple(pictures))
+
+
+def _check_context(options: LoadOptions, limit: int) -> None:
+    if options.context > limit:
+        raise OptionError(
+            expected=f"a context of at most {limit} positions (the model's limit)",
+            got=str(options.context),
+            fix="choose a smaller context",
+        )

@@ -1,0 +1,336 @@
+"""An engine in a process of its own: whatever its native code does wrong, the application goes on."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+from ..answer import Memory
+from ..bundle.bundle import Bundle
+from ..callbacks import Cancel, Progress, Share
+from ..errors import Cancelled, EngineCrashed, LlavaEdgeError
+from ..options import Detail, GenerationOptions, LoadOptions
+from ..pictures.encoded import EncodedImage, check_encoder
+from ..pictures.inputs import ImageInput
+from ..processes.parent_side import ChildProcess
+from .asking import AskedPicture, Callbacks, Checked, Conversation, Outcome
+from .carried import LOST, CheckedThere, Facts, Missing, lightened, lightened_picture, portable
+from .engine_child import main
+from .heard import Heard
+from .turns import Turns, Wait
+
+MAIN, ASIDE, PICTURES = 0, 1, 2
+"""Lanes of the process: what takes its turn, what is measured beside an answer, and pictures encoded beside one."""
+RESTARTS, WITHIN_SECONDS = 3, 60.0
+"""What keeps ending is started again so often in so many seconds, and then only after a pause."""
+_TRIES = 3
+"""How often a ticket may be lost to other threads' questions before that is taken for an error."""
+
+
+class EngineProcess(ChildProcess):
+    """A process for a whole engine. Its end by itself is :class:`EngineCrashed`."""
+
+    holds = "the engine"
+
+    def why_gone(self, reason: str) -> LlavaEdgeError:
+        """The error for a process that has ended for ``reason``."""
+        return EngineCrashed(
+            expected="the engine to go on", got=reason, fix="ask again: the next request starts it anew"
+        )
+
+
+class IsolatedEngine:
+    """:class:`Engine` by proxy. What a conversation is made of stays here, so it goes on with another process."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        options: LoadOptions,
+        *,
+        on_load: Share | None = None,
+        cancelled: Cancel | None = None,
+    ) -> None:
+        """Start a process and load ``bundle`` there; callbacks and errors are those of :func:`load`."""
+        self.bundle = replace(bundle, path=bundle.path.absolute())
+        self.restarts = 0
+        self._options = replace(options, isolate=False)
+        self._turns, self._encoding_turns = Turns(), Turns()
+        self._starting = threading.RLock()
+        self._aside = threading.Lock()
+        self._crashes: deque[float] = deque(maxlen=RESTARTS)
+        self._known: weakref.WeakValueDictionary[str, EncodedImage] = weakref.WeakValueDictionary()
+        self._process: EngineProcess | None = None
+        self._facts = self._start(on_load, cancelled)
+
+    # --- the process ---
+
+    def _start(self, on_load: Share | None = None, cancelled: Cancel | None = None) -> Facts:
+        if cancelled is not None and cancelled():
+            raise Cancelled
+        self._process = process = EngineProcess(main)  # at once, so that closing ends a load
+        try:
+            loading = process.stream_until(cancelled, "load", self.bundle.path, self._options)
+            facts: Facts = _told(loading, lambda share: None if on_load is None else on_load(share))
+            self._turns.check()
+        except BaseException:
+            process.close()
+            self._process = None
+            raise
+        return facts
+
+    def _running(self, cancelled: Cancel | None = None) -> EngineProcess:
+        """The process; another one where it was unloaded or has ended. Raises what loading does, EngineCrashed."""
+        with self._starting:
+            self._turns.check()
+            process = self._process
+            if process is not None and not process.gone and process.status is None:
+                return process
+            if process is not None:
+                self._count_crash(process)
+                process.close()
+                self._process = None
+            self._facts = self._start(cancelled=cancelled)
+            assert self._process is not None
+            return self._process
+
+    def _count_crash(self, process: EngineProcess) -> None:
+        """Raise :class:`EngineCrashed` where a process that ended would be started again too often."""
+        now = time.monotonic()
+        if len(self._crashes) == RESTARTS and now - self._crashes[0] < WITHIN_SECONDS:
+            left = WITHIN_SECONDS - (now - self._crashes[0])
+            raise EngineCrashed(
+                expected="an engine that goes on once it is started",
+                got=f"the {RESTARTS + 1}th end within {WITHIN_SECONDS:g} s ({process.ending})",
+                fix=f"ask again in {left:.0f} s, or load with less: a smaller context, fewer layers on the GPU",
+            )
+        self._crashes.append(now)
+        self.restarts += 1
+
+    def close(self) -> None:
+        """End the process, which stops and frees everything. Safe to call twice, and from any thread."""
+        self._turns.close()
+        self._encoding_turns.close()
+        process = self._process
+        if process is not None:
+            process.close()
+
+    def unload(self, wait: Wait = False) -> None:
+        """End the process until the next request, which starts another one; its memory is free when this returns.
+
+        Raises :class:`BusyError` during a request, after ``wait``.
+        """
+        with (
+            self._turns.take("an unloading", wait),
+            self._encoding_turns.take("an unloading", wait),
+            self._aside,
+            self._starting,
+        ):
+            process, self._process = self._process, None
+            if process is not None:
+                process.close()
+
+    def _measured(self, method: str, *arguments: Any) -> Any:
+        """What a method gives that may be called beside an answer; several threads take turns."""
+        with self._aside:
+            return self._running().ask(None, method, *arguments, lane=ASIDE)
+
+    # --- what it is ---
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether pictures can be encoded beside an answer."""
+        return self._facts.overlaps
+
+    @property
+    def counts_beside_answers(self) -> bool:
+        """Whether :meth:`check` is answered while another thread is in :meth:`answer`."""
+        return self._facts.counts_beside_answers
+
+    @property
+    def load_seconds(self) -> float:
+        """Seconds that the latest load took."""
+        return self._facts.load_seconds
+
+    @property
+    def context_limit(self) -> int:
+        """Positions that prompt and answer may take together."""
+        return self._facts.context_limit
+
+    @property
+    def context_size(self) -> int:
+        """Positions that the context has room for now; 0 before the first question."""
+        self._turns.check()
+        return int(self._measured("context_size")) if self._process is not None else 0
+
+    @property
+    def threads(self) -> int:
+        """Threads that the language model computes with on a CPU."""
+        return self._facts.threads
+
+    @property
+    def placement(self) -> str:
+        """One line: where layers and KV cache are, and how attention is computed."""
+        self._turns.check()
+        return self._facts.placement
+
+    @property
+    def provider(self) -> str:
+        """One line: what runs the vision tower, and why it is not another."""
+        return self._facts.provider
+
+    @property
+    def pid(self) -> int | None:
+        """The process's number; None while it is unloaded."""
+        return None if self._process is None else self._process.pid
+
+    def memory(self) -> Memory:
+        """What the model takes; nothing while it is unloaded."""
+        self._turns.check()
+        if self._process is None:
+            return Memory(0, 0, 0, 0, 0)
+        found: Memory = self._measured("memory")
+        return found
+
+    # --- what it does ---
+
+    @contextmanager
+    def answering(
+        self, wait: Wait = False, *, cancelled: Cancel | None = None, what: str = "an answer"
+    ) -> Iterator[None]:
+        """As :meth:`Engine.answering`; starts the process where there is none."""
+        with self._turns.take(what, wait, cancelled):
+            self._running(cancelled)
+            yield
+
+    def check_image(self, image: EncodedImage) -> None:
+        """As :meth:`Engine.check_image`."""
+        check_encoder(image, identity=self._facts.identity, dim=self._facts.dim)
+
+    def check(self, conversation: Conversation) -> Checked:
+        """As :meth:`Engine.check`."""
+        carried = self._carried(conversation)
+        with self._aside:
+            process = self._running()
+            there: CheckedThere = self._with_missing(
+                lambda missing: process.ask(None, "check", lightened(carried, missing), lane=ASIDE)
+            )
+        return Checked(carried, there.prompt_tokens, there.image_tokens, there.warnings, (process, there.number))
+
+    def count_tokens(self, conversation: Conversation) -> int:
+        """As :meth:`Engine.count_tokens`."""
+        carried = self._carried(conversation)
+        counted: int = self._with_missing(lambda missing: self._measured("count_tokens", lightened(carried, missing)))
+        return counted
+
+    def answer(
+        self, checked: Checked, callbacks: Callbacks, outcome: Outcome, *, seconds: float = 0.0, keep: bool = True
+    ) -> Generator[str, None, None]:
+        """As :meth:`Engine.answer`. Whoever reads no further gets what was read; the process may have been ahead."""
+        settings = checked.conversation.settings
+        seed = int.from_bytes(os.urandom(4), "little") if settings.seed is None else settings.seed
+        for _ in range(_TRIES):
+            process, number = checked.ticket
+            if process is not self._process:  # it was another one's
+                checked = self.check(checked.conversation)
+                process, number = checked.ticket
+            heard = Heard(checked, seed, seconds, self.load_seconds, callbacks, outcome.tokens)
+            replies = process.stream_until(heard.unwanted, "answer", number, seed, seconds, callbacks.together)
+            try:
+                result = yield from heard.pieces(replies)
+            except (GeneratorExit, KeyboardInterrupt):
+                with suppress(LlavaEdgeError):
+                    replies.close()
+                    self._fill(outcome, heard.cut(), checked, process, keep)
+                raise
+            if result != LOST:
+                self._fill(outcome, heard.cut() if result is None else result, checked, process, keep)
+                return
+            checked = replace(checked, ticket=(None, 0))
+        raise EngineCrashed(
+            expected="an engine that keeps a question until it is answered",
+            got=f"{_TRIES} lost ones",
+            fix="ask again, in fewer threads",
+        )
+
+    def _fill(self, outcome: Outcome, answer: Any, checked: Checked, process: EngineProcess, keep: bool) -> None:
+        outcome.answer = answer
+        asked = checked.conversation.asked
+        if keep and asked and outcome.worth_keeping:
+            have = self._have(asked)
+            images = process.request("answered_pictures", tuple(have))
+            outcome.images = tuple(self._own(image, have) for image in images)
+
+    def encode_image(
+        self,
+        source: ImageInput,
+        *,
+        detail: Detail = "high",
+        on_progress: Progress | None = None,
+        cancelled: Cancel | None = None,
+        wait: Wait = False,
+    ) -> EncodedImage:
+        """As :meth:`Engine.encode_image`."""
+        turns, lane = (self._encoding_turns, PICTURES) if self.overlaps else (self._turns, MAIN)
+        with turns.take("the encoding of a picture", wait, cancelled):
+            asked = AskedPicture(source, detail=GenerationOptions(detail=detail).detail)
+            picture = self._checked_source(portable(asked))
+            process, have = self._running(cancelled), self._have([picture])
+
+            def encode(missing: tuple[str, ...]) -> Any:
+                sent = lightened_picture(picture, missing)
+                replies = process.stream_until(cancelled, "encode_image", sent, tuple(have), lane=lane)
+                return _told(replies, lambda step: None if on_progress is None else on_progress(*step))
+
+            return self._own(self._with_missing(encode), have)
+
+    # --- pictures ---
+
+    def _carried(self, conversation: Conversation) -> Conversation:
+        pictures = tuple(self._checked_source(portable(one)) for one in conversation.pictures)
+        return replace(conversation, pictures=pictures)
+
+    def _checked_source(self, picture: AskedPicture) -> AskedPicture:
+        """Refuse what another model encoded before it is known by its key alone."""
+        if isinstance(picture.source, EncodedImage):
+            self.check_image(picture.source)
+        return picture
+
+    @staticmethod
+    def _with_missing(ask: Callable[[tuple[str, ...]], Any]) -> Any:
+        """What ``ask`` gives, with the rows that the process turns out not to have."""
+        found = ask(())
+        return ask(found.keys) if isinstance(found, Missing) else found
+
+    def _have(self, pictures: Any) -> dict[str, EncodedImage]:
+        """Encoded pictures that somebody here holds, by key."""
+        given = {one.source.key: one.source for one in pictures if isinstance(one.source, EncodedImage)}
+        return {**dict(self._known), **given}
+
+    def _own(self, image: EncodedImage, have: dict[str, EncodedImage]) -> EncodedImage:
+        """A picture that came back, sharing its rows with the one that is here already."""
+        if image.key in have:
+            known = have[image.key]
+            if (known.name, known.warnings) == (image.name, image.warnings):
+                return known
+            image = replace(image, embeddings=known.embeddings)
+        self._known[image.key] = image
+        return image
+
+
+def _told(replies: Generator[Any, None, Any], tell: Callable[[Any], object]) -> Any:
+    """What a stream returns, its items told."""
+    while True:
+        try:
+            tell(next(replies))
+        except StopIteration as end:
+            return end.value
+        except BaseException:
+            replies.close()
+            raise
