@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-import typer.core
 
 from ...runtime.options import GenerationOptions, LoadOptions
 from ..terminal import options as arguments
@@ -22,12 +21,13 @@ _KEPT = "\0"
 """Before a word that begins with "-" and is no option; no word of a command line has it."""
 
 
-class Ask(typer.core.TyperCommand):
+class Ask(arguments.Command):
     """The command as click has it, but a question may begin with "-": ``ask sum.png "-5 + 3 = ?"``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse ``args`` with the words marked that can't be options; :func:`ask` takes the marks off."""
         taking = {flag for one in self.params if not getattr(one, "is_flag", True) for flag in one.opts}
+        taking -= set(arguments.BARE)
         marked, before = [], ""
         for index, word in enumerate(args):
             if word == "--":

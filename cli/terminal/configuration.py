@@ -242,6 +242,7 @@ def _check_fits_one(key: str, settings: Sequence[Setting], value: Any, where: st
 
 def _checked(key: str, setting: Setting, value: Any, where: str) -> Any:
     """``value`` as click takes it from a command line; of the right type, and in the option's range."""
+    value = _word_for(key, value)
     values = value if setting.many and isinstance(value, list) else [value]
     for one in values:
         right = isinstance(one, int | float if setting.kind is float else setting.kind)
@@ -258,6 +259,13 @@ def _checked(key: str, setting: Setting, value: Any, where: str) -> Any:
     if setting.kind is bool:
         return value
     return [str(one) for one in values] if setting.many else str(value)
+
+
+def _word_for(key: str, value: Any) -> Any:
+    """The word that yes or no stands for, where an option takes words and may be given without one."""
+    bare = declared(LoadOptions)[key].bare if key in declared(LoadOptions) else ""
+    said = str(value).lower()
+    return value if not bare or said not in (*_YES, *_NO) else bare if said in _YES else "off"
 
 
 def _check_range(key: str, value: Any, where: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
+import typer.core
 
 from ...runtime.errors import OptionError
 from ...runtime.options import GenerationOptions, LoadOptions, declared
@@ -40,13 +41,21 @@ def _flag(kind: type[Any], name: str) -> str:
 def _typed(kind: type[Any], name: str) -> Any:
     """The type that typer parses for a field: lists and comma-separated shares for tuples, a word for words."""
     hint = get_type_hints(kind)[name]
-    if declared(kind)[name].or_file:
+    if declared(kind)[name].or_file or declared(kind)[name].bare:
         return str | None
     if get_origin(hint) is tuple:
         return (list[str] if get_args(hint)[0] is str else str) | None
     if any(get_origin(part) is Literal for part in (hint, *get_args(hint))):
         return str | None if type(None) in get_args(hint) else str
     return hint
+
+
+BARE = {
+    _flag(LoadOptions, name): f"{_flag(LoadOptions, name)}={declaration.bare}"
+    for name, declaration in declared(LoadOptions).items()
+    if declaration.bare
+}
+"""Options that may be given without a value, and what they mean then."""
 
 
 def option(kind: type[Any], name: str) -> Any:
@@ -92,7 +101,8 @@ def _parameters(kind: type[Any]) -> dict[str, inspect.Parameter]:
     parameters: dict[str, inspect.Parameter] = {}
     for name, declaration in declared(kind).items():
         if not declaration.in_python_only:
-            parameter, default = _parameter(kind, name), getattr(kind, name)
+            parameter = _parameter(kind, name)
+            default = None if declaration.bare else getattr(kind, name)
             parameters.setdefault(
                 parameter,
                 inspect.Parameter(
@@ -117,13 +127,24 @@ def _value(kind: type[Any], given: Mapping[str, Any]) -> Any:
             value = given[_parameter(kind, name)]
             if get_type_hints(kind)[name] == tuple[float, ...]:
                 value = shares(value)
+            if declaration.bare and value is None:
+                continue
             if declaration.or_file and value is not None:
                 value = text_or_file(value, _flag(kind, name))
             values[name] = tuple(value or ()) if getattr(kind, name) == () else value
     return kind(**values)
 
 
-def register(app: typer.Typer, name: str, command: Callable[..., None], *, cls: Any = None) -> None:
+class Command(typer.core.TyperCommand):
+    """A command as click has it, but some options may be given without their value: ``--isolate sign.png``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse ``args`` with the values that such options have then."""
+        end = args.index("--") if "--" in args else len(args)
+        return super().parse_args(ctx, [*(BARE.get(word, word) for word in args[:end]), *args[end:]])
+
+
+def register(app: typer.Typer, name: str, command: Callable[..., None], *, cls: Any = Command) -> None:
     """Make ``command`` the command ``name`` of ``app``; its paths and texts are read as :func:`_meant` says."""
 
     @functools.wraps(command)

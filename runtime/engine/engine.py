@@ -12,7 +12,7 @@ from ..answer import Answer, Memory, Timings
 from ..bundle.bundle import Bundle
 from ..bundle.manifest import Manifest
 from ..callbacks import Cancel, Progress, Share
-from ..errors import BundleError, Cancelled, ContextError, OptionError
+from ..errors import BundleError, Cancelled, ContextError, OptionError, listed
 from ..language.generation import Run, generate, new_run, room_for_answer
 from ..language.interface import LanguageModel
 from ..language.kept_states import ContextState, KeptStates
@@ -255,9 +255,10 @@ class Engine:
                 raise
             prompt = self.prompt(conversation.messages, lowered)
             room = room_for_answer(prompt, self.context_limit, settings)
-            names = ", ".join(shown_name(one.name) for one in changed)
+            names = listed([shown_name(one.name) for one in changed])
             warnings.append(
-                f"The detail of {names} was lowered to the overview, because the prompt does not fit the context."
+                f"The detail of {names} was lowered to the overview (detail low), because the prompt does not fit the "
+                "context."
             )
             conversation, opened = _asked_again(conversation, opened), lowered
         else:

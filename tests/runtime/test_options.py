@@ -96,7 +96,7 @@ def test_a_type_checker_sees_wrong_keywords(tmp_path: Path) -> None:
         (LoadOptions, "workers", (1,), "workers as a tuple of strings"),
         (LoadOptions, "tensor_split", "2,1", "tensor_split as a tuple of numbers"),
         (LoadOptions, "tensor_split", (1, True), "tensor_split as a tuple of numbers"),
-        (LoadOptions, "isolate", "yes", "isolate as True or False"),
+        (LoadOptions, "isolate", "yes", "isolate among llm, engine, off"),
         (LoadOptions, "flash_attention", 1, "flash_attention as True or False"),
         (LoadOptions, "device", None, "device among auto, cpu"),
         (LoadOptions, "device", ["cpu"], "device among auto, cpu"),
@@ -117,7 +117,7 @@ def test_numbers_of_numpy_are_numbers(number: Any) -> None:
     assert [type(value) for value in vars(taken).values()].count(int) == 3
     loaded = LoadOptions(threads=number, isolate=np.bool_(True), tensor_split=[number, 1])  # type: ignore[arg-type]
     assert loaded == LoadOptions(threads=3, isolate=True, tensor_split=(3, 1))
-    assert loaded.isolate is True
+    assert loaded.isolate == "llm"
 
 
 @pytest.mark.parametrize("path", ["", b"bundle", 3, [], Path])

@@ -10,7 +10,7 @@ import pytest
 import typer
 import typer.main
 from llava_edge.cli.main import app
-from llava_edge.cli.terminal.options import shares, with_options
+from llava_edge.cli.terminal.options import Command, shares, with_options
 from llava_edge.runtime.errors import OptionError
 from llava_edge.runtime.options import GenerationOptions, LoadOptions, declared
 
@@ -27,7 +27,7 @@ LOADING: dict[str, tuple[list[str], Any]] = {
     "flash_attention": (["--no-flash-attention"], False),
     "workers": (["--worker", "a:1", "--worker", "b:2"], ("a:1", "b:2")),
     "tensor_split": (["--tensor-split", "3,1"], (3.0, 1.0)),
-    "isolate": (["--isolate"], True),
+    "isolate": (["--isolate"], "llm"),
     "repack": (["--no-repack"], False),
 }
 SAMPLING: dict[str, tuple[list[str], Any]] = {
@@ -58,7 +58,7 @@ def test_a_command_gets_the_values() -> None:
     taken: list[Any] = []
     small = typer.Typer()
 
-    @small.command()
+    @small.command(cls=Command)
     @with_options
     def command(name: str, *, sampling: GenerationOptions, loud: bool = False, loading: LoadOptions) -> None:
         taken.append((name, sampling, loud, loading))

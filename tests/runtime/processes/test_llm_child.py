@@ -37,9 +37,10 @@ def over_pipes(make: Callable[[Child], Any]) -> Iterator[Ask]:
 
             def ask(method: str | None = "", *arguments: Any, **keywords: Any) -> tuple[str, Any]:
                 if method != "":
-                    pickle.dump(method and (method, arguments, keywords), questions)
+                    pickle.dump((0, method and (method, arguments, keywords)), questions)
                     questions.flush()
-                kind, value = pickle.load(answers)
+                lane, kind, value = pickle.load(answers)
+                assert lane == 0
                 return kind, value
 
             serving.start()

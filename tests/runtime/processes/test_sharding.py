@@ -371,7 +371,7 @@ def test_interrupt_between_question_and_answer_does_not_mix_them_up(
 
     The model stays usable. Who interrupts again, because it takes too long, gives it up.
     """
-    replies = child_of(isolated)._replies
+    replies = child_of(isolated)._lanes[0].replies
     another = isolated.engine.llm.tokenize("another")
 
     class Interrupted:
@@ -384,11 +384,11 @@ def test_interrupt_between_question_and_answer_does_not_mix_them_up(
                 raise KeyboardInterrupt
             return replies.get(timeout=timeout)
 
-    monkeypatch.setattr(child_of(isolated), "_replies", Interrupted(1))
+    monkeypatch.setattr(child_of(isolated)._lanes[0], "replies", Interrupted(1))
     with pytest.raises(KeyboardInterrupt):
         isolated.engine.llm.tokenize("a question")
     assert isolated.engine.llm.tokenize("another") == another
-    monkeypatch.setattr(child_of(isolated), "_replies", Interrupted(2))
+    monkeypatch.setattr(child_of(isolated)._lanes[0], "replies", Interrupted(2))
     with pytest.raises(KeyboardInterrupt):
         isolated.engine.llm.tokenize("a question")
     with pytest.raises(NativeError, match="load the model again"):
