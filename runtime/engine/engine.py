@@ -21,7 +21,7 @@ from ..language.llm import Llm
 from ..options import Detail, GenerationOptions, LoadOptions
 from ..pictures.encoded import EncodedImage
 from ..pictures.encoder import Opened, PictureEncoder
-from ..pictures.files.sources import shown_name
+from ..pictures.files.sources import UNNAMED, shown_name
 from ..pictures.inputs import ImageInput
 from ..pictures.tower import VisionEncoder
 from ..planning.auto_placement import describe_placement
@@ -219,13 +219,14 @@ class Engine:
         on_progress: Progress | None = None,
         cancelled: Cancel | None = None,
         wait: Wait = False,
+        name: str = UNNAMED,
     ) -> EncodedImage:
-        """Encode one picture; see :meth:`Model.encode_image`."""
+        """Encode one picture, called ``name`` where it is no file; see :meth:`Model.encode_image`."""
         # beside an answer where that one leaves the vision tower's device alone
         turns = self._encoding_turns if self.overlaps else self._turns
         with turns.take("the encoding of a picture", wait, cancelled):
             self._ready()
-            opened = self.pictures.open(source, detail=GenerationOptions(detail=detail).detail)
+            opened = self.pictures.open(source, detail=GenerationOptions(detail=detail).detail, name=name)
             if detail == "auto" and opened.layout.image_tokens >= self.context_limit:
                 opened = self.pictures.lowered(opened)
             return self.pictures.encode(opened, on_progress=on_progress, cancelled=cancelled)

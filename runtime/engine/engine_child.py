@@ -123,6 +123,7 @@ class ServedEngine:
         send = self._child.send
         encoded = self.engine.encode_image(
             pictures[0].source,
+            name=picture.name,
             detail=picture.detail,
             on_progress=lambda done, total: send((done, total)),
             cancelled=self._child.cancelled,

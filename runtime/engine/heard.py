@@ -35,19 +35,18 @@ class Heard:
     def pieces(self, replies: Generator[Any, None, Any]) -> Generator[str, None, Any]:
         """Yield the text of each token; return the process's own result, None where the reader wanted no more."""
         try:
-            while True:
+            while not self.unwanted():
                 try:
                     kind, *said = next(replies)
                 except StopIteration as end:
                     return None if self._unwanted else end.value
                 if self._unwanted:  # it came while the wish was on its way
-                    return None
+                    break
                 if kind == "text":
                     yield self._took(*said)
                 else:
                     self._tell(kind, *said)
-                if self.unwanted():
-                    return None
+            return None
         finally:
             replies.close()
 

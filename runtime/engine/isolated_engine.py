@@ -77,7 +77,7 @@ class IsolatedEngine:
         self._process = process = EngineProcess(main)  # at once, so that closing ends a load
         try:
             loading = process.stream_until(cancelled, "load", self.bundle.path, self._options)
-            facts: Facts = _told(loading, lambda share: None if on_load is None else on_load(share))
+            facts: Facts = _told(loading, lambda share: None if on_load is None else on_load(share), cancelled)
             self._turns.check()
         except BaseException:
             process.close()
@@ -286,7 +286,7 @@ class IsolatedEngine:
             def encode(missing: tuple[str, ...]) -> Any:
                 sent = lightened_picture(picture, missing)
                 replies = process.stream_until(cancelled, "encode_image", sent, tuple(have), lane=lane)
-                return _told(replies, lambda step: None if on_progress is None else on_progress(*step))
+                return _told(replies, lambda step: None if on_progress is None else on_progress(*step), cancelled)
 
             return self._own(self._with_missing(encode), have)
 
@@ -324,13 +324,13 @@ class IsolatedEngine:
         return image
 
 
-def _told(replies: Generator[Any, None, Any], tell: Callable[[Any], object]) -> Any:
-    """What a stream returns, its items told."""
-    while True:
-        try:
+def _told(replies: Generator[Any, None, Any], tell: Callable[[Any], object], cancelled: Cancel | None) -> Any:
+    """What a stream returns, its items told. Raises Cancelled, asked before each item: the process may be ahead."""
+    try:
+        while cancelled is None or not cancelled():
             tell(next(replies))
-        except StopIteration as end:
-            return end.value
-        except BaseException:
-            replies.close()
-            raise
+    except StopIteration as end:
+        return end.value
+    finally:
+        replies.close()
+    raise Cancelled

@@ -17,10 +17,13 @@ from llava_edge.runtime.callbacks import Cancel
 from llava_edge.runtime.errors import BusyError, OptionError
 from PIL import Image
 
+LOOKS_INSIDE = pytest.mark.parametrize("model", [False], ids=["here"], indirect=True)
+"""For what replaces or reads parts of an engine in this process."""
 
-@pytest.fixture(scope="module")
-def model(tiny_bundle: Path) -> Iterator[Model]:
-    with load(tiny_bundle, batch=16, micro_batch=16) as loaded:
+
+@pytest.fixture(scope="module", params=[False, "engine"], ids=["here", "isolated"])
+def model(request: pytest.FixtureRequest, tiny_bundle: Path) -> Iterator[Model]:
+    with load(tiny_bundle, isolate=request.param, batch=16, micro_batch=16) as loaded:
         yield loaded
 
 
@@ -65,6 +68,7 @@ def test_requests_wait_for_each_other(model: Model) -> None:
     assert any(isinstance(answer, BusyError) for answer in asyncio.run(both(wait=False)))
 
 
+@LOOKS_INSIDE
 def test_a_cancelled_task_ends_the_answer(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model.engine.llm, "is_end", lambda _: False)
 
@@ -81,6 +85,7 @@ def test_a_cancelled_task_ends_the_answer(model: Model, monkeypatch: pytest.Monk
     assert not [thread for thread in threading.enumerate() if thread.name == "answer"]
 
 
+@LOOKS_INSIDE
 def test_an_answer_read_no_further_is_ended(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model.engine.llm, "is_end", lambda _: False)
 
@@ -138,6 +143,7 @@ def test_a_loop_that_ends_first_is_no_error() -> None:
     assert ended.is_set()
 
 
+@LOOKS_INSIDE
 def test_tokens_are_counted_before_anything_is_computed(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     chat = model.chat(system="Be brief.")
     for question, images in (("What is this?", [picture(5), picture(6)]), ("And now?", [])):

@@ -18,6 +18,9 @@ from llava_edge.runtime.prompts.segments import ImageSegment
 from PIL import Image
 from transformers import AutoProcessor
 
+LOOKS_INSIDE = pytest.mark.parametrize("model", [False], ids=["here"], indirect=True)
+"""For what replaces or reads parts of an engine in this process."""
+
 
 def picture(seed: int, size: tuple[int, int] = (130, 70)) -> Image.Image:
     low = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
@@ -30,9 +33,9 @@ def png(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-@pytest.fixture(scope="module")
-def model(tiny_bundle: Path) -> Iterator[Model]:
-    with load(tiny_bundle) as loaded:
+@pytest.fixture(scope="module", params=[False, "engine"], ids=["here", "isolated"])
+def model(request: pytest.FixtureRequest, tiny_bundle: Path) -> Iterator[Model]:
+    with load(tiny_bundle, isolate=request.param) as loaded:
         yield loaded
 
 
@@ -226,6 +229,7 @@ def test_pictures_stand_where_the_parts_have_them(content: str, model: Model) ->
     assert (first, second) == tuple(segments)
 
 
+@LOOKS_INSIDE
 def test_marks_in_a_text_stay_text(model: Model, encoded: EncodedImage) -> None:
     typed = model.ask("<image> one <image> two", [encoded, encoded], max_tokens=1)
     plain = model.ask("[image] one [image] two", [encoded, encoded], max_tokens=1)
@@ -386,7 +390,7 @@ def other(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_picture_of_another_bundle_is_refused(other: Path, model: Model, tiny_bundle: Path) -> None:
     with load(other) as foreign:
         image = foreign.encode_image(picture(1))
-    assert image.embeddings.shape[1] == model.engine.llm.dim
+    assert image.embeddings.shape[1] == model.manifest.vision.dim
     for refuse in (
         lambda: model.ask("What?", image),
         lambda: model.ask(["What?", image]),

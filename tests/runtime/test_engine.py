@@ -27,21 +27,25 @@ from llava_edge.runtime.prompts.segments import ImageSegment, TextSegment
 from llava_edge.runtime.prompts.template import TemplateMessage
 from PIL import Image
 
+LOOKS_INSIDE = pytest.mark.parametrize("model", [False], ids=["here"], indirect=True)
+"""For what replaces or reads parts of an engine in this process."""
+LOOKS_INSIDE_FRESH = pytest.mark.parametrize("fresh", [False], ids=["here"], indirect=True)
+
 
 def picture(seed: int, size: tuple[int, int] = (130, 70)) -> Image.Image:
     low = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
     return Image.fromarray(low).resize(size, Image.Resampling.BICUBIC)
 
 
-@pytest.fixture(scope="module")
-def model(tiny_bundle: Path) -> Iterator[Model]:
-    with load(tiny_bundle) as loaded:
+@pytest.fixture(scope="module", params=[False, "engine"], ids=["here", "isolated"])
+def model(request: pytest.FixtureRequest, tiny_bundle: Path) -> Iterator[Model]:
+    with load(tiny_bundle, isolate=request.param) as loaded:
         yield loaded
 
 
-@pytest.fixture
-def fresh(tiny_bundle: Path) -> Iterator[Model]:
-    with load(tiny_bundle) as loaded:
+@pytest.fixture(params=[False, "engine"], ids=["here", "isolated"])
+def fresh(request: pytest.FixtureRequest, tiny_bundle: Path) -> Iterator[Model]:
+    with load(tiny_bundle, isolate=request.param) as loaded:
         yield loaded
 
 
@@ -114,7 +118,7 @@ def test_two_chats_take_turns_on_one_model(fresh: Model) -> None:
 
 def test_encoded_image_can_be_asked_about_many_times(model: Model) -> None:
     encoded = model.encode_image(picture(3))
-    assert encoded.embeddings.shape == (encoded.layout.image_tokens, model.engine.llm.dim)
+    assert encoded.embeddings.shape == (encoded.layout.image_tokens, model.manifest.vision.dim)
     answers = {model.ask("What is this?", [encoded], max_tokens=6).tokens for _ in range(2)}
     assert answers == {model.ask("What is this?", [picture(3)], max_tokens=6).tokens}
     assert model.encode_image(encoded) is encoded
@@ -146,6 +150,7 @@ def test_ends_are_told_apart(model: Model) -> None:
     assert stopped.text == text[: text.index(stop)]
 
 
+@LOOKS_INSIDE
 @pytest.mark.usefixtures("asked_between_steps")
 def test_cancelled_answer_has_the_tokens_said_until_then(model: Model) -> None:
     encoded = model.encode_image(picture(1))
@@ -160,6 +165,7 @@ def test_cancelled_answer_has_the_tokens_said_until_then(model: Model) -> None:
         assert (cancelled.finish_reason, cancelled.tokens) == ("cancel", whole.tokens[:said])
 
 
+@LOOKS_INSIDE
 def test_end_token_stops_and_is_not_part_of_the_answer(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = model.ask("What is this?", [picture(1)], max_tokens=5).tokens
     monkeypatch.setattr(model.engine.llm, "is_end", lambda token: token == tokens[3])
@@ -168,6 +174,7 @@ def test_end_token_stops_and_is_not_part_of_the_answer(model: Model, monkeypatch
     assert answer.tokens == tokens[: tokens.index(tokens[3])]
 
 
+@LOOKS_INSIDE
 def test_stop_tokens_of_the_manifest_end_an_answer(model: Model, tiny_bundle: Path) -> None:
     tokens = model.ask("What is this?", [picture(1)], max_tokens=5).tokens
     llm = Llm(tiny_bundle / "llm.gguf", options=LoadOptions(), stop_tokens=[tokens[3]])
@@ -248,6 +255,7 @@ def test_narrow_filters_draw_the_likeliest(narrow: dict[str, Any], model: Model)
     assert drawn.tokens == greedy.tokens
 
 
+@LOOKS_INSIDE
 @pytest.mark.parametrize("seed", range(8))
 def test_repeat_penalty_is_that_of_its_paper(seed: int, model: Model) -> None:
     """Keskar et al. 2019, with the sign minded as everyone does, over the prompt's text and the answer."""
@@ -268,6 +276,7 @@ def test_repeat_penalty_is_that_of_its_paper(seed: int, model: Model) -> None:
         model.engine.cache.append(token)
 
 
+@LOOKS_INSIDE_FRESH
 def test_prompt_that_cannot_fit_is_refused_before_any_work(fresh: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object, **__: object) -> None:
         raise AssertionError("work was done")
@@ -293,13 +302,13 @@ def test_answer_is_cut_where_the_context_ends(tiny_bundle: Path, monkeypatch: py
 def test_context_grows_and_keeps_its_cache(fresh: Model) -> None:
     chat = fresh.chat()
     chat.generate("What is this?", images=[picture(1)], max_tokens=4)
-    small = fresh.engine.llm.context_size
+    small = fresh.context_size
     answer = chat.generate("word " * 150, max_tokens=4)
-    assert fresh.engine.llm.context_size > small
+    assert fresh.context_size > small
     assert answer.cached_tokens > answer.image_tokens[0]
     expected = fresh.chat()
     expected.restore([turn.message for turn in chat.turns[:2]], chat.turns[0].images)
-    fresh.engine.cache.clear()
+    fresh.ask("Something else.", max_tokens=1)  # displaces it
     assert expected.generate("word " * 150, max_tokens=4).tokens == answer.tokens
 
 
@@ -324,6 +333,7 @@ def test_system_message_and_clear(model: Model) -> None:
     assert with_system > model.ask("What is this?", [picture(1)], max_tokens=4).prompt_tokens
 
 
+@LOOKS_INSIDE_FRESH
 def test_errors_leave_the_conversation_as_it_was(fresh: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     chat = fresh.chat()
     chat.generate("What is this?", images=[picture(1)], max_tokens=4)
@@ -432,6 +442,7 @@ def test_bundle_whose_parts_do_not_fit_is_refused(exported: Any, tmp_path: Path)
         load(mixed)
 
 
+@LOOKS_INSIDE
 def test_prefill_ending_in_a_picture(model: Model) -> None:
     """No template does it, but the cache must not leave the last position without logits."""
     encoded = model.encode_image(picture(1))
@@ -446,6 +457,7 @@ def test_prefill_ending_in_a_picture(model: Model) -> None:
     assert isinstance(model.engine.cache.segments()[-1], ImageSegment)
 
 
+@LOOKS_INSIDE
 def test_loaded_picture_can_be_given(model: Model) -> None:
     opened = load_picture(picture(1))
     expected = model.ask("What is this?", [picture(1)], max_tokens=3).tokens

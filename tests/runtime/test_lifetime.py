@@ -16,6 +16,7 @@ import weakref
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -23,7 +24,8 @@ from llava_edge.runtime import Model, load
 from llava_edge.runtime.errors import BusyError, NativeError
 from PIL import Image
 
-ISOLATED = pytest.mark.parametrize("isolate", [False, True], ids=["here", "isolated"])
+ISOLATED = pytest.mark.parametrize("isolate", [False, "llm", "engine"], ids=["here", "llm isolated", "isolated"])
+Isolate = Literal["llm", "engine", False]
 HEAD = """
 import gc, os, sys, threading, time
 import numpy as np
@@ -31,14 +33,15 @@ from PIL import Image
 from llava_edge.runtime import load
 from llava_edge.runtime.errors import LlavaEdgeError, NativeError
 picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (100, 150, 3), np.uint8))
-path, isolate = sys.argv[1], sys.argv[2] == "True"
+path, isolate = sys.argv[1], sys.argv[2]
 def start():
-    return load(path, threads=2, batch=16, micro_batch=16, isolate=isolate)
+    return load(path, threads=2, batch=16, micro_batch=16, isolate=isolate, images_kept=0)
+def forget(model):
+    model.ask("Something else", max_tokens=1)
 def work(model, ends):
     try:
         while True:
-            model.engine.pictures._encoded.clear()
-            model.engine.cache.clear()
+            forget(model)
             model.ask("What is this? " * 9, [picture], max_tokens=40)
     except NativeError as error:
         ends.append(str(error))
@@ -50,23 +53,29 @@ def picture(seed: int = 1, size: tuple[int, int] = (130, 70)) -> Image.Image:
     return Image.fromarray(low).resize(size, Image.Resampling.BICUBIC)
 
 
-def run(code: str, path: Path, isolate: bool) -> str:
+def run(code: str, path: Path, isolate: Isolate) -> str:
     """What a program prints that must end well."""
-    program = [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}{HEAD}{code}", str(path), str(isolate)]
+    program = [
+        sys.executable,
+        "-c",
+        f"import sys; sys.path[:] = {sys.path!r}{HEAD}{code}",
+        str(path),
+        str(isolate or "off"),
+    ]
     done = subprocess.run(program, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-@pytest.fixture
-def model(tiny_bundle: Path) -> Iterator[Model]:
-    with load(tiny_bundle, batch=16, micro_batch=16) as loaded:
+@pytest.fixture(params=[False, "engine"], ids=["here", "isolated"])
+def model(request: pytest.FixtureRequest, tiny_bundle: Path) -> Iterator[Model]:
+    with load(tiny_bundle, batch=16, micro_batch=16, isolate=request.param) as loaded:
         yield loaded
 
 
 @ISOLATED
 @pytest.mark.slow
-def test_closing_while_another_thread_answers(tiny_bundle: Path, isolate: bool) -> None:
+def test_closing_while_another_thread_answers(tiny_bundle: Path, isolate: Isolate) -> None:
     code = """
 for step in range(6):
     model, ends = start(), []
@@ -83,7 +92,7 @@ for step in range(6):
 
 @ISOLATED
 @pytest.mark.slow
-def test_the_program_ends_while_a_daemon_answers(tiny_bundle: Path, isolate: bool) -> None:
+def test_the_program_ends_while_a_daemon_answers(tiny_bundle: Path, isolate: Isolate) -> None:
     code = """
 threading.Thread(target=work, args=(start(), []), daemon=True).start()
 time.sleep(0.3)
@@ -95,15 +104,17 @@ print("end")
 @ISOLATED
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_process_gets_errors_and_the_parent_goes_on(tiny_bundle: Path, isolate: bool) -> None:
+def test_a_forked_process_gets_errors_and_the_parent_goes_on(tiny_bundle: Path, isolate: Isolate) -> None:
     code = """
 model = start()
 ask = lambda: model.ask("What is this?", [picture], max_tokens=4).tokens
 expected = ask()
 side = model.manifest.geometry.image_size
 if not os.fork():
-    calls = [ask, lambda: model.encode_image(picture), lambda: model.engine.llm.tokenize("x"),
-             lambda: model.engine.pictures.tower.encode(np.zeros((1, 3, side, side), np.float32))]
+    calls = [ask, lambda: model.encode_image(picture), lambda: model.count_tokens("x"), model.memory]
+    if isolate != "engine":
+        calls += [lambda: model.engine.llm.tokenize("x"),
+                  lambda: model.engine.pictures.tower.encode(np.zeros((1, 3, side, side), np.float32))]
     for call in calls:
         try:
             call()
@@ -117,7 +128,7 @@ print("status", os.wait()[1])
 if not os.fork():
     sys.exit(0)
 print("status", os.wait()[1])
-model.engine.cache.clear()
+forget(model)
 print(ask() == expected)
 began = time.monotonic()
 if not (sleeper := os.fork()):
@@ -127,7 +138,7 @@ print(time.monotonic() - began < 4)
 os.kill(sleeper, 9)
 """
     assert run(code, tiny_bundle, isolate).splitlines() == [
-        *["that process"] * 4,
+        *["that process"] * (4 if isolate == "engine" else 6),
         "status 0",
         "status 0",
         "True",
@@ -136,14 +147,14 @@ os.kill(sleeper, 9)
 
 
 @ISOLATED
-def test_a_stream_read_on_after_its_block(tiny_bundle: Path, isolate: bool) -> None:
+def test_a_stream_read_on_after_its_block(tiny_bundle: Path, isolate: Isolate) -> None:
     with load(tiny_bundle, isolate=isolate) as model:
         pieces = model.chat().stream("What is this?", images=[picture()], max_tokens=8)
         next(pieces)
     with pytest.raises(NativeError, match="an open model; got a closed one"):
         list(pieces)
     with pytest.raises(NativeError, match="an open model; got a closed one"):
-        model.engine.llm.tokenize("x")
+        model.count_tokens("x")
 
 
 @pytest.mark.parametrize("where", ["on_encode", "on_prefill", "cancelled"])
@@ -198,23 +209,22 @@ def interrupt() -> None:
 @ISOLATED
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("where", ["on_encode", "on_prefill"])
-def test_ctrl_c_leaves_the_model_usable(tiny_bundle: Path, isolate: bool, where: str) -> None:
-    with load(tiny_bundle, batch=16, micro_batch=16, isolate=isolate) as model:
+def test_ctrl_c_leaves_the_model_usable(tiny_bundle: Path, isolate: Isolate, where: str) -> None:
+    with load(tiny_bundle, batch=16, micro_batch=16, isolate=isolate, images_kept=0) as model:
         ask = partial(model.ask, "What is this?", [picture()], max_tokens=8)
         expected = ask().tokens
-        model.engine.cache.clear()
-        model.engine.pictures._encoded.clear()
+        model.ask("Something else", max_tokens=1)
         with pytest.raises(KeyboardInterrupt):
             ask(**{where: lambda *_: interrupt()})
         assert ask().tokens == expected
 
 
 @ISOLATED
-def test_threads_ask_at_once(tiny_bundle: Path, isolate: bool) -> None:
+def test_threads_ask_at_once(tiny_bundle: Path, isolate: Isolate) -> None:
     """Each is told that the other one is busy, or waits; a word tokenized in between disturbs nobody."""
     with load(tiny_bundle, isolate=isolate) as model:
         expected = model.ask("What is this?", [picture()], max_tokens=6).tokens
-        words = model.engine.llm.tokenize("a word")
+        words = model.count_tokens("a word")
         found: list[object] = []
 
         def ask(wait: bool) -> None:
@@ -223,7 +233,7 @@ def test_threads_ask_at_once(tiny_bundle: Path, isolate: bool) -> None:
                     found.append(model.ask("What is this?", [picture()], max_tokens=6, wait=wait).tokens == expected)
                 except BusyError:
                     found.append("busy")
-                found.append(model.engine.llm.tokenize("a word") == words)
+                found.append(model.count_tokens("a word") == words)
 
         for wait in (False, True):
             found.clear()
@@ -236,6 +246,7 @@ def test_threads_ask_at_once(tiny_bundle: Path, isolate: bool) -> None:
             assert set(found) <= ({True} if wait else {True, "busy"})
 
 
+@pytest.mark.parametrize("model", [False], ids=["here"], indirect=True)
 def test_the_next_picture_is_encoded_during_an_answer_where_devices_differ(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:

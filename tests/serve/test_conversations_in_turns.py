@@ -38,7 +38,7 @@ def keeping(request: pytest.FixtureRequest) -> Iterator[LocalModel]:
     model.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def forgetting() -> Iterator[LocalModel]:
     model = made(0)
     yield model
