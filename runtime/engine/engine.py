@@ -222,6 +222,7 @@ class Engine:
         name: str = UNNAMED,
     ) -> EncodedImage:
         """Encode one picture, called ``name`` where it is no file; see :meth:`Model.encode_image`."""
+        self._ready()
         # beside an answer where that one leaves the vision tower's device alone
         turns = self._encoding_turns if self.overlaps else self._turns
         with turns.take("the encoding of a picture", wait, cancelled):

@@ -145,7 +145,7 @@ class ServedEngine:
 
     def _with_rows(self, pictures: Iterable[AskedPicture]) -> tuple[AskedPicture, ...] | Missing:
         """The pictures with the rows of those that came without; what is not known here is missing."""
-        found, missing = [], []
+        found, missing, given = [], [], []
         known = {image.key: image for image in self._answered}
         for one in pictures:
             image = one.source
@@ -156,8 +156,10 @@ class ServedEngine:
                     continue
                 one = replace(one, source=replace(image, embeddings=here.embeddings))
             elif isinstance(image, EncodedImage):
-                self.engine.pictures.remember(image)
+                given.append(image)
             found.append(one)
+        for image in given:  # at the end: one that is kept makes another one go
+            self.engine.pictures.remember(image)
         return Missing(tuple(missing)) if missing else tuple(found)
 
 

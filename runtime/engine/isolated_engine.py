@@ -305,8 +305,10 @@ class IsolatedEngine:
     @staticmethod
     def _with_missing(ask: Callable[[tuple[str, ...]], Any]) -> Any:
         """What ``ask`` gives, with the rows that the process turns out not to have."""
-        found = ask(())
-        return ask(found.keys) if isinstance(found, Missing) else found
+        missing: tuple[str, ...] = ()
+        while isinstance(found := ask(missing), Missing):
+            missing += found.keys
+        return found
 
     def _have(self, pictures: Any) -> dict[str, EncodedImage]:
         """Encoded pictures that somebody here holds, by key."""
