@@ -10,6 +10,7 @@ import glob
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from logging import ERROR
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ def asking_hub(what: str, kind: type[LlavaEdgeError]) -> Iterator[None]:
         from huggingface_hub.utils import logging
 
         verbosity = logging.get_verbosity()
-        logging.set_verbosity(logging.ERROR)  # what goes wrong is said below, once
+        logging.set_verbosity(ERROR)  # what goes wrong is said below, once
         try:
             yield
         except (LlavaEdgeError, ImportError):
