@@ -170,7 +170,7 @@ def notes(comparison: Comparison) -> list[str]:
         said.append(f"{unscored} answers are free-form and were not judged; they count for the divergence only.")
     if comparison.refused:
         said.append(
-            f"{comparison.refused} questions do not fit the context, or their picture can't be shown; they are wrong for all."
+            f"{comparison.refused} questions do not fit the context, or their picture can't be shown: wrong for all."
         )
     return said + left_out(comparison.left_out)
 

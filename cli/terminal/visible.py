@@ -1,4 +1,4 @@
-"""Text of other people on a terminal: what would move the cursor, recolour or reorder it is shown instead."""
+"""Text of others on a terminal: names of files and models, answers. Nothing in it may steer the terminal."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ _JOINERS = "\u200c\u200d"
 """Format characters that scripts and emoji need, and that only join their neighbours."""
 
 
-def visible(text: str, *, keep: str = "") -> str:
-    """``text`` with its control, format, separator and undecoded characters as escapes such as ``\\x1b``.
+def visible(text: str) -> str:
+    r"""A name on one line: control, format, separator and undecoded characters as escapes such as ``\x1b``."""
+    return "".join(_shown(char) for char in text)
 
-    Characters of ``keep`` stay: line ends and tabs, where text of several lines is shown.
-    """
-    return "".join(char if char in keep or char in _JOINERS else _shown(char) for char in text)
+
+def printable(text: str) -> str:
+    """An answer or a table for a terminal: as :func:`visible`, but lines and tabs are kept."""
+    return "".join(char if char in "\n\t" else _shown(char) for char in text)
 
 
 def _shown(char: str) -> str:
     if "\udc80" <= char <= "\udcff":  # a byte of a file name that is no UTF-8
         return f"\\x{ord(char) - 0xDC00:02x}"
-    if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp"):
+    if char not in _JOINERS and unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp"):
         return char.encode("unicode_escape", "surrogatepass").decode("ascii")
     return char
