@@ -213,10 +213,6 @@ class Session:
                 fix="write /save talk.md; a name with spaces in quotes",
             )
         path = Path(as_path(names[0]))
-        if not force and path.is_file():
-            raise OptionError(
-                expected=f"nothing at {path} yet", got="a file", fix="choose another name, or /save --force FILE"
-            )
         transcript.save(path, self.conversation.turns, model=self._model.manifest.name, overwrite=force)
         note(f"saved as {visible(str(path))}")
 
