@@ -77,7 +77,8 @@ class _Reader:
             at = left.find(f" {one} ") if one else -1
             while at >= 0:
                 if not re.search(
-                    r" (?:not|t|never|no|nor|than|without)(?: (?:is|be|of|in|at|on|to|from|with))*$", left[:at]
+                    r" (?:not|t|never|no|nor|than|without)(?: (?:is|be|of|in|at|on|to|from|with|shows?|depicts?|contains?|has|have|looks?|like))*$",
+                    left[:at],
                 ):
                     found.add(letter)
                 left = f"{left[: at + 1]}\0{left[at + 1 + len(one) :]}"
