@@ -13,6 +13,8 @@ import pytest
 from llava_edge.cli.chat.history import History
 from llava_edge.cli.chat.lines import Entry, Lines
 from llava_edge.cli.chat.session import Session
+from llava_edge.cli.commands.chat import _check_streams
+from llava_edge.runtime.errors import OptionError
 from llava_edge.runtime.model import Model, load
 from llava_edge.runtime.options import GenerationOptions
 
@@ -83,6 +85,11 @@ def test_a_dropped_picture_alone_waits_for_its_question(
         "/set temperature 1000",
         "/save",
         "/save a b",
+        "/save a\0b",
+        "/save " + "n" * 400,
+        "/save none.png/x.md/" + "n" * 400,
+        "/image ~\0",
+        "/image " + "n" * 5000,
         "/nonsense",
         "/data/none.png what?",
         "HOME/sign.png HOME/broken.png what?",
@@ -244,12 +251,8 @@ def test_a_pipe_is_read_line_by_line(
     assert said(capsys)[0].startswith("OPEN\n")
 
 
-def test_closed_streams_are_said_before_anything_is_loaded() -> None:
-    from support.command_line import run_here
-
-    for name in ("stdin",):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, name, None)
-            status, out, err = run_here("chat", "-m", "none")
-        assert (status, out) == (1, "")
-        assert "a closed standard input" in err
+@pytest.mark.parametrize("name", ["stdin", "stdout"])
+def test_closed_streams_are_said_before_anything_is_loaded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, name, None)
+    with pytest.raises(OptionError, match=f"a closed standard {'input' if name == 'stdin' else 'output'}"):
+        _check_streams()
