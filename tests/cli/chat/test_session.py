@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import shlex
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,8 +15,6 @@ import pytest
 from llava_edge.cli.chat.history import History
 from llava_edge.cli.chat.lines import Entry, Lines
 from llava_edge.cli.chat.session import Session
-from llava_edge.cli.commands.chat import _check_streams
-from llava_edge.runtime.errors import OptionError
 from llava_edge.runtime.model import Model, load
 from llava_edge.runtime.options import GenerationOptions
 
@@ -252,7 +252,10 @@ def test_a_pipe_is_read_line_by_line(
 
 
 @pytest.mark.parametrize("name", ["stdin", "stdout"])
-def test_closed_streams_are_said_before_anything_is_loaded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, name, None)
-    with pytest.raises(OptionError, match=f"a closed standard {'input' if name == 'stdin' else 'output'}"):
-        _check_streams()
+def test_closed_streams_are_said_before_anything_is_loaded(name: str) -> None:
+    closed = {"stdin": "<&-", "stdout": ">&-"}[name]
+    program = shlex.join([sys.executable, "-m", "llava_edge.cli.main", "chat", "-m", "no-such-bundle"])
+    done = subprocess.run(["bash", "-c", f"{program} {closed}"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert f"a closed standard {'input' if name == 'stdin' else 'output'}" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
