@@ -100,6 +100,10 @@ def run(words: Sequence[str]) -> int:
     except BrokenPipeError:
         streams.abandon_stdout()  # the reader has gone; Python would complain about the unflushed rest
         return failure.BROKEN_PIPE
+    except RuntimeError as error:
+        if "home directory" not in str(error):  # what pathlib says to a user who has none
+            raise
+        return failure.report(failure.homeless(), as_json=as_json)
     except ImportError as error:
         if (error.name or "").partition(".")[0] == OURS:
             raise  # a fault of ours

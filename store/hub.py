@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import fnmatch
 import glob
-import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from logging import ERROR
 from pathlib import Path
 from typing import Any
 
@@ -113,10 +113,10 @@ def _below(folder: Path) -> list[str]:
 def asking_hub(what: str, kind: type[LlavaEdgeError]) -> Iterator[None]:
     """Say in one line, as an error of ``kind``, why the hub does not serve ``what``."""
     with needing_extra("hub", "export"):
-        from huggingface_hub.utils import logging as hub_logging
+        from huggingface_hub.utils import logging
 
-        verbosity = hub_logging.get_verbosity()
-        hub_logging.set_verbosity(logging.ERROR)  # what goes wrong is said below, once
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity(ERROR)  # what goes wrong is said below, once
         try:
             yield
         except (LlavaEdgeError, ImportError):
@@ -128,7 +128,7 @@ def asking_hub(what: str, kind: type[LlavaEdgeError]) -> Iterator[None]:
                 fix="check the name, the network and HF_TOKEN, or give a local folder",
             ) from error
         finally:
-            hub_logging.set_verbosity(verbosity)
+            logging.set_verbosity(verbosity)
 
 
 def _weight_pattern(source: str, names: list[str], allow_pickle: bool) -> str:

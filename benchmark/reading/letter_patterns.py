@@ -97,12 +97,12 @@ def letter_patterns(letters: str) -> LetterPatterns:
 
     return LetterPatterns(
         alone=exact(
-            rf"[\s(\[{{<\"'“‘«.:\-=>→⇒]*(?:(?i:option|choice|letter|answer|ans)\s*[:.]?\s*)?"
-            rf"[\s(\[{{<\"'“‘«]*([{letters}{small}])[\s)\]}}>\"'”’».:,;!?\-]*"
+            rf"[\s(\[{{<\"'“‘«.:\-=>→⇒✓✔✅]*(?:(?i:option|choice|letter|answer|ans)\s*[:.]?\s*)?"
+            rf"[\s(\[{{<\"'“‘«]*([{letters}{small}])[\s)\]}}>\"'”’».:,;!?✓✔✅\-]*"
         ),
         said=made(
-            rf"(?<![\w-]){_CUE}s?(?:\s+(?:to|for|of|in|here|that)\b[^.:\n]{{0,60}}?|\s*\([^)\n]{{1,30}}\))?"
-            rf"\s*{_IS}[\s:\"'“]*(?P<fill>{_FILL})"
+            rf"(?<![\w-]){_CUE}s?[\"'”’]?(?:\s+(?:to|for|of|in|here|that)\b[^.:\n]{{0,60}}?|\s*\([^)\n]{{1,30}}\))?"
+            rf"\s*{_IS}[\s:]*(?P<fill>{_FILL})"
         ),
         led=made(rf"(?<![\w'’-]){_LED}(?![\w])[\s,:]*(?P<fill>{_FILL})"),
         judged=exact(rf"{one}(?:\s*[.):,–—-]\s*(?:(?!\b(?:is|was|not)\b)[^.;\n(]){{0,60}}?|\s*)\s*(?i:{VERDICT})"),

@@ -12,6 +12,11 @@ from .words import final_part, normalise, without_markup
 _OPEN = "open"
 """Said instead of a letter where a statement leaves two open."""
 _SENTENCE = re.compile(r"(.*?)(?:[.;!?](?=\s|$)|\n|$)", re.DOTALL)
+_NEGATED = re.compile(
+    r" (?:not|t|never|no|nor|than|without)"
+    r"(?: (?:is|be|of|in|at|on|to|from|with|shows?|depicts?|contains?|has|have|looks?|like))*$"
+)
+"""What stands in front of a choice that is denied, in normalised words ("isn t")."""
 _ARTICLE = re.compile(r"\s+(?!(?:because|as|since|which|that|is|for|due|based|from|with|and|or|in|on|by|given)\b)[a-z]")
 """What stands behind an "A" that is a word and no letter."""
 
@@ -76,9 +81,7 @@ class _Reader:
         for letter, one in by_length:
             at = left.find(f" {one} ") if one else -1
             while at >= 0:
-                if not re.search(
-                    r" (?:not|t|never|no|nor|than|without)(?: (?:is|be|of|in|at|on|to|from|with))*$", left[:at]
-                ):
+                if not _NEGATED.search(left[:at]):
                     found.add(letter)
                 left = f"{left[: at + 1]}\0{left[at + 1 + len(one) :]}"
                 at = left.find(f" {one} ")

@@ -13,7 +13,7 @@ from types import ModuleType
 from .history import History
 
 BLOCK = '"""'
-GONE = {errno.EIO, errno.EBADF, errno.ENXIO}
+GONE = {errno.EIO, errno.ENXIO}
 """What a terminal says that is no longer there."""
 
 
@@ -98,7 +98,7 @@ class Lines:
             self.abandoned = bool(self._editor and self._editor.get_line_buffer().strip())
             raise
         except OSError as error:
-            if error.errno in GONE:
+            if error.errno in {*GONE, errno.EBADF}:
                 return None
             raise
 

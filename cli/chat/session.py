@@ -10,7 +10,7 @@ from ...runtime.errors import Cancelled, LlavaEdgeError, OptionError
 from ...runtime.model import Model
 from ...runtime.options import GenerationOptions
 from ..terminal.progress import Bar, note, statistics
-from ..terminal.visible import visible
+from ..terminal.visible import printable, visible
 from . import transcript
 from .conversation import Asked, Conversation
 from .lines import GONE, Entry, Lines
@@ -144,14 +144,19 @@ class Session:
         """Ask, and write the answer as it comes. Raises what ``Chat.stream`` does; the conversation is as it was."""
         bars = [Bar("encoding tiles"), Bar("reading the prompt")]
         readable = question.encode("utf-8", "replace").decode()  # a byte that is no UTF-8 can't be tokenized
-        show = visible if sys.stdout.isatty() else None
+        on_terminal, written = sys.stdout.isatty(), False
         try:
             with interruptible() as interrupted:
                 for piece in self.conversation.ask(
                     readable, self._sampling, cancelled=interrupted, on_encode=bars[0], on_prefill=bars[1]
                 ):
-                    sys.stdout.write(show(piece, keep="\n\t") if show else piece)
+                    sys.stdout.write(printable(piece) if on_terminal else piece)
                     sys.stdout.flush()
+                    written = True
+        except (LlavaEdgeError, KeyboardInterrupt):
+            if written:
+                print(flush=True)  # what is said next begins a line
+            raise
         finally:
             for bar in bars:
                 bar.close()
@@ -178,12 +183,12 @@ class Session:
 
     def _set(self, rest: str) -> None:
         self._sampling, said = changed(self._sampling, split_words(rest))
-        note(visible(said, keep="\n"))
+        note(printable(said))
 
     def _system(self, rest: str) -> None:
         if rest:
             self.conversation.change_system(None if rest in ('""', "''") else rest)
-        note(f"system message: {visible(self.conversation.system or 'none', keep=chr(10))}")
+        note(f"system message: {printable(self.conversation.system or 'none')}")
 
     def _retry(self, _: str) -> None:
         question = self.conversation.last_question().question
@@ -210,10 +215,6 @@ class Session:
                 fix="write /save talk.md; a name with spaces in quotes",
             )
         path = Path(as_path(names[0]))
-        if not force and path.is_file():
-            raise OptionError(
-                expected=f"nothing at {path} yet", got="a file", fix="choose another name, or /save --force FILE"
-            )
         transcript.save(path, self.conversation.turns, model=self._model.manifest.name, overwrite=force)
         note(f"saved as {visible(str(path))}")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from ...runtime.engine.asking import Turn
-from ...runtime.errors import OptionError
-from ...runtime.system.storage import check_absent, write_text
+from ...runtime.errors import OptionError, StorageError
+from ...runtime.system.storage import write_text
 from ..terminal.visible import visible
 
 SPEAKERS = {"system": "System", "user": "You", "assistant": "Model"}
@@ -21,8 +22,12 @@ def save(path: Path, turns: Sequence[Turn], *, model: str, overwrite: bool) -> N
     """
     if not any(turn.message.role == "user" for turn in turns):
         raise OptionError(expected="a conversation to save", got="none yet", fix="ask something first")
-    if not overwrite:
-        check_absent(path)
+    if "\0" in str(path):
+        raise OptionError(expected="a file's name", got=repr(str(path)[:100]), fix="choose another name")
+    if not overwrite and os.path.lexists(path):
+        raise StorageError(
+            expected=f"nothing at {path} yet", got="something there", fix="choose another name, or /save --force FILE"
+        )
     write_text(path, markdown(turns, model=model))
 
 

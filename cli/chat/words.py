@@ -108,7 +108,7 @@ def as_path(word: str) -> str:
     if url := _FILE_URL.fullmatch(word):  # not urlsplit: it drops characters, and names may hold "#" as it is
         host = "" if url["host"] in (None, "", "localhost") else f"//{url['host']}"
         return url2pathname(host + url["path"]) if WINDOWS else host + unquote(url["path"], errors="surrogateescape")
-    if word.startswith(("~", "$")) and not os.path.lexists(word):
+    if word.startswith(("~", "$")) and "\0" not in word and not os.path.lexists(word):
         return os.path.expanduser(os.path.expandvars(word))
     return word
 

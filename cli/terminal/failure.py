@@ -66,6 +66,13 @@ def system_error(error: OSError | MemoryError) -> LlavaEdgeError:
     )
 
 
+def homeless() -> StorageError:
+    """Something was to be kept for a user who has no home folder."""
+    return StorageError(
+        expected="a home folder for what is kept", got="none", fix="set HOME, or LLAVA_EDGE_CACHE for the caches"
+    )
+
+
 def import_error(error: ImportError) -> LlavaEdgeError:
     """A package that is missing, with the extras that our own installation says bring it."""
     module = (error.name or "").partition(".")[0]

@@ -38,8 +38,8 @@ def _escaped(one: str) -> str:
 
 
 def shortened(text: str) -> str:
-    """``text``, with what nobody would read cut out of its middle: words of more than 200 characters."""
-    return " ".join(_cut(word) for word in text.split(" "))
+    """``text``, with what nobody would read cut out: the middle of words above 200 characters, and of 1000 in all."""
+    return _cut(" ".join(_cut(word) for word in text.split(" ")), 5 * _LONGEST)
 
 
 def quoted(text: str) -> str:
@@ -47,9 +47,9 @@ def quoted(text: str) -> str:
     return f"'{visible(_cut(text))}'"
 
 
-def _cut(word: str) -> str:
-    kept = (_LONGEST - 1) // 2
-    return word if len(word) <= _LONGEST else f"{word[:kept]}…{word[-kept:]}"
+def _cut(text: str, longest: int = _LONGEST) -> str:
+    kept = (longest - 1) // 2
+    return text if len(text) <= longest else f"{text[:kept]}…{text[-kept:]}"
 
 
 def typed_text(text: str) -> str:

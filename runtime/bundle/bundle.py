@@ -108,6 +108,7 @@ def _read_manifest(folder: Path) -> str:
     if _leads_out(path) or not path.is_file():
         found = None if path.is_symlink() else path_kind(folder)
         what, fix = found or ("a symbolic link" if path.is_symlink() else "none", GIVE)
+        what = f"none, it is {what}" if found else what
         raise BundleError(expected=f"a plain file {MANIFEST} in {folder}", got=what, fix=fix)
     try:
         return path.read_text(encoding="utf-8")

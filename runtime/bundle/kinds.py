@@ -65,6 +65,8 @@ def partial_kind(folder: Path) -> Kind | None:
         bits = quantization.get("bits") or (4 if quantization.get("load_in_4bit") else None)
         how = _METHODS.get(method, shown(method)) + (f", {shown(bits)} bits" if bits else "")
         return Kind(f"a quantized checkpoint ({how})", QUANTIZED)
+    if any(name.endswith(".onnx") for name in names) and any(name.endswith(".gguf") for name in names):
+        return Kind("a bundle without its manifest", "copy the bundle again or export it again")
     if not weights and (ggufs := sorted(name for name in names if name.endswith(".gguf"))):
         return Kind(f"a folder of GGUF files ({listed(ggufs)})", _MAGIC[b"GGUF"].fix)
     return None

@@ -18,8 +18,8 @@ def check_output_file(path: Path, name: str) -> None:
     Folders that are missing may be made. Raises :class:`OptionError` for a folder and for a place inside a bundle,
     :class:`StorageError` where the system would not let a file be written. Devices and pipes are taken as they are.
     """
-    check_outside_bundles(path)
     mode = _mode(path)
+    check_outside_bundles(path)
     if mode is not None and stat.S_ISDIR(mode):
         raise OptionError(expected=f"a file for {name}", got=f"the folder {path}", fix="give a file's name")
     if mode is None or stat.S_ISREG(mode):

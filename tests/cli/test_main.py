@@ -101,6 +101,13 @@ def test_errors_of_every_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ended(PermissionError(13, "Permission denied", "some/file"))[0] == 1
     assert "(some/file)" in ended(PermissionError(13, "Permission denied", "some/file"))[1]
     assert ended(MemoryError())[0] == 1
+    assert "set HOME" in ended(RuntimeError("Could not determine home directory."))[1]
+    assert 'pip install "llava-edge[export]"' in ended(ModuleNotFoundError("none", name="optimum"))[1]
+    assert "pip install llama-cpp-python" in ended(ModuleNotFoundError("none", name="llama_cpp"))[1]
+    with pytest.raises(ModuleNotFoundError):
+        ended(ModuleNotFoundError("none", name="llava_edge.nothing"))
+    with pytest.raises(RuntimeError):
+        ended(RuntimeError("a fault of ours"))
     with pytest.raises(ZeroDivisionError):  # a fault of ours is not a user's
         ended(ZeroDivisionError())
 
@@ -215,6 +222,9 @@ main()
         done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, timeout=60)
         assert done.returncode in (0, 3), done.stderr
         assert "Traceback" not in done.stderr
+    command = [sys.executable, "-c", program, "--install-completion"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, "SHELL": "/bin/bash"})
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow

@@ -405,4 +405,10 @@ ANSWERS: tuple[tuple[str, str, str | None], ...] = (
     ("colours", "B<|eot_id|>", "B"),
     ("colours", "B.\n\nQuestion: What", "B"),
     ("colours", "The answer is B.\n\nHuman: next question", "B"),
+    ("colours", '{"answer": "B"}', "B"),
+    ("colours", "{'answer': 'B'}", "B"),
+    ("colours", '```json\n{"answer": "B"}\n```', "B"),
+    ("colours", "B ✓", "B"),
+    ("colours", "✅ B", "B"),
+    ("colours", "The car doesn't look red; it looks blue.", "C"),
 )

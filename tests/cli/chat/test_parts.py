@@ -13,7 +13,7 @@ from llava_edge.cli.chat.history import History, history_file
 from llava_edge.cli.chat.settings import changed
 from llava_edge.cli.chat.slash import COMMANDS, help_text, unknown
 from llava_edge.cli.chat.words import split_words
-from llava_edge.cli.terminal.visible import visible
+from llava_edge.cli.terminal.visible import printable, visible
 from llava_edge.runtime.errors import OptionError
 from llava_edge.runtime.options import GenerationOptions, declared
 from support.command_line import run_here
@@ -214,7 +214,7 @@ def test_help_has_every_command() -> None:
 def test_foreign_text_is_visible(text: str, shown: str) -> None:
     assert visible(text) == shown
     shown.encode("utf-8")
-    assert visible("a\n\tb", keep="\n\t") == "a\n\tb"
+    assert printable("a\n\tb\x1b") == "a\n\tb\\x1b"
 
 
 def test_the_page_lists_the_commands() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import shlex
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -83,6 +85,11 @@ def test_a_dropped_picture_alone_waits_for_its_question(
         "/set temperature 1000",
         "/save",
         "/save a b",
+        "/save a\0b",
+        "/save " + "n" * 400,
+        "/save none.png/x.md/" + "n" * 400,
+        "/image ~\0",
+        "/image " + "n" * 5000,
         "/nonsense",
         "/data/none.png what?",
         "HOME/sign.png HOME/broken.png what?",
@@ -244,12 +251,11 @@ def test_a_pipe_is_read_line_by_line(
     assert said(capsys)[0].startswith("OPEN\n")
 
 
-def test_closed_streams_are_said_before_anything_is_loaded() -> None:
-    from support.command_line import run_here
-
-    for name in ("stdin",):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, name, None)
-            status, out, err = run_here("chat", "-m", "none")
-        assert (status, out) == (1, "")
-        assert "a closed standard input" in err
+@pytest.mark.parametrize("name", ["stdin", "stdout"])
+def test_closed_streams_are_said_before_anything_is_loaded(name: str) -> None:
+    closed = {"stdin": "<&-", "stdout": ">&-"}[name]
+    program = shlex.join([sys.executable, "-m", "llava_edge.cli.main", "chat", "-m", "no-such-bundle"])
+    done = subprocess.run(["bash", "-c", f"{program} {closed}"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert f"a closed standard {'input' if name == 'stdin' else 'output'}" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

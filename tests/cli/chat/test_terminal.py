@@ -39,16 +39,24 @@ def history(folder: Path) -> list[str]:
     return [json.loads(line) for line in (folder / "cache" / "chat-history.jsonl").read_text().splitlines()]
 
 
+def asked(terminal: Terminal, folder: Path) -> list[str]:
+    """The questions of the conversation, by its transcript."""
+    assert "saved" in terminal.ask("/save talk.md")
+    turns = (folder / "talk.md").read_text().split("\n## ")
+    return [turn.split("*\n\n")[1].strip() for turn in turns if turn.startswith("You")]
+
+
 def test_pasted_lines_are_one_question(folder: Path, answer: str) -> None:
     terminal = Terminal("chat", str(SIGN), folder=folder)
     terminal.wait_for_prompt()
     terminal.type(PASTED.format("What does\rthe sign\rsay?\r"))
     terminal.wait_for("say?")
     terminal.type("\r")
-    assert terminal.wait_for_prompt().endswith(f"%{answer}\n")
+    assert terminal.wait_for_prompt().endswith(f"{answer}\n")
+    assert asked(terminal, folder) == ["What does\nthe sign\nsay?"]
     terminal.type("/quit\r")
     assert terminal.finish() == 0
-    assert history(folder) == ["What does\nthe sign\nsay?\n", "/quit"]
+    assert history(folder) == ["What does\nthe sign\nsay?\n", "/save talk.md", "/quit"]
 
 
 @pytest.mark.parametrize("before", ["", WITHOUT_READLINE])
@@ -58,7 +66,8 @@ def test_several_lines(folder: Path, before: str, typed: str, answer: str) -> No
     terminal.wait_for_prompt()
     terminal.type(typed + "\r")
     terminal.wait_for("say?")
-    assert terminal.wait_for_prompt().endswith(f"%{answer}\n")
+    assert terminal.wait_for_prompt().endswith(f"{answer}\n")
+    assert asked(terminal, folder) == ["What does\nthe sign\nsay?"]
     terminal.type("\x04")
     assert terminal.finish() == 0
 

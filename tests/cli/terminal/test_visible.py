@@ -64,6 +64,7 @@ def test_an_answer_keeps_its_lines_and_directions() -> None:
 def test_long_words_are_cut() -> None:
     assert len(shortened("x" * 10_000)) == 199
     assert shortened(" ".join(["word"] * 100)) == " ".join(["word"] * 100)
+    assert len(shortened("word " * 10_000)) == 999
     assert len(quoted("some words " * 100)) <= 201
     assert shortened("a  b") == "a  b"
 
