@@ -8,6 +8,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from .errors import OptionError, shown
+
 Progress = Callable[[int, int], None]
 """Called with (done, total)."""
 Share = Callable[[float], None]
@@ -23,3 +25,12 @@ class Rows(Protocol):
 
     def __getitem__(self, rows: slice, /) -> Embeddings:
         """Rows (count, dim), contiguous; may wait for them, raising Cancelled or what went wrong."""
+
+
+def check_callbacks(**callbacks: object) -> None:
+    """Refuse what is handed in by these names, not None, and can't be called. Raises :class:`OptionError`."""
+    for name, given in callbacks.items():
+        if given is not None and not callable(given):
+            raise OptionError(
+                expected=f"{name} as a function, or None", got=shown(repr(given)), fix=f"give a function as {name}"
+            )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Generator, Sequence
-from typing import Any, TypeVar, Unpack
+from typing import Any, NoReturn, TypeVar, Unpack
 
 from .answer import Answer
 from .asynchronous import iterate
-from .callbacks import Cancel, Progress
+from .callbacks import Cancel, Progress, check_callbacks
 from .engine.asking import AnsweringEngine, AskedPicture, Callbacks, Checked, Conversation, Outcome, Turn
-from .engine.turns import Wait
+from .engine.turns import Wait, wait_seconds
 from .errors import OptionError
 from .options import Detail, GenerationOptions, SamplingChoices, make_options
 from .pictures.encoded import EncodedImage
@@ -33,6 +33,10 @@ class Chat:
         self._turns: list[Turn] = []
         self._answer: Answer | None = None
         self.clear()
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled or copied."""
+        raise not_copied("a chat", "a conversation kept as its turns", "keep Chat.turns, and give them to Chat.restore")
 
     @property
     def turns(self) -> tuple[Turn, ...]:
@@ -88,6 +92,7 @@ class Chat:
         OptionError, TemplateError, BusyError, and Cancelled where it was cancelled while it waited.
         """
         began = time.perf_counter()
+        check_callbacks(on_encode=on_encode, on_prefill=on_prefill, cancelled=cancelled)
         settings: GenerationOptions = make_options(GenerationOptions, **options)
         asked = read_question(question, images)
         with self._engine.answering(wait, cancelled=cancelled):
@@ -175,8 +180,11 @@ class Chat:
     ) -> AsyncIterator[str]:
         """``stream`` for asyncio. Cancelling its task, or closing it, ends the answer as ``cancelled`` does.
 
-        The callbacks are called in another thread.
+        The callbacks are called in another thread. Options are checked here, the rest with the first piece.
         """
+        check_callbacks(on_encode=on_encode, on_prefill=on_prefill, cancelled=cancelled)
+        make_options(GenerationOptions, **options)
+        wait_seconds(wait)
         return iterate(
             lambda stop: self.stream(
                 question,
@@ -193,6 +201,7 @@ class Chat:
     def count_tokens(self, question: QuestionInput, *, images: ImagesInput = None, detail: Detail = "high") -> int:
         """Positions that the prompt would take with ``question`` about ``images`` next. Nothing is computed.
 
+        ``detail`` "auto" counts what would be asked: the overview where the tiles do not fit the context.
         Raises ImageError, OptionError, TemplateError.
         """
         settings = GenerationOptions(detail=detail)
@@ -214,3 +223,8 @@ def _all_of(kind: type[_Kind], values: Sequence[_Kind]) -> list[_Kind]:
                 expected=f"a list of {kind.__name__}", got=type(one).__name__, fix="give what Chat.turns had"
             )
     return several
+
+
+def not_copied(what: str, expected: str, fix: str) -> OptionError:
+    """The error of pickling or copying what holds native memory."""
+    return OptionError(expected=expected, got=f"{what} to be pickled or copied", fix=fix)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Self, Unpack
+from typing import TYPE_CHECKING, NoReturn, Self, Unpack
 
 from .answer import Answer, Memory
 from .asynchronous import call
 from .bundle.bundle import Bundle, demo_bundle
 from .bundle.manifest import Manifest
-from .callbacks import Cancel, Progress, Share
-from .chat import Chat
+from .callbacks import Cancel, Progress, Share, check_callbacks
+from .chat import Chat, not_copied
 from .engine.asking import AnsweringEngine
 from .engine.isolated_engine import IsolatedEngine
 from .engine.turns import Wait
@@ -36,9 +36,8 @@ def load(
     from 0 to 1; ``cancelled`` is asked meanwhile. Raises BundleError, OptionError, NativeError, WorkerError,
     EngineCrashed, Cancelled, and MissingExtraError where onnxruntime is not installed.
     """
+    check_callbacks(on_load=on_load, cancelled=cancelled)
     chosen = make_options(LoadOptions, **options)
-    if path is not None and not (isinstance(path, str | os.PathLike) and str(path)):
-        raise OptionError(expected="a bundle folder's path, or None for the demo", got=repr(path)[:200], fix="give one")
     bundle = Bundle.open(demo_bundle() if path is None else path)
     if chosen.isolate == "engine":
         return Model(IsolatedEngine(bundle, chosen, on_load=on_load, cancelled=cancelled))
@@ -74,6 +73,10 @@ class Model:
                 fix='load the model without isolate, or with isolate="llm"',
             )
         return self._engine
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled or copied."""
+        raise not_copied("a model", "a model of its own loaded by each process", "call load there")
 
     def __enter__(self) -> Self:
         return self
@@ -144,6 +147,7 @@ class Model:
         context. ``on_progress`` hears (tiles done, all). ``wait`` are the seconds that it may wait for another
         request to end, True is as long as it takes. Raises ImageError, OptionError, Cancelled, BusyError.
         """
+        check_callbacks(on_progress=on_progress, cancelled=cancelled)
         return self._engine.encode_image(source, detail=detail, on_progress=on_progress, cancelled=cancelled, wait=wait)
 
     def chat(self, *, system: str | None = None) -> Chat:

@@ -15,6 +15,7 @@ from .answer_forms import AnswerForm, answer_form
 from .errors import OptionError
 
 DEFAULT_MAX_TOKENS = 512
+MICRO_BATCH = 512
 Device = Literal["", "auto", "cpu"]
 Isolation = Literal["llm", "engine"]
 """What may live in a process of its own."""
@@ -147,8 +148,9 @@ class LoadOptions:
     ] = 600.0
     batch: Annotated[int, Option("Positions a prefill call.", (1, 65536), in_python_only=True)] = 512
     micro_batch: Annotated[
-        int, Option("Positions computed at once, at most a batch.", (1, 65536), in_python_only=True)
-    ] = 512
+        int | None,
+        Option("Positions computed at once, at most a batch; 512 if that has them.", (1, 65536), in_python_only=True),
+    ] = None
     repack: Annotated[
         bool | None,
         Option("Rearrange weights at load for faster products; by default on CPUs with AMX only after a trial."),
@@ -163,7 +165,8 @@ class LoadOptions:
     def __post_init__(self) -> None:
         object.__setattr__(self, "isolate", _isolation(self.isolate))
         _check_declared(self)
-        _check("micro_batch", self.micro_batch, 1, self.batch)
+        if self.micro_batch is not None:
+            _check("micro_batch", self.micro_batch, 1, self.batch)
         if len(set(self.workers)) < len(self.workers):
             raise OptionError(
                 expected="workers as a tuple of different HOST:PORT", got=repr(self.workers), fix="name each one once"
@@ -184,6 +187,11 @@ class LoadOptions:
                 got=repr(self.tensor_split),
                 fix="give each device its share of the layers",
             )
+
+    @property
+    def computed_at_once(self) -> int:
+        """``micro_batch``, and where it is open what measured best within a batch."""
+        return min(MICRO_BATCH, self.batch) if self.micro_batch is None else self.micro_batch
 
     @property
     def wants_flash_attention(self) -> bool | None:
@@ -211,7 +219,7 @@ class LoadChoices(TypedDict, total=False):
     isolate: Isolation | bool
     worker_timeout: float
     batch: int
-    micro_batch: int
+    micro_batch: int | None
     repack: bool | None
     images_kept: int
     kept_states: int

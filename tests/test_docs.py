@@ -141,3 +141,20 @@ def test_tools_are_pinned() -> None:
     """A release of ruff or mypy changes what is right; only the versions here say so."""
     pinned = {line.split("==")[0] for line in (ROOT / "constraints-dev.txt").read_text("utf-8").splitlines()}
     assert {"ruff", "mypy", "pytest", "pytest-cov"} <= pinned
+
+
+def test_every_public_call_is_on_the_page_of_the_interface() -> None:
+    """Against the classes themselves: what can be called is described, asynchronous or not, and words are listed."""
+    import inspect
+    from typing import get_args
+
+    from llava_edge.runtime import Answer, Bundle, Chat, EncodedImage, Model
+    from llava_edge.runtime.answer import FinishReason
+
+    page = (DOCS / "api.md").read_text(encoding="utf-8")
+    for kind in (Answer, Bundle, Chat, EncodedImage, Model):
+        for name, value in vars(kind).items():
+            if not name.startswith("_") and (inspect.isroutine(value) or isinstance(value, property)):
+                assert f"\n#### {kind.__name__}.{name}\n" in page, f"{kind.__name__}.{name}"
+    assert "\nasync def aask(\n" in page
+    assert all(f"'{word}'" in page.partition("### FinishReason")[2][:200] for word in get_args(FinishReason))

@@ -34,7 +34,7 @@ class BareLoop:
             raise native_error(f"a GGUF model that llama.cpp can load at {path}", "export the bundle again")
         self._vocab = lib.llama_model_get_vocab(self.model)
         settings = lib.llama_context_default_params()
-        settings.n_ctx, settings.n_batch, settings.n_ubatch = positions, options.batch, options.micro_batch
+        settings.n_ctx, settings.n_batch, settings.n_ubatch = positions, options.batch, options.computed_at_once
         settings.n_threads = settings.n_threads_batch = threads
         settings.n_seq_max, settings.no_perf = 1, True
         settings.flash_attn_type = int(bool(options.flash_attention))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import BundleError, first_line
+from ..errors import BundleError, LlavaEdgeError, OptionError, first_line, shown
 from ..system.storage import file_sha256
 from .arrays import read_archive, read_array
 from .gguf_layout import split_names
@@ -36,12 +38,26 @@ class Bundle:
         """Open and check the bundle at ``path``.
 
         Names, sizes and file kinds of the files that the manifest lists are checked always, SHA-256 for files up to
-        ``HASH_ON_OPEN`` bytes or, with ``hash_all``, for all. Raises :class:`BundleError`.
+        ``HASH_ON_OPEN`` bytes or, with ``hash_all``, for all. ``~`` is the home folder. Raises :class:`BundleError`,
+        and :class:`OptionError` for what is no path.
         """
-        folder = Path(path)
-        if not folder.is_dir():
+        folder = _as_folder(path)
+        try:
+            return Bundle._opened(folder, hash_all)
+        except (OSError, ValueError) as error:  # a name that is too long or holds NUL, a folder that nobody may read
+            if isinstance(error, LlavaEdgeError):
+                raise
+            raise BundleError(
+                expected=f"a bundle folder at {shown(folder)}",
+                got=shown(getattr(error, "strerror", None) or first_line(error)),
+                fix="check the path, and the permissions of the folder and its files",
+            ) from error
+
+    @staticmethod
+    def _opened(folder: Path, hash_all: bool) -> Bundle:
+        if not stat.S_ISDIR(_mode(folder)):
             found = path_kind(folder) or Kind("a file" if folder.exists() else "nothing", GIVE)
-            raise BundleError(expected=f"a bundle folder at {folder}", got=found.what, fix=found.fix)
+            raise BundleError(expected=f"a bundle folder at {shown(folder)}", got=found.what, fix=found.fix)
         manifest = Manifest.from_json(_read_manifest(folder), where=str(folder / MANIFEST))
         _check_names(folder, manifest)
         check_manifest(manifest, str(folder / MANIFEST))
@@ -88,6 +104,30 @@ class Bundle:
     def parity_values(self) -> dict[str, npt.NDArray[np.generic]]:
         """The reference arrays that ``verify`` compares with, by name. Raises :class:`BundleError`."""
         return read_archive(self.path / self.manifest.parity.file)
+
+
+def _as_folder(path: object) -> Path:
+    """A path as an application gives it. Raises :class:`OptionError`, and :class:`BundleError` for an address."""
+    given = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if not isinstance(given, str) or not given:
+        raise OptionError(
+            expected="a bundle folder's path, or None for the demo", got=shown(repr(path)), fix="give the folder's path"
+        )
+    if os.path.lexists(given):
+        return Path(given)
+    if address := re.match(r"(https?|ftp|file|s3|hf):/+|[A-Za-z][\w+.-]+://", given):
+        whole = f"{address[0].rstrip('/')}//{given[address.end() :]}"  # a Path has lost a slash
+        fix = "give the path without file://" if address[0].startswith("file:") else "download it and give its folder"
+        raise BundleError(expected="a bundle folder's path", got=f"an address ({shown(whole)})", fix=fix)
+    return Path(os.path.expanduser(given))
+
+
+def _mode(path: Path) -> int:
+    """The kind of file that is there; 0 for none. Raises OSError where that can't be told."""
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
 
 
 def demo_bundle() -> Path:

@@ -12,7 +12,7 @@ from ..answer import Answer, Memory, Timings
 from ..bundle.bundle import Bundle
 from ..bundle.manifest import Manifest
 from ..callbacks import Cancel, Progress, Share
-from ..errors import BundleError, Cancelled, ContextError, OptionError, listed
+from ..errors import BundleError, Cancelled, OptionError, listed
 from ..language.generation import Run, generate, new_run, room_for_answer
 from ..language.interface import LanguageModel
 from ..language.kept_states import ContextState, KeptStates
@@ -247,30 +247,19 @@ class Engine:
         warnings = [sentence for picture in asked for sentence in picture.warnings]
         if conversation.messages[-1].places and not keeps_places(self.bundle.manifest.template):
             warnings.append("The chat template puts all pictures of a message in front of its text.")
-        prompt = self.prompt(conversation.messages, opened)
-        try:
-            room = room_for_answer(prompt, self.context_limit, settings)
-        except ContextError:
-            lowered = self._lowered(conversation, opened)
-            changed = [one for one, low in zip(opened, lowered, strict=True) if one is not low]
-            if not changed:
-                raise
-            prompt = self.prompt(conversation.messages, lowered)
-            room = room_for_answer(prompt, self.context_limit, settings)
-            names = listed([shown_name(one.name) for one in changed])
+        prompt, fitting = self._fitting(conversation, opened)
+        room = room_for_answer(prompt, self.context_limit, settings)
+        if changed := [shown_name(one.name) for one, fit in zip(opened, fitting, strict=True) if one is not fit]:
             warnings.append(
-                f"The detail of {names} was lowered to the overview (detail low), because the prompt does not fit the "
-                "context."
+                f"The detail of {listed(changed)} was lowered to the overview (detail low), because the prompt does "
+                "not fit the context."
             )
-            conversation, opened = asked_again(conversation, opened), lowered
-        else:
-            conversation = asked_again(conversation, opened)
         return Checked(
-            conversation,
+            asked_again(conversation, opened),
             len(prompt),
-            tuple(picture.layout.image_tokens for picture in opened),
+            tuple(picture.layout.image_tokens for picture in fitting),
             tuple(warnings),
-            _Ready(opened, prompt, room),
+            _Ready(fitting, prompt, room),
         )
 
     def answer(
@@ -321,9 +310,12 @@ class Engine:
                 outcome.images = encoding.images[len(encoding.images) - count :] if keep and count else ()
 
     def count_tokens(self, conversation: Conversation) -> int:
-        """Positions of the prompt; nothing is computed. Raises ImageError, OptionError, TemplateError."""
+        """Positions of the prompt of :meth:`check`, also where it does not fit; nothing is computed.
+
+        Raises ImageError, OptionError, TemplateError.
+        """
         self._ready()
-        return len(self.prompt(conversation.messages, self._opened(conversation)))
+        return len(self._fitting(conversation, self._opened(conversation))[0])
 
     def prompt(
         self, messages: Sequence[TemplateMessage], images: Sequence[Opened] = (), *, answering: bool = True
@@ -343,12 +335,16 @@ class Engine:
             for one in conversation.pictures
         )
 
-    def _lowered(self, conversation: Conversation, opened: Sequence[Opened]) -> tuple[Opened, ...]:
-        """The pictures with those lowered that may be: of an overview there is nothing to lower."""
-        return tuple(
+    def _fitting(self, conversation: Conversation, opened: tuple[Opened, ...]) -> tuple[Prompt, tuple[Opened, ...]]:
+        """The prompt and its pictures, with those lowered that may be where it does not fit the context."""
+        prompt = self.prompt(conversation.messages, opened)
+        if len(prompt) < self.context_limit:
+            return prompt, opened
+        lowered = tuple(
             self.pictures.lowered(picture) if one.detail == "auto" else picture
             for one, picture in zip(conversation.pictures, opened, strict=True)
         )
+        return self.prompt(conversation.messages, lowered), lowered
 
     def _change_to(self, prompt: Prompt, callbacks: Callbacks) -> None:
         """Before ``prompt`` is read: keep what it displaces, put back what was read of it, say how much that is."""

@@ -154,13 +154,19 @@ class ServedEngine:
                 if here is None:
                     missing.append(image.key)
                     continue
-                one = replace(one, source=replace(image, embeddings=here.embeddings))
+                one = replace(one, source=_with_rows_of(here, image))
             elif isinstance(image, EncodedImage):
                 given.append(image)
             found.append(one)
         for image in given:  # at the end: one that is kept makes another one go
             self.engine.pictures.remember(image)
         return Missing(tuple(missing)) if missing else tuple(found)
+
+
+def _with_rows_of(here: EncodedImage, image: EncodedImage) -> EncodedImage:
+    """``image`` with the rows of ``here``; ``here`` itself where they say the same, as it was checked before."""
+    same = (here.name, here.warnings, here.layout) == (image.name, image.warnings, image.layout)
+    return here if same else replace(image, embeddings=here.embeddings)
 
 
 def _lent(image: EncodedImage, have: Collection[str]) -> EncodedImage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import os
 import threading
 import time
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ..callbacks import Cancel
-from ..errors import BusyError, Cancelled, OptionError
+from ..errors import BusyError, Cancelled, OptionError, shown
 from ..system.lifetime import check_process, closed_error
 
 Wait = float | bool
@@ -52,7 +53,7 @@ class Turns:
         Raises :class:`BusyError` where another request holds it for longer than ``wait``, Cancelled where
         ``cancelled`` says so meanwhile, NativeError as :meth:`check` does.
         """
-        self._begin(what, _seconds(wait), cancelled)
+        self._begin(what, wait_seconds(wait), cancelled)
         try:
             yield
         finally:
@@ -94,10 +95,10 @@ class Turns:
         )
 
 
-def _seconds(wait: Wait) -> float:
+def wait_seconds(wait: Wait) -> float:
     """``wait`` as seconds. Raises :class:`OptionError`."""
     if isinstance(wait, bool):
         return math.inf if wait else 0.0
-    if not isinstance(wait, int | float) or not wait >= 0:
-        raise OptionError(expected="wait as seconds from 0, or True", got=repr(wait)[:200], fix="choose another wait")
-    return min(float(wait), threading.TIMEOUT_MAX / 2)
+    if not isinstance(wait, numbers.Real) or not wait >= 0:
+        raise OptionError(expected="wait as seconds from 0, or True", got=shown(repr(wait)), fix="choose another wait")
+    return float(min(wait, threading.TIMEOUT_MAX / 2))

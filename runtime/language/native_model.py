@@ -89,7 +89,7 @@ def new_context(handles: Handles, options: LoadOptions, positions: int, threads:
     parameters = lib.llama_context_default_params()
     parameters.n_ctx = positions
     parameters.n_batch = options.batch
-    parameters.n_ubatch = options.micro_batch
+    parameters.n_ubatch = options.computed_at_once
     parameters.n_seq_max = 1
     parameters.n_threads = parameters.n_threads_batch = threads
     parameters.no_perf = True

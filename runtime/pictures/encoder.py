@@ -172,6 +172,7 @@ class PictureEncoder:
 
         features = self.tower.encode(pixels, on_progress=on_progress, on_features=hand_over, cancelled=cancelled)
         embeddings = pack(features, self._newline, layout=layout, geometry=geometry)
+        embeddings.flags.writeable = False
         seconds = time.perf_counter() - began
         return EncodedImage(embeddings, opened.key, layout, opened.name, seconds, opened.warnings, self.identity)
 

@@ -31,7 +31,7 @@ def auto_options(
     found = list(devices if devices is not None else _reachable(options, worker_memory))
     request = Request(
         context=options.context,
-        micro_batch=options.micro_batch,
+        micro_batch=options.computed_at_once,
         gpu_layers=options.gpu_layers,
         tensor_split=options.tensor_split,
         split_mode=options.split_mode,

@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[2]
 WIDTH = 100
 STABLE = ("model", "chat", "answer", "options", "errors", "parity")
 """Modules of ``runtime`` whose public names keep their meaning, in reading order."""
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 OURS = {
     "OURS",
     "PACKAGES",
@@ -109,7 +111,7 @@ def _public_names(tree: ast.Module) -> list[str]:
     """Classes and functions, and values with a docstring behind them, in the order of the file."""
     names = []
     for node, after in zip(tree.body, [*tree.body[1:], ast.Pass()], strict=True):
-        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+        if isinstance(node, (ast.ClassDef, *FUNCTIONS)):
             names.append(node.name)
         elif _assigned(node) and _behind(after):
             names.append(_assigned(node))
@@ -124,7 +126,7 @@ def _behind(node: ast.AST) -> str:
 
 def _described(name: str, tree: ast.Module) -> list[str]:
     for node, after in zip(tree.body, [*tree.body[1:], ast.Pass()], strict=True):
-        if isinstance(node, ast.FunctionDef) and node.name == name:
+        if isinstance(node, FUNCTIONS) and node.name == name:
             return ["", f"### {name}", "", *_function(node)]
         if isinstance(node, ast.ClassDef) and node.name == name:
             return ["", f"### {name}", "", *_class(node, tree)]
@@ -133,20 +135,21 @@ def _described(name: str, tree: ast.Module) -> list[str]:
     raise AssertionError(f"{name} is not where runtime/__init__.py imports it from")
 
 
-def _function(node: ast.FunctionDef) -> list[str]:
+def _function(node: Function) -> list[str]:
     return [*_code(_signature(node)), *_prose(ast.get_docstring(node))]
 
 
-def _signature(node: ast.FunctionDef) -> str:
+def _signature(node: Function) -> str:
     """``def f(a, b) -> C`` on one line, or an argument a line where that is too long; without decorators' names."""
     returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
-    whole = f"def {node.name}({ast.unparse(node.args)}){returns}"
+    define = "async def" if isinstance(node, ast.AsyncFunctionDef) else "def"
+    whole = f"{define} {node.name}({ast.unparse(node.args)}){returns}"
     if any(isinstance(one, ast.Name) and one.id == "property" for one in node.decorator_list):
         return f"{node.name}: {ast.unparse(node.returns) if node.returns else 'Any'}"
     if len(whole) <= WIDTH:
         return whole
     arguments = re.sub(r", (?=(?:\*|\w+:))", ",\n    ", ast.unparse(node.args))
-    return f"def {node.name}(\n    {arguments},\n){returns}"
+    return f"{define} {node.name}(\n    {arguments},\n){returns}"
 
 
 def _class(node: ast.ClassDef, tree: ast.Module) -> list[str]:
@@ -158,7 +161,7 @@ def _class(node: ast.ClassDef, tree: ast.Module) -> list[str]:
         fields = [ast.unparse(one) for one in node.body if isinstance(one, ast.AnnAssign)]
         lines += ["", *_code("\n".join(fields))[:-1]] if fields else []
     for method in (*node.body, *_inherited(node, tree)):
-        if isinstance(method, ast.FunctionDef) and not method.name.startswith("_"):
+        if isinstance(method, FUNCTIONS) and not method.name.startswith("_"):
             lines += ["", f"#### {node.name}.{method.name}", "", *_function(method)]
     return lines
 

@@ -24,7 +24,7 @@ _WHY = {
     errno.ENOTDIR: ("a path that goes through a file as if it were a folder", "check the path"),
     errno.EACCES: ("Permission denied, for the file or one of its folders", "check the permissions of both"),
     errno.EPERM: ("Permission denied, for the file or one of its folders", "check the permissions of both"),
-    errno.ENAMETOOLONG: ("a name that is too long for a file", "check the path; a question comes last, in quotes"),
+    errno.ENAMETOOLONG: ("a name that is too long for a file", "check the path"),
     errno.ELOOP: ("a loop of symbolic links", "give the file itself"),
 }
 
@@ -49,14 +49,17 @@ def shown_name(name: str) -> str:
 
 
 def read_path(path: str | os.PathLike[Any]) -> tuple[bytes, str]:
-    """A file's bytes and its name. Raises :class:`ImageError` for what can't be read, or is no plain file."""
+    """A file's bytes and its name; ``~`` is the home folder.
+
+    Raises :class:`ImageError` for what can't be read, or is no plain file.
+    """
     name = os.fsdecode(path)
     if not name:
         raise ImageError(expected="a picture's path", got="an empty one", fix="give the path of a picture file")
     if (scheme := name.partition(":")[0].lower()) in ("http", "https", "file", "ftp", "s3") and "://" in name[:9]:
         fix = "give the path without file://" if scheme == "file" else "download the picture and give its path"
         raise ImageError(expected="a picture's path", got=f"an address ({shown_name(name)})", fix=fix)
-    place = Path(name)
+    place = Path(name if os.path.lexists(name) else os.path.expanduser(name))
     try:
         size = _regular_size(place)
         with place.open("rb") as file:
