@@ -10,6 +10,7 @@ from pathlib import Path
 from ...runtime.bundle.bundle import demo_bundle
 from ...runtime.bundle.kinds import file_kind
 from ...runtime.errors import CheckpointError, OptionError, first_line, shown
+from ...runtime.options import parse_endpoint
 from ...runtime.planning.checkpoint_config import config_shape
 from ...runtime.planning.placement import Device, DeviceKind
 from ...runtime.planning.shape_sources import PRESETS, folder_shape, preset_shape
@@ -17,6 +18,8 @@ from ...runtime.planning.shapes import ModelShape
 from ...store.hub import HUB_ID, fetch_config
 
 _UNITS = {"M": 2**20, "G": 2**30, "T": 2**40}
+_MOST = 2**50
+"""Bytes below which a device's memory is: a thousand times what the largest has."""
 _NUMBER = r"\d+(?:\.\d*)?|\.\d+"
 _DEVICE = re.compile(
     rf"(?P<name>[^=]+)=\s*(?P<size>\d+(?:\.\d+)?)\s*(?P<unit>[MGT])(?:iB|B)?\s*"
@@ -33,15 +36,25 @@ def parse_device(text: str, kind: DeviceKind) -> Device:
         raise OptionError(
             expected=f"a device such as {example}", got=repr(text.removeprefix("host=")), fix="write it like that"
         )
-    size = float(match["size"]) * _UNITS[match["unit"].upper()]
-    if not 0 < size < 2**60:
-        raise OptionError(
-            expected=f"memory above 0 for {shown(match['name'])}", got=shown(text), fix="write it as in a=24G"
-        )
-    memory = int(size)
-    bandwidth, flops = float(match["band"] or 0) * 1e9, float(match["flops"] or 0) * 1e12
     name = match["name"].strip()
-    return Device(name, kind, memory, bandwidth, flops, endpoint=name if kind == "rpc" else "")
+    memory = float(match["size"]) * _UNITS[match["unit"].upper()]
+    if not 1 <= memory < _MOST:
+        raise OptionError(
+            expected=f"memory above 0 for {shown(name)}, and below {_MOST >> 40}T",
+            got=shown(text.removeprefix("host=")),
+            fix="write it as in a=24G",
+        )
+    bandwidth, flops = float(match["band"] or 0) * 1e9, float(match["flops"] or 0) * 1e12
+    if not max(bandwidth, flops) < _MOST * 1e6:
+        raise OptionError(
+            expected=f"rates that a machine can have for {shown(name)}",
+            got=shown(text.removeprefix("host=")),
+            fix="write GB/s and TFLOP/s, as in a=24G@1008,165",
+        )
+    endpoint = re.sub(r"/\d+$", "", name) if kind == "rpc" else ""  # HOST:PORT/1 is its second device
+    if endpoint:
+        parse_endpoint(endpoint)
+    return Device(name, kind, int(memory), bandwidth, flops, endpoint=endpoint)
 
 
 def shape_of(model: str | None) -> ModelShape:

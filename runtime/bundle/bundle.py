@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import BundleError, first_line
+from ..errors import BundleError, first_line, listed, shown
 from ..system.storage import file_sha256
 from .arrays import read_archive, read_array
 from .gguf_layout import split_names
@@ -122,17 +122,17 @@ def _read_manifest(folder: Path) -> str:
 
 def _check_names(folder: Path, manifest: Manifest) -> None:
     """Refuse unsafe names, and a file that is listed but not there. What is there but not listed is nobody's."""
-    listed = [entry.name for entry in manifest.files]
+    named = [entry.name for entry in manifest.files]
     used = _used(manifest)
-    for name in [*listed, *used]:
+    for name in [*named, *used]:
         plain = PurePosixPath(name).name == PureWindowsPath(name).name == name
         if not plain or name in ("", ".", "..", MANIFEST):
-            _refuse_file(folder, "plain file names in the manifest", repr(name))
-    if unlisted := sorted(set(used) - set(listed)):
-        _refuse_file(folder, "every used file among the manifest's files", f"{', '.join(unlisted)} not listed")
+            _refuse_file(folder, "plain file names in the manifest", f"'{shown(name)}'")
+    if unlisted := sorted(set(used) - set(named)):
+        _refuse_file(folder, "every used file among the manifest's files", f"{listed(unlisted)} not listed")
     present = {path.name for path in folder.iterdir()} - {MANIFEST}
-    if missing := sorted(set(listed) - present):
-        _refuse_file(folder, f"the files {', '.join(missing)}", "none of them" if missing[1:] else "none")
+    if missing := sorted(set(named) - present):
+        _refuse_file(folder, f"the files {listed(missing)}", "none of them" if missing[1:] else "none")
 
 
 def _used(manifest: Manifest) -> list[str]:
