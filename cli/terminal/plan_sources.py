@@ -15,6 +15,7 @@ from ...runtime.planning.checkpoint_config import config_shape
 from ...runtime.planning.placement import Device, DeviceKind
 from ...runtime.planning.shape_sources import PRESETS, folder_shape, preset_shape
 from ...runtime.planning.shapes import ModelShape
+from ...runtime.system.plain_files import odd_kind, read_plain_text
 from ...store.hub import HUB_ID, fetch_config
 
 _UNITS = {"M": 2**20, "G": 2**30, "T": 2**40}
@@ -66,7 +67,8 @@ def shape_of(model: str | None) -> ModelShape:
     if os.path.isdir(model):
         return folder_shape(Path(model))
     if os.path.isfile(model) or model.startswith((".", "/", "~")):
-        what, fix = (os.path.isfile(model) and file_kind(Path(model))) or ("no folder", "check the path")
+        kind = file_kind(Path(model)) if os.path.isfile(model) else None
+        what, fix = kind or (odd_kind(model) or "no folder", "check the path")
         raise CheckpointError(expected=f"the folder of a bundle or a checkpoint at {shown(model)}", got=what, fix=fix)
     if not HUB_ID.fullmatch(model):
         raise CheckpointError(
@@ -76,7 +78,7 @@ def shape_of(model: str | None) -> ModelShape:
         )
     path = fetch_config(model)
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(read_plain_text(path))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             expected=f"JSON in config.json of {model}", got=first_line(error), fix="choose another checkpoint"

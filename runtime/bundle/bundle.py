@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import BundleError, first_line, listed, shown
+from ..errors import BundleError, LlavaEdgeError, first_line, listed, shown
+from ..system.plain_files import odd_kind
 from ..system.storage import file_sha256
 from .arrays import read_archive, read_array
 from .gguf_layout import split_names
@@ -39,15 +40,16 @@ class Bundle:
         ``HASH_ON_OPEN`` bytes or, with ``hash_all``, for all. Raises :class:`BundleError`.
         """
         folder = Path(path)
-        if not folder.is_dir():
-            found = path_kind(folder) or Kind("a file" if folder.exists() else "nothing", GIVE)
-            raise BundleError(expected=f"a bundle folder at {folder}", got=found.what, fix=found.fix)
-        manifest = Manifest.from_json(_read_manifest(folder), where=str(folder / MANIFEST))
-        _check_names(folder, manifest)
-        check_manifest(manifest, str(folder / MANIFEST))
-        for entry in manifest.files:
-            _check_file(folder / entry.name, entry, hashed=hash_all or entry.size <= HASH_ON_OPEN)
-        return Bundle(folder, manifest)
+        try:
+            return _opened(folder, hash_all)
+        except LlavaEdgeError:
+            raise
+        except OSError as error:  # a name that is too long, a folder that may not be listed
+            raise BundleError(
+                expected=f"a bundle folder at {shown(folder)}",
+                got=first_line(error),
+                fix="check the path and its permissions",
+            ) from error
 
     def unlisted(self) -> tuple[str, ...]:
         """Names of what lies in the folder beside the bundle's own files, sorted; nothing here reads them."""
@@ -103,11 +105,24 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     (folder / MANIFEST).write_text(complete.to_json(), encoding="utf-8")
 
 
+def _opened(folder: Path, hash_all: bool) -> Bundle:
+    if not folder.is_dir():
+        what = odd_kind(folder) or ("a file" if folder.exists() else "nothing")
+        found = path_kind(folder) or Kind(what, GIVE)
+        raise BundleError(expected=f"a bundle folder at {shown(folder)}", got=found.what, fix=found.fix)
+    manifest = Manifest.from_json(_read_manifest(folder), where=str(folder / MANIFEST))
+    _check_names(folder, manifest)
+    check_manifest(manifest, str(folder / MANIFEST))
+    for entry in manifest.files:
+        _check_file(folder / entry.name, entry, hashed=hash_all or entry.size <= HASH_ON_OPEN)
+    return Bundle(folder, manifest)
+
+
 def _read_manifest(folder: Path) -> str:
     path = folder / MANIFEST
     if _leads_out(path) or not path.is_file():
         found = None if path.is_symlink() else path_kind(folder)
-        what, fix = found or ("a symbolic link" if path.is_symlink() else "none", GIVE)
+        what, fix = found or ("a symbolic link" if path.is_symlink() else odd_kind(path) or "none", GIVE)
         what = f"none, it is {what}" if found else what
         raise BundleError(expected=f"a plain file {MANIFEST} in {folder}", got=what, fix=fix)
     try:
@@ -156,7 +171,7 @@ def _leads_out(path: Path) -> bool:
 
 def _check_file(path: Path, entry: FileEntry, *, hashed: bool) -> None:
     if _leads_out(path) or not path.is_file():
-        kind = "a symbolic link" if path.is_symlink() else "something else"
+        kind = "a symbolic link" if path.is_symlink() else odd_kind(path) or "something else"
         _refuse_file(path, "a plain file", kind)
     size = path.stat().st_size
     if size != entry.size:

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from ..errors import CheckpointError, LlavaEdgeError, first_line, shown
 from ..pictures.geometry import Geometry, Pinpoint
 from ..pictures.towers import CLIP, CLIP_L_336, find_tower, layers_used
+from ..system.plain_files import read_plain_text
 from .shapes import LlmShape, ModelShape, VisionShape
 
 TRANSFORMERS_ARCHITECTURE = "LlavaNextForConditionalGeneration"
@@ -247,7 +248,7 @@ def _original_tower(raw: dict[str, Any], stored: Mapping[str, tuple[int, ...]], 
     for folder in (Path(named), Path(where).parent / named):
         if named and (folder / "config.json").is_file():
             try:
-                config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+                config = json.loads(read_plain_text(folder / "config.json"))
             except (OSError, ValueError, RecursionError) as error:
                 _refuse(f"JSON in {folder / 'config.json'}", first_line(error), error)
             checked_config(config, str(folder / "config.json"))
