@@ -9,6 +9,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from llava_edge.cli.terminal.question import MOST_BYTES
+from llava_edge.runtime.pictures.files.kinds import READ
+from llava_edge.runtime.pictures.files.sources import MAX_FILE_BYTES
+from llava_edge.runtime.pictures.picture import MAX_PIXELS
 from support.generated_pages import PAGES
 
 ROOT = Path(__file__).parent.parent
@@ -141,3 +145,17 @@ def test_tools_are_pinned() -> None:
     """A release of ruff or mypy changes what is right; only the versions here say so."""
     pinned = {line.split("==")[0] for line in (ROOT / "constraints-dev.txt").read_text("utf-8").splitlines()}
     assert {"ruff", "mypy", "pytest", "pytest-cov"} <= pinned
+
+
+def test_formats_and_limits_of_pictures_are_the_programs() -> None:
+    formats = re.findall(r"[A-Z][A-Za-z]+", READ)
+    for page in ("SECURITY.md", "docs/pictures.md", "docs/troubleshooting.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        assert not [name for name in formats if name not in text], page
+    assert len(formats) == 8
+    assert "of eight formats" in (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    text = " ".join((ROOT / "docs/pictures.md").read_text(encoding="utf-8").split())
+    limits = (
+        f"{MAX_PIXELS / 1e6:g} megapixels and its file {MAX_FILE_BYTES >> 30} GiB ({MOST_BYTES / 1e6:g} MB on standard"
+    )
+    assert limits in text
