@@ -147,6 +147,12 @@ def test_tools_are_pinned() -> None:
     assert {"ruff", "mypy", "pytest", "pytest-cov"} <= pinned
 
 
+def test_the_readme_names_every_extra_that_a_command_needs() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    named = {name for one in re.findall(r"\[([a-z,-]+)\]\"", readme) for name in one.split(",")}
+    assert {"cpu", "cuda", "hub", "export", "quantize", "train"} <= named
+
+
 def test_formats_and_limits_of_pictures_are_the_programs() -> None:
     formats = re.findall(r"[A-Z][A-Za-z]+", READ)
     for page in ("SECURITY.md", "docs/pictures.md", "docs/troubleshooting.md"):

@@ -11,7 +11,7 @@ from ...runtime.bundle.bundle import demo_bundle
 from ...runtime.bundle.kinds import file_kind
 from ...runtime.errors import CheckpointError, OptionError, first_line, shown
 from ...runtime.options import parse_endpoint
-from ...runtime.planning.checkpoint_config import config_shape
+from ...runtime.planning.checkpoint_config import PUBLISHED_TOWER, config_shape
 from ...runtime.planning.placement import Device, DeviceKind
 from ...runtime.planning.shape_sources import PRESETS, folder_shape, preset_shape
 from ...runtime.planning.shapes import ModelShape
@@ -58,14 +58,17 @@ def parse_device(text: str, kind: DeviceKind) -> Device:
     return Device(name, kind, int(memory), bandwidth, flops, endpoint=endpoint)
 
 
-def shape_of(model: str | None) -> ModelShape:
-    """The shape of a model; of the demo bundle without a name. Raises BundleError, CheckpointError."""
+def shape_of(model: str | None, vision_tower: str = "") -> ModelShape:
+    """The shape of a model; of the demo bundle without a name. Raises BundleError, CheckpointError.
+
+    ``vision_tower`` is the folder or hub id of the tower that an original-layout checkpoint names.
+    """
     if model is None:
         return folder_shape(demo_bundle())
     if model in PRESETS:
         return preset_shape(model)
     if os.path.isdir(model):
-        return folder_shape(Path(model))
+        return folder_shape(Path(model), vision_tower=_tower(vision_tower))
     if os.path.isfile(model) or model.startswith((".", "/", "~")):
         kind = file_kind(Path(model)) if os.path.isfile(model) else None
         what, fix = kind or (odd_kind(model) or "no folder", "check the path")
@@ -83,4 +86,11 @@ def shape_of(model: str | None) -> ModelShape:
         raise CheckpointError(
             expected=f"JSON in config.json of {model}", got=first_line(error), fix="choose another checkpoint"
         ) from error
-    return config_shape(raw, name=model.rsplit("/", 1)[-1], where=model)
+    return config_shape(raw, name=model.rsplit("/", 1)[-1], where=model, vision_tower=_tower(vision_tower))
+
+
+def _tower(named: str) -> str:
+    """A tower as the planner takes it; of a hub id the folder of its config.json, which alone is fetched."""
+    if os.path.lexists(named) or PUBLISHED_TOWER in named or not HUB_ID.fullmatch(named):
+        return named
+    return str(fetch_config(named).parent)

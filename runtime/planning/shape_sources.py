@@ -87,8 +87,11 @@ def preset_shape(name: str) -> ModelShape:
     return config_shape(raw, name=name, where=name)
 
 
-def folder_shape(folder: Path) -> ModelShape:
-    """The shape of a bundle, or of a checkpoint by its config and headers. Raises BundleError, CheckpointError."""
+def folder_shape(folder: Path, *, vision_tower: str = "") -> ModelShape:
+    """The shape of a bundle, or of a checkpoint by its config and headers. Raises BundleError, CheckpointError.
+
+    ``vision_tower`` is where the tower is that an original-layout config names, as :func:`config_shape` takes it.
+    """
     if (folder / "manifest.json").is_file():
         return bundle_shape(Bundle.open(folder))
     path = folder / "config.json"
@@ -101,7 +104,8 @@ def folder_shape(folder: Path) -> ModelShape:
         raw = json.loads(read_plain_text(path))
     except (OSError, ValueError, RecursionError) as error:
         _refuse("JSON", str(path), first_line(error))
-    return config_shape(raw, name=folder.resolve().name, where=str(path), stored=_stored_shapes(folder))
+    name, stored = folder.resolve().name, _stored_shapes(folder)
+    return config_shape(raw, name=name, where=str(path), stored=stored, vision_tower=vision_tower)
 
 
 def _stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
