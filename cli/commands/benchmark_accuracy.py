@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import shlex
 import sys
 import tempfile
@@ -118,7 +119,8 @@ def _usual_place(folder: Path) -> Path:
     try:
         check_output_folder(folder, KEPT, "--cache")
     except (OptionError, StorageError):
-        passing = Path(tempfile.mkdtemp(prefix=_PASSING))
+        passing = Path(tempfile.gettempdir()) / f"{_PASSING}{secrets.token_hex(8)}"
+        passing.mkdir(mode=0o700)
         note(f"no cache can be written at {folder}: answers are kept in {passing}; --cache FOLDER keeps them elsewhere")
         return passing
     return folder
