@@ -20,6 +20,7 @@ from ..runtime.pictures.vision_recipes import EXPORTED
 from ..runtime.planning.checkpoint_config import MALFORMED
 from ..runtime.prompts.template_spec import TemplateSpec
 from ..runtime.system.storage import check_absent, check_outside_bundles
+from ..runtime.system.torch_threads import torch_within_quota
 from .language.settings import LlmSettings
 
 if TYPE_CHECKING:
@@ -91,8 +92,11 @@ def export_checkpoint(
         needing_extra("export,cpu"),
         continuing_bundle(destination, key=key, kept=names, resume=resume, on_note=on_note) as work,
     ):
-        _write_llm(plan, work, llm_files, llm_type, report)
-        return _write_rest(plan, work.folder, names[0], llm_type, vision_type, verify, report)
+        import torch
+
+        with torch_within_quota(torch):
+            _write_llm(plan, work, llm_files, llm_type, report)
+            return _write_rest(plan, work.folder, names[0], llm_type, vision_type, verify, report)
 
 
 def _write_rest(

@@ -92,8 +92,12 @@ class BusyError(LlavaEdgeError, RuntimeError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what another library's ``error`` says, at most 200 characters, or the name of its class."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+    """The first line of what another library's ``error`` says, at most 200 characters, or the name of its class.
+
+    Of an operating system's error its words alone, without number and path.
+    """
+    words = getattr(error, "strerror", None) if isinstance(error, OSError) else None
+    lines = str(words or error).strip().splitlines() or [type(error).__name__]
     return lines[0][:200]
 
 

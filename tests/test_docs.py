@@ -9,6 +9,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from llava_edge.cli.terminal.question import MOST_BYTES
+from llava_edge.runtime.pictures.files.kinds import READ
+from llava_edge.runtime.pictures.files.sources import MAX_FILE_BYTES
+from llava_edge.runtime.pictures.picture import MAX_PIXELS
 from support.generated_pages import PAGES
 
 ROOT = Path(__file__).parent.parent
@@ -158,3 +162,23 @@ def test_every_public_call_is_on_the_page_of_the_interface() -> None:
                 assert f"\n#### {kind.__name__}.{name}\n" in page, f"{kind.__name__}.{name}"
     assert "\nasync def aask(\n" in page
     assert all(f"'{word}'" in page.partition("### FinishReason")[2][:200] for word in get_args(FinishReason))
+
+
+def test_the_readme_names_every_extra_that_a_command_needs() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    named = {name for one in re.findall(r"\[([a-z,-]+)\]\"", readme) for name in one.split(",")}
+    assert {"cpu", "cuda", "hub", "export", "quantize", "train"} <= named
+
+
+def test_formats_and_limits_of_pictures_are_the_programs() -> None:
+    formats = re.findall(r"[A-Z][A-Za-z]+", READ)
+    for page in ("SECURITY.md", "docs/pictures.md", "docs/troubleshooting.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        assert not [name for name in formats if name not in text], page
+    assert len(formats) == 8
+    assert "of eight formats" in (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    text = " ".join((ROOT / "docs/pictures.md").read_text(encoding="utf-8").split())
+    limits = (
+        f"{MAX_PIXELS / 1e6:g} megapixels and its file {MAX_FILE_BYTES >> 30} GiB ({MOST_BYTES / 1e6:g} MB on standard"
+    )
+    assert limits in text

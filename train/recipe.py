@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar, cast, get_args
 from ..runtime.bundle.strict_reading import StrictReader
 from ..runtime.errors import OptionError
 from ..runtime.prompts.family_templates import TEMPLATES
+from ..runtime.system.plain_files import read_plain_text
 
 Sharding = Literal["none", "zero2", "zero3", "fsdp2"]
 RecipeType = TypeVar("RecipeType")
@@ -149,7 +150,7 @@ class Recipe:
 def read_toml(path: Path) -> dict[str, Any]:
     """The file's tables. Raises :class:`OptionError` where there is no such file or no TOML in it."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return tomllib.loads(read_plain_text(path, encoding="utf-8-sig", stream=True))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
         raise OptionError(expected=f"a recipe at {path}", got=reason or str(error), fix="check --config") from None

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from ..runtime.system.storage import writing_folder
+from ..runtime.system.torch_threads import torch_within_quota
 from .data.dataset import Collator
 from .loop.trainer import StageTrainer, last_checkpoint, make_trainer, mark_complete, training_arguments
 from .model.base import Base, load_model, read_base, shrink_frozen
@@ -65,6 +66,7 @@ def run_recipe(recipe: Recipe, output: Path, *, resume: bool = False) -> None:
 
 def run_stage(recipe: Recipe, stage: StageRecipe, source: Path, folder: Path) -> None:
     """Train one stage from the checkpoint ``source``; leave its own in ``folder``/model."""
+    import torch
     from accelerate import PartialState
     from transformers import set_seed
 
@@ -98,7 +100,8 @@ def run_stage(recipe: Recipe, stage: StageRecipe, source: Path, folder: Path) ->
     )
     checkpoint = _shared_checkpoint(trainer, folder / "checkpoints")
     try:
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        with torch_within_quota(torch):
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     finally:
         for dataset in filter(None, (train, evaluation)):
             dataset.close()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.errors import OptionError
+from ..runtime.system.plain_files import read_plain_text
 from ..runtime.system.storage import check_outside_bundles, write_text
 from .recipe import Recipe
 
@@ -55,7 +56,7 @@ def open_run_folder(folder: Path, recipe: Recipe, *, output: Path, resume: bool)
 
 def _read_resolved(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(json.loads(read_plain_text(path)))
     except (ValueError, TypeError) as error:
         raise OptionError(
             expected=f"the recipe of an earlier run in {path}", got=str(error)[:120], fix="start a new run"

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from ...runtime.system.plain_files import read_plain
 from ...runtime.system.storage import write_text, write_whole
 from ..data.questions import Question
 from .distribution import Kept
@@ -73,7 +74,7 @@ def question_key(question: Question, *, context: int = 0) -> str:
 
 def picture_digests(question: Question) -> tuple[str, ...]:
     """SHA-256 of each picture's file."""
-    sources = (one if isinstance(one, bytes) else one.read_bytes() for one in question.images)
+    sources = (one if isinstance(one, bytes) else read_plain(one) for one in question.images)
     return tuple(hashlib.sha256(one).hexdigest() for one in sources)
 
 

@@ -1,4 +1,4 @@
 """Questions about pictures: folders in LLaVA's format, published sets, the demo's held-out questions.
 
-May import: runtime/pictures, runtime/prompts, store, benchmark/reading.
+May import: runtime/pictures, runtime/prompts, runtime/system, store, benchmark/reading.
 """

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.errors import DataError, first_line, needing_extra
+from ...runtime.system.plain_files import NotPlainError, odd_kind
 from ...store.hub import HUB_ID, fetch_data
 
 Row = dict[str, Any]
@@ -80,6 +81,8 @@ def _some(files: list[Path], source: str, split: str) -> list[Path]:
         raise DataError(
             expected=f"files {split}-*.parquet in {source}", got="none", fix="get the data set in its parquet form"
         )
+    if odd := next((path for path in files if odd_kind(path)), None):  # reading it would wait for ever
+        raise _damaged(source, odd, NotPlainError(f"{odd_kind(odd)}, no file"))
     return files
 
 

@@ -1,4 +1,4 @@
 """Answers in free form, marked by a model behind an endpoint.
 
-May import: runtime/pictures, benchmark/data.
+May import: runtime/pictures, runtime/system, benchmark/data.
 """

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.errors import DataError, StorageError
+from ...runtime.system.plain_files import read_plain
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class VerdictFile:
 
 def _read(path: Path) -> list[Verdict]:
     try:
-        content = path.read_bytes()
+        content = read_plain(path)
     except FileNotFoundError:
         return []
     except OSError as error:

@@ -10,7 +10,7 @@ from ...runtime.errors import Cancelled, LlavaEdgeError, OptionError
 from ...runtime.model import Model
 from ...runtime.options import GenerationOptions
 from ..terminal.progress import Bar, note, statistics
-from ..terminal.visible import printable, visible
+from ..terminal.visible import name_of, printable, visible
 from . import transcript
 from .conversation import Asked, Conversation
 from .lines import GONE, Entry, Lines
@@ -50,7 +50,7 @@ class Session:
         try:
             with ending_cleanly():
                 if lines.interactive:
-                    note(f"{visible(self._model.manifest.name)}: ask about your pictures; /help lists the commands")
+                    note(f"{name_of(self._model.manifest.name)}: ask about your pictures; /help lists the commands")
                 self._converse(lines)
         except OSError as error:
             if isinstance(error, LlavaEdgeError) or error.errno not in GONE:

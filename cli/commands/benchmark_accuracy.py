@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 import shlex
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...runtime.errors import OptionError
+from ...runtime.errors import OptionError, StorageError
 from ...runtime.system.outputs import check_output_file, check_output_folder
 from ...runtime.system.storage import write_text
 from ..terminal import options as arguments
@@ -19,6 +22,10 @@ if TYPE_CHECKING:
 
 OUTPUTS = ("accuracy.json", "accuracy.md", "accuracy.png")
 """Files that --out writes."""
+
+
+KEPT = ("verdicts.jsonl",)
+"""What a judge's verdicts are kept in, beside the answers."""
 
 
 def accuracy(
@@ -72,15 +79,16 @@ def accuracy(
     from ..terminal.visible import visible
 
     _check(json_file, as_json, out, judge, judge_model)
-    folder = cache or cache_folder() / "accuracy"
-    check_output_folder(folder, (), "--cache")
+    if cache is not None:
+        check_output_folder(cache, KEPT, "--cache")
     questions = load_questions(data, limit=limit)
+    folder = cache or _usual_place(cache_folder() / "accuracy")
     for line in left_out(questions.left_out):
         note(visible(line))
     marking = None
     if judge:
         total = sum(question.metric == "judged" for question in questions) * (1 + len(candidate))
-        marking = _judge(judge, judge_model, judge_per_minute, judge_prices, folder / "verdicts.jsonl", total)
+        marking = _judge(judge, judge_model, judge_per_minute, judge_prices, folder / KEPT[0], total)
     bar = Bar("asking")
     try:
         comparison = compare_bundles(
@@ -89,11 +97,33 @@ def accuracy(
         )  # fmt: skip
     except KeyboardInterrupt:
         bar.close()
-        note(f"interrupted; the answers so far are kept in {folder}, and the same command goes on from there")
+        again = f"--cache {folder}" if folder.name.startswith(_PASSING) else "the same command"
+        note(f"interrupted; the answers so far are kept in {folder}, and {again} goes on from there")
         raise
+    finally:
+        if folder.name.startswith(_PASSING):
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # where nothing was answered
     _show(comparison, as_json, json_file)
     if out is not None:
         _write(comparison, out)
+
+
+_PASSING = "llava-edge-answers-"
+
+
+def _usual_place(folder: Path) -> Path:
+    """``folder``, or where nothing can be kept there (no home, a read-only one) a new one among temporary files."""
+    from ..terminal.progress import note
+
+    try:
+        check_output_folder(folder, KEPT, "--cache")
+    except (OptionError, StorageError):
+        passing = Path(tempfile.gettempdir()) / f"{_PASSING}{secrets.token_hex(8)}"
+        passing.mkdir(mode=0o700)
+        note(f"no cache can be written at {folder}: answers are kept in {passing}; --cache FOLDER keeps them elsewhere")
+        return passing
+    return folder
 
 
 def _check(json_file: Path | None, as_json: bool, out: Path | None, judge: str, judge_model: str) -> None:

@@ -40,6 +40,12 @@ def plan(
     vision: Annotated[
         str, typer.Option("--vision", help=f"The vision tower's: {', '.join(VISION_RECIPES)}; else int8.")
     ] = "",
+    vision_tower: Annotated[
+        str,
+        typer.Option(
+            "--vision-tower", metavar="DIR", help="The tower's folder or hub id, if not where config.json says."
+        ),
+    ] = "",
     kv_type: arguments.KvTypeOption = "",
     gpu_layers: arguments.GpuLayersOption = -1,
     split_mode: arguments.SplitModeOption = None,
@@ -53,7 +59,7 @@ def plan(
     from ..terminal.plan_table import plan_dictionary, plan_table
     from ..terminal.streams import say, say_json
 
-    shape = shape_of(model)
+    shape = shape_of(model, vision_tower)
     found = detect_devices() if not (gpu and host) else []
     devices = [parse_device(one, "gpu") for one in gpu] if gpu else found[:-1]
     devices += [parse_device(one, "rpc") for one in worker or ()]

@@ -9,6 +9,9 @@ import typer
 
 from ...runtime.bundle.manifest import Manifest
 
+LISTS = ("pinpoints (HxW)", "stop tokens")
+"""Rows of many short words, of which more is shown than of a name."""
+
 
 def show(
     bundle: Annotated[Path | None, typer.Argument(metavar="BUNDLE", help="Bundle folder; the demo without it.")] = None,
@@ -17,14 +20,14 @@ def show(
     """Show what a bundle is: source, geometry, recipes, files and parity record."""
     from ...runtime.bundle.bundle import Bundle, demo_bundle
     from ..terminal.streams import say
-    from ..terminal.visible import visible
+    from ..terminal.visible import name_of, shortened, visible
 
     manifest = Bundle.open(bundle or demo_bundle()).manifest
     if as_json:
         print(manifest.to_json(), end="")
         return
     for name, value in rows(manifest):
-        say(f"{name:<18}{visible(value)}")
+        say(f"{name_of(name):<18}{visible(shortened(value)) if name in LISTS else name_of(value)}")
 
 
 def rows(manifest: Manifest) -> list[tuple[str, str]]:

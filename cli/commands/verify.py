@@ -2,35 +2,77 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ...runtime.errors import BundleError, listed
 
+if TYPE_CHECKING:
+    from ...runtime.bundle.bundle import Bundle
+
 
 def verify(
     bundle: Annotated[Path | None, typer.Argument(metavar="BUNDLE", help="Bundle folder; the demo without it.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check every file's hash and measure the parity record again."""
     from ...runtime.bundle.bundle import Bundle, demo_bundle
     from ...runtime.parity import holds, measure
-    from ..terminal.streams import say
+    from ..terminal.failure import error_entry, report
+    from ..terminal.streams import say, say_json
 
     opened = Bundle.open(bundle or demo_bundle(), hash_all=True)
-    say(f"{len(opened.manifest.files)} files have the sizes and hashes of the manifest")
-    if unlisted := opened.unlisted():
-        say(f"not listed there, and ignored: {listed(unlisted)}")
+    if not as_json:
+        for line in _files(opened):
+            say(line)
     recorded = opened.manifest.parity.measured
     measured = measure(opened.path)
+    worse = [name for name in sorted(recorded) if not holds(name, recorded, measured)]
+    error = _worse(opened, worse, measured) if worse else None
+    if as_json:
+        say_json({**_as_dict(opened, measured, worse), **({"error": error_entry(error)} if error else {})})
+        if error:
+            raise typer.Exit(report(error, as_json=False))
+        return
     say(f"{'':<18}{'recorded':>12}{'here':>12}")
     for name in sorted(measured):
         say(f"{name:<18}{recorded.get(name, float('nan')):>12.3g}{measured[name]:>12.3g}")
-    if worse := [name for name in sorted(recorded) if not holds(name, recorded, measured)]:
-        raise BundleError(
-            expected=f"the recorded parity of {opened.path}",
-            got="worse " + ", ".join(f"{one} {measured.get(one, float('nan')):.3g}" for one in worse),
-            fix="check the versions of onnxruntime and llama-cpp-python, or export the bundle again",
-        )
+    if error:
+        raise error
     say("parity holds" if recorded else "no parity was recorded (export --no-verify), so there is none to hold")
+
+
+def _files(opened: Bundle) -> Iterator[str]:
+    yield f"{len(opened.manifest.files)} files have the sizes and hashes of the manifest"
+    if unlisted := opened.unlisted():
+        yield f"not listed there, and ignored: {listed(unlisted)}"
+
+
+def _worse(opened: Bundle, worse: Sequence[str], measured: Mapping[str, float]) -> BundleError:
+    return BundleError(
+        expected=f"the recorded parity of {opened.path}",
+        got="worse " + ", ".join(f"{one} {measured.get(one, float('nan')):.3g}" for one in worse),
+        fix="check the versions of onnxruntime and llama-cpp-python, or export the bundle again",
+    )
+
+
+def _as_dict(opened: Bundle, measured: Mapping[str, float], worse: Sequence[str]) -> dict[str, Any]:
+    """The object of ``verify --json``; a number that is none, or was not measured, is null."""
+    recorded = opened.manifest.parity.measured
+    return {
+        "bundle": str(opened.path),
+        "files": [entry.name for entry in opened.manifest.files],
+        "unlisted": list(opened.unlisted()),
+        "recorded": {name: _number(value) for name, value in sorted(recorded.items())},
+        "measured": {name: _number(value) for name, value in sorted(measured.items())},
+        "worse": list(worse),
+        "holds": not worse if recorded else None,
+    }
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -22,6 +22,7 @@ import typer
 
 from ...runtime.errors import OptionError
 from ...runtime.options import GenerationOptions, LoadOptions, declared
+from ...runtime.system.plain_files import read_plain_text
 from .failure import asks_for
 from .visible import quoted, shortened
 
@@ -184,7 +185,7 @@ def _read(commands: Commands) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        tree = tomllib.loads(read_plain_text(path, encoding="utf-8-sig", stream=True))
     except (OSError, ValueError, RecursionError) as error:  # TOML's and Unicode's errors are ValueErrors
         reason = error.strerror if isinstance(error, OSError) else str(error)
         fix = f"correct the file, or unset {VARIABLE}" if os.environ.get(VARIABLE) else "correct or remove the file"

@@ -29,18 +29,23 @@ BROKEN_PIPE: Final = 141
 
 def report(error: LlavaEdgeError, *, as_json: bool) -> int:
     """Say ``error`` on stderr, and with ``as_json`` on stdout too; return the exit status."""
-    expected, got, fix = (shortened(part) for part in (error.expected, error.got, error.fix))
+    entry = error_entry(error)
     if as_json:
-        kind = type(error).__name__
         try:
-            say_json({"error": {"type": kind, "expected": expected, "got": got, "fix": fix}})
+            say_json({"error": entry})
         except OSError:  # stdout may be what failed
             abandon_stdout()
-    line = visible(f"expected {expected}; got {got}; {fix}")
+    line = visible(f"expected {entry['expected']}; got {entry['got']}; {entry['fix']}")
     line = re.sub(r"\\udc([89a-f][0-9a-f])", r"\\x\1", line)  # a byte that is no text, as repr writes it
     with contextlib.suppress(OSError, ValueError):
         print(f"llava-edge: {line}", file=sys.stderr, flush=True)
     return WRONG_COMMAND_LINE if isinstance(error, OptionError) else FAILED
+
+
+def error_entry(error: LlavaEdgeError) -> dict[str, str]:
+    """What programs read of an error: its class and three parts, the words in them shortened."""
+    parts = {"expected": error.expected, "got": error.got, "fix": error.fix}
+    return {"type": type(error).__name__, **{name: shortened(part) for name, part in parts.items()}}
 
 
 def usage_error(error: Any) -> OptionError:

@@ -10,13 +10,17 @@ from pathlib import Path
 from ...runtime.bundle.bundle import demo_bundle
 from ...runtime.bundle.kinds import file_kind
 from ...runtime.errors import CheckpointError, OptionError, first_line, shown
-from ...runtime.planning.checkpoint_config import config_shape
+from ...runtime.options import parse_endpoint
+from ...runtime.planning.checkpoint_config import PUBLISHED_TOWER, config_shape
 from ...runtime.planning.placement import Device, DeviceKind
 from ...runtime.planning.shape_sources import PRESETS, folder_shape, preset_shape
 from ...runtime.planning.shapes import ModelShape
+from ...runtime.system.plain_files import odd_kind, read_plain_text
 from ...store.hub import HUB_ID, fetch_config
 
 _UNITS = {"M": 2**20, "G": 2**30, "T": 2**40}
+_MOST = 2**50
+"""Bytes below which a device's memory is: a thousand times what the largest has."""
 _NUMBER = r"\d+(?:\.\d*)?|\.\d+"
 _DEVICE = re.compile(
     rf"(?P<name>[^=]+)=\s*(?P<size>\d+(?:\.\d+)?)\s*(?P<unit>[MGT])(?:iB|B)?\s*"
@@ -33,27 +37,41 @@ def parse_device(text: str, kind: DeviceKind) -> Device:
         raise OptionError(
             expected=f"a device such as {example}", got=repr(text.removeprefix("host=")), fix="write it like that"
         )
-    size = float(match["size"]) * _UNITS[match["unit"].upper()]
-    if not 0 < size < 2**60:
-        raise OptionError(
-            expected=f"memory above 0 for {shown(match['name'])}", got=shown(text), fix="write it as in a=24G"
-        )
-    memory = int(size)
-    bandwidth, flops = float(match["band"] or 0) * 1e9, float(match["flops"] or 0) * 1e12
     name = match["name"].strip()
-    return Device(name, kind, memory, bandwidth, flops, endpoint=name if kind == "rpc" else "")
+    memory = float(match["size"]) * _UNITS[match["unit"].upper()]
+    if not 1 <= memory < _MOST:
+        raise OptionError(
+            expected=f"memory above 0 for {shown(name)}, and below {_MOST >> 40}T",
+            got=shown(text.removeprefix("host=")),
+            fix="write it as in a=24G",
+        )
+    bandwidth, flops = float(match["band"] or 0) * 1e9, float(match["flops"] or 0) * 1e12
+    if not max(bandwidth, flops) < _MOST * 1e6:
+        raise OptionError(
+            expected=f"rates that a machine can have for {shown(name)}",
+            got=shown(text.removeprefix("host=")),
+            fix="write GB/s and TFLOP/s, as in a=24G@1008,165",
+        )
+    endpoint = re.sub(r"/\d+$", "", name) if kind == "rpc" else ""  # HOST:PORT/1 is its second device
+    if endpoint:
+        parse_endpoint(endpoint)
+    return Device(name, kind, int(memory), bandwidth, flops, endpoint=endpoint)
 
 
-def shape_of(model: str | None) -> ModelShape:
-    """The shape of a model; of the demo bundle without a name. Raises BundleError, CheckpointError."""
+def shape_of(model: str | None, vision_tower: str = "") -> ModelShape:
+    """The shape of a model; of the demo bundle without a name. Raises BundleError, CheckpointError.
+
+    ``vision_tower`` is the folder or hub id of the tower that an original-layout checkpoint names.
+    """
     if model is None:
         return folder_shape(demo_bundle())
     if model in PRESETS:
         return preset_shape(model)
     if os.path.isdir(model):
-        return folder_shape(Path(model))
+        return folder_shape(Path(model), vision_tower=_tower(vision_tower))
     if os.path.isfile(model) or model.startswith((".", "/", "~")):
-        what, fix = (os.path.isfile(model) and file_kind(Path(model))) or ("no folder", "check the path")
+        kind = file_kind(Path(model)) if os.path.isfile(model) else None
+        what, fix = kind or (odd_kind(model) or "no folder", "check the path")
         raise CheckpointError(expected=f"the folder of a bundle or a checkpoint at {shown(model)}", got=what, fix=fix)
     if not HUB_ID.fullmatch(model):
         raise CheckpointError(
@@ -63,9 +81,16 @@ def shape_of(model: str | None) -> ModelShape:
         )
     path = fetch_config(model)
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(read_plain_text(path))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             expected=f"JSON in config.json of {model}", got=first_line(error), fix="choose another checkpoint"
         ) from error
-    return config_shape(raw, name=model.rsplit("/", 1)[-1], where=model)
+    return config_shape(raw, name=model.rsplit("/", 1)[-1], where=model, vision_tower=_tower(vision_tower))
+
+
+def _tower(named: str) -> str:
+    """A tower as the planner takes it; of a hub id the folder of its config.json, which alone is fetched."""
+    if os.path.lexists(named) or PUBLISHED_TOWER in named or not HUB_ID.fullmatch(named):
+        return named
+    return str(fetch_config(named).parent)

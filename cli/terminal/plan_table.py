@@ -9,7 +9,7 @@ from typing import Any
 from ...runtime.planning.planner import Plan
 from ...runtime.planning.rates import rates
 from ...runtime.planning.suggestions import Suggestion
-from .visible import visible
+from .visible import name_of
 
 _GIGA = 2**30
 _COLUMNS = ("total", "weights", "kv", "compute", "vision", "free")
@@ -27,6 +27,7 @@ def plan_dictionary(plan: Plan, nearest: Sequence[Suggestion]) -> dict[str, Any]
         "images": plan.images,
         "picture_tokens": plan.picture_tokens,
         "fits": plan.fits,
+        **({} if plan.fits else {"reasons": list(plan.reasons)}),
         "devices": [
             {
                 "name": one.device.name,
@@ -57,30 +58,69 @@ def _entry(one: Suggestion) -> dict[str, Any]:
 
 
 def plan_table(plan: Plan, nearest: Sequence[Suggestion]) -> str:
-    """The plan as text; sizes in GiB."""
+    """The plan as text; sizes in GiB where no unit is said."""
     speed = rates(plan)
     lines = [
-        f"{visible(plan.model.name)}: {plan.model.llm.parameters / 1e9:.2f}B language model in {plan.recipe},"
+        f"{name_of(plan.model.name)}: {_count(plan.model.llm.parameters)} language model in {plan.recipe},"
         f" vision {plan.vision_recipe}",
         f"context {plan.context} positions, pictures {plan.images} of at most {plan.picture_tokens}",
         "",
-        f"{'GiB':<22}{'layers':>7}" + "".join(f"{name:>9}" for name in _COLUMNS),
+        *_devices(plan),
+        "",
+        f"placement  {name_of(plan.placement.describe())}",
+        f"at most    {_speed(speed.prefill, speed.decode)}",
+        f"fits       {'yes' if plan.fits else 'no'}",
     ]
+    if not plan.fits:
+        lines += _under("because", [name_of(one) for one in plan.reasons])
+        lines += _under("would fit" if nearest else "", [one.text for one in nearest] or [_NOTHING])
+    return "\n".join(lines)
+
+
+_NOTHING = "nothing near: another model, or a larger machine"
+
+
+def _under(name: str, said: Sequence[str]) -> list[str]:
+    """Sentences in a column, the name of the column in front of the first."""
+    return [f"{name if index == 0 else '':<11}{text}" for index, text in enumerate(said)]
+
+
+def _devices(plan: Plan) -> list[str]:
+    """The table of devices; a column is as wide as what stands in it."""
+    rows = [["GiB", "layers", *_COLUMNS]]
     for one in plan.uses:
         sizes = (one.device.memory, one.weights, one.kv, one.compute, one.vision, one.free)
-        mark = "" if one.fits else f"  below the reserve of {one.device.reserve / _GIGA:.2f}"
-        numbers = "".join(f"{size / _GIGA:>9.2f}" for size in sizes)
-        lines.append(f"{visible(one.device.name):<22}{one.layers:>7}{numbers}{mark}")
-    lines += ["", f"placement  {plan.placement.describe()}", f"at most    {_speed(speed.prefill, speed.decode)}"]
-    lines.append(f"fits       {'yes' if plan.fits else 'no'}")
-    if not plan.fits:
-        said = [one.text for one in nearest] or ["nothing near: a smaller model, or a larger machine"]
-        lines += [f"{'would fit' if index == 0 and nearest else '':<11}{text}" for index, text in enumerate(said)]
-    return "\n".join(lines)
+        rows.append([name_of(one.device.name), str(one.layers), *map(_size, sizes)])
+    least = [22, 7, *[9] * len(_COLUMNS)]
+    widths = [max(wide, *(len(row[index]) + 2 for row in rows)) for index, wide in enumerate(least)]
+    marks = ["", *("" if one.fits else f"  below the reserve of {_size(one.device.reserve)}" for one in plan.uses)]
+    return [
+        f"{row[0]:<{widths[0]}}"
+        + "".join(f"{cell:>{wide}}" for cell, wide in zip(row[1:], widths[1:], strict=True))
+        + mark
+        for row, mark in zip(rows, marks, strict=True)
+    ]
+
+
+def _size(size: int) -> str:
+    """Bytes in GiB, or in a smaller unit that is said where they would be 0.00."""
+    if size == 0 or abs(size) >= _GIGA // 100:
+        return f"{size / _GIGA:.2f}"
+    return f"{size / 2**20:.2f} MiB" if abs(size) >= 2**20 // 100 else f"{size} B"
+
+
+def _count(number: int) -> str:
+    """Parameters in billions, or below a hundredth of one in millions."""
+    return f"{number / 1e9:.2f}B" if number >= 1e7 else f"{number / 1e6:.2f}M" if number >= 1e4 else str(number)
 
 
 def _speed(prefill: float | None, decode: float | None) -> str:
     if decode is None:
         return "unknown: state the devices' bandwidth, as in --gpu a=24G@1008 (GB/s), and TFLOP/s after a comma"
-    read = f"prefill {prefill:,.0f} tokens/s, " if prefill is not None else "prefill unknown (no TFLOP/s), "
-    return f"{read}decode {decode:,.1f} tokens/s with a full context"
+    read = f"prefill {_rate(prefill, 0)} tokens/s, " if prefill is not None else "prefill unknown (no TFLOP/s), "
+    return f"{read}decode {_rate(decode, 1)} tokens/s with a full context"
+
+
+def _rate(rate: float, digits: int) -> str:
+    """Tokens a second; slow ones are not rounded to nothing."""
+    return f"{rate:,.{digits}f}" if rate >= 1 else f"{rate:.2g}"

@@ -7,11 +7,11 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 from ...runtime.errors import ImageError, OptionError
 from ...runtime.pictures.picture import MAX_PIXELS, load_picture
+from ...runtime.system.plain_files import open_plain
 from .visible import quoted, shortened, typed_text, visible
 
 STDIN: Final = "-"
@@ -129,7 +129,7 @@ def _question_in(place: str, words: Sequence[str]) -> str:
         if place == STDIN:
             data = sys.stdin.buffer.read(LONGEST_QUESTION + 1)
         else:
-            with Path(os.path.expanduser(place)).open("rb") as file:
+            with open_plain(os.path.expanduser(place), stream=True) as file:
                 data = file.read(LONGEST_QUESTION + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)

@@ -37,6 +37,11 @@ def _escaped(one: str) -> str:
     return one.encode("unicode_escape", "backslashreplace").decode("ascii")
 
 
+def name_of(text: str) -> str:
+    """A name out of a file or a command line as tables show it: visible, and at most 200 characters of it."""
+    return visible(_cut(text))
+
+
 def shortened(text: str) -> str:
     """``text``, with what nobody would read cut out: the middle of words above 200 characters, and of 1000 in all."""
     return _cut(" ".join(_cut(word) for word in text.split(" ")), 5 * _LONGEST)

@@ -17,6 +17,7 @@ import torch
 
 from ...runtime.bundle.kinds import file_kind
 from ...runtime.errors import CheckpointError, first_line, listed, shown
+from ...runtime.system.plain_files import open_plain, read_plain_text
 
 SINGLE, SINGLE_BIN = "model.safetensors", "pytorch_model.bin"
 INDEX, INDEX_BIN = "model.safetensors.index.json", "pytorch_model.bin.index.json"
@@ -149,7 +150,7 @@ def _safetensors_entries(path: Path) -> dict[str, Entry]:
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     if (kind := file_kind(path)) is not None and kind.what.startswith("a git LFS"):
         refuse(f"a safetensors header in {path}", kind.what, kind.fix)
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         length = int.from_bytes(file.read(8), "little")
         raw = file.read(length) if 0 < length <= _HEADER_LIMIT else b""
     try:
@@ -199,7 +200,7 @@ def _load_pickle(path: Path) -> dict[str, torch.Tensor]:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object from a checkpoint's file. Raises :class:`CheckpointError`."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_plain_text(path))
     except (OSError, ValueError, RecursionError) as error:
         refuse(f"JSON in {path}", first_line(error), "download the file again", error)
     if not isinstance(value, dict):

@@ -31,6 +31,7 @@ from ...runtime.onnx_runtime.session import load_libraries, open_session
 from ...runtime.pictures.built_in import built_in_picture
 from ...runtime.pictures.tiles import pixels_of
 from ...runtime.pictures.tower import FEATURES, LARGEST_BATCH, PIXELS
+from ...runtime.system.machine import physical_cores
 from ...runtime.system.storage import writing_folder
 from .gpu_graph import fold_weights, standard_attention, to_half, to_quantized
 
@@ -207,7 +208,9 @@ def calibration_pixels(bundle: Bundle) -> Pixels:
 def _session(onnxruntime: Any, graph: Path, providers: list[tuple[str, dict[str, Any]]], fix: str) -> Any:
     load_libraries(onnxruntime, providers[0][0])
     try:
-        session = onnxruntime.InferenceSession(str(graph), providers=providers, enable_fallback=False)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = physical_cores()
+        session = onnxruntime.InferenceSession(str(graph), options, providers=providers, enable_fallback=False)
     except Exception as error:  # onnxruntime's own classes share no other base
         raise NativeError(expected=f"{providers[0][0]} to take the graph", got=first_line(error), fix=fix) from error
     if session.get_providers()[0] != providers[0][0]:

@@ -19,6 +19,7 @@ from onnx import helper, numpy_helper
 from ...runtime.errors import BundleError
 from ...runtime.onnx_runtime.importing import import_onnxruntime
 from ...runtime.pictures.tower import PIXELS
+from ...runtime.system.machine import physical_cores
 
 ATTENTION = "MultiHeadAttention"
 _MICROSOFT = "com.microsoft"
@@ -32,6 +33,7 @@ def fold_weights(source: Path, destination: Path) -> None:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(destination)
     options.log_severity_level = 3
+    options.intra_op_num_threads = physical_cores()
     onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
 
 

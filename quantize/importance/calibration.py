@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ...runtime.prompts.conversations import Conversation, SampleError, find_samples, read_samples, shown
 from ...runtime.prompts.picture_names import picture_file
+from ...runtime.system.plain_files import read_plain
 
 DEMO = "demo"
 
@@ -61,7 +62,7 @@ def _parts(conversations: Sequence[Conversation]) -> Iterator[bytes]:
             yield message.text.encode("utf-8", "surrogatepass")
         for path in conversation.images:
             try:
-                yield Path(path).read_bytes()
+                yield read_plain(path)
             except (OSError, ValueError) as error:  # ValueError: a NUL in the name
                 reason = getattr(error, "strerror", None) or str(error)
                 raise SampleError(conversation.where, expected=f"the picture {shown(path, 120)}", got=reason) from error

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ...runtime.bundle.kinds import file_kind
 from ...runtime.errors import OptionError, first_line, shown
+from ...runtime.system.plain_files import open_plain
 from ...runtime.system.storage import write_whole
 
 TYPE = "imatrix"
@@ -95,7 +96,7 @@ def read_imatrix(path: Path) -> ImportanceMatrix:
 
 def _other_kind(path: Path) -> str | None:
     """What a file is that people take for an imatrix GGUF: llama.cpp's format before 2025, a text, another kind."""
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         head = file.read(_HEAD)
     if head.startswith(b"GGUF"):
         return None

@@ -12,6 +12,7 @@ from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.gguf_reading import read_model
 from ...runtime.bundle.manifest import Importance
 from ...runtime.errors import OptionError, shown
+from ...runtime.system.plain_files import read_plain_text
 from ...runtime.system.storage import file_sha256
 from .calibration import DEMO, demo_calibration, fingerprint, read_conversations, text_fingerprint, without_pictures
 from .collect import Collected, collect, conversation_prompts, text_prompts
@@ -87,7 +88,7 @@ def _on_text(bundle: Bundle, data: str, limit: int, threads: int) -> tuple[Impor
     if data == DEMO or path.is_dir() or path.suffix in (".json", ".jsonl"):
         return _on_conversations(bundle, data, limit, threads, pictures=False)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_plain_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise OptionError(expected=f"a UTF-8 text file at {path}", got=str(error), fix="check the path") from error
     collected = collect(bundle.path, lambda model: text_prompts(model, text), dataset=path.name, threads=threads)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import BundleError, LlavaEdgeError, first_line, shown
+from ..system.plain_files import open_plain
 
 Array = npt.NDArray[np.generic]
 LARGEST_ARRAY = 2**28
@@ -24,7 +25,7 @@ _NOT_READABLE = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.
 def read_array(path: Path) -> Array:
     """The array of a ``.npy`` file. Raises :class:`BundleError`."""
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             return _read(file, path.stat().st_size, str(path))
     except LlavaEdgeError:
         raise
@@ -36,7 +37,7 @@ def read_archive(path: Path) -> dict[str, Array]:
     """The arrays of a ``.npz`` file by name. Raises :class:`BundleError`."""
     found: dict[str, Array] = {}
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_plain(path) as opened, zipfile.ZipFile(opened) as archive:
             for entry in archive.infolist():
                 if entry.file_size > LARGEST_ARRAY:
                     _refuse(f"arrays of at most {LARGEST_ARRAY} bytes in {path}", f"one of {entry.file_size}")

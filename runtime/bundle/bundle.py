@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import BundleError, LlavaEdgeError, OptionError, first_line, shown
+from ..errors import BundleError, LlavaEdgeError, OptionError, first_line, listed, shown
+from ..system.plain_files import odd_kind
 from ..system.storage import file_sha256
 from .arrays import read_archive, read_array
 from .gguf_layout import split_names
@@ -43,7 +44,7 @@ class Bundle:
         """
         folder = _as_folder(path)
         try:
-            return Bundle._opened(folder, hash_all)
+            return _opened(folder, hash_all)
         except (OSError, ValueError) as error:  # a name that is too long or holds NUL, a folder that nobody may read
             if isinstance(error, LlavaEdgeError):
                 raise
@@ -52,18 +53,6 @@ class Bundle:
                 got=shown(getattr(error, "strerror", None) or first_line(error)),
                 fix="check the path, and the permissions of the folder and its files",
             ) from error
-
-    @staticmethod
-    def _opened(folder: Path, hash_all: bool) -> Bundle:
-        if not stat.S_ISDIR(_mode(folder)):
-            found = path_kind(folder) or Kind("a file" if folder.exists() else "nothing", GIVE)
-            raise BundleError(expected=f"a bundle folder at {shown(folder)}", got=found.what, fix=found.fix)
-        manifest = Manifest.from_json(_read_manifest(folder), where=str(folder / MANIFEST))
-        _check_names(folder, manifest)
-        check_manifest(manifest, str(folder / MANIFEST))
-        for entry in manifest.files:
-            _check_file(folder / entry.name, entry, hashed=hash_all or entry.size <= HASH_ON_OPEN)
-        return Bundle(folder, manifest)
 
     def unlisted(self) -> tuple[str, ...]:
         """Names of what lies in the folder beside the bundle's own files, sorted; nothing here reads them."""
@@ -143,11 +132,24 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     (folder / MANIFEST).write_text(complete.to_json(), encoding="utf-8")
 
 
+def _opened(folder: Path, hash_all: bool) -> Bundle:
+    if not stat.S_ISDIR(_mode(folder)):
+        what = odd_kind(folder) or ("a file" if folder.exists() else "nothing")
+        found = path_kind(folder) or Kind(what, GIVE)
+        raise BundleError(expected=f"a bundle folder at {shown(folder)}", got=found.what, fix=found.fix)
+    manifest = Manifest.from_json(_read_manifest(folder), where=str(folder / MANIFEST))
+    _check_names(folder, manifest)
+    check_manifest(manifest, str(folder / MANIFEST))
+    for entry in manifest.files:
+        _check_file(folder / entry.name, entry, hashed=hash_all or entry.size <= HASH_ON_OPEN)
+    return Bundle(folder, manifest)
+
+
 def _read_manifest(folder: Path) -> str:
     path = folder / MANIFEST
     if _leads_out(path) or not path.is_file():
         found = None if path.is_symlink() else path_kind(folder)
-        what, fix = found or ("a symbolic link" if path.is_symlink() else "none", GIVE)
+        what, fix = found or ("a symbolic link" if path.is_symlink() else odd_kind(path) or "none", GIVE)
         what = f"none, it is {what}" if found else what
         raise BundleError(expected=f"a plain file {MANIFEST} in {folder}", got=what, fix=fix)
     try:
@@ -162,17 +164,17 @@ def _read_manifest(folder: Path) -> str:
 
 def _check_names(folder: Path, manifest: Manifest) -> None:
     """Refuse unsafe names, and a file that is listed but not there. What is there but not listed is nobody's."""
-    listed = [entry.name for entry in manifest.files]
+    named = [entry.name for entry in manifest.files]
     used = _used(manifest)
-    for name in [*listed, *used]:
+    for name in [*named, *used]:
         plain = PurePosixPath(name).name == PureWindowsPath(name).name == name
         if not plain or name in ("", ".", "..", MANIFEST):
-            _refuse_file(folder, "plain file names in the manifest", repr(name))
-    if unlisted := sorted(set(used) - set(listed)):
-        _refuse_file(folder, "every used file among the manifest's files", f"{', '.join(unlisted)} not listed")
+            _refuse_file(folder, "plain file names in the manifest", f"'{shown(name)}'")
+    if unlisted := sorted(set(used) - set(named)):
+        _refuse_file(folder, "every used file among the manifest's files", f"{listed(unlisted)} not listed")
     present = {path.name for path in folder.iterdir()} - {MANIFEST}
-    if missing := sorted(set(listed) - present):
-        _refuse_file(folder, f"the files {', '.join(missing)}", "none of them" if missing[1:] else "none")
+    if missing := sorted(set(named) - present):
+        _refuse_file(folder, f"the files {listed(missing)}", "none of them" if missing[1:] else "none")
 
 
 def _used(manifest: Manifest) -> list[str]:
@@ -196,7 +198,7 @@ def _leads_out(path: Path) -> bool:
 
 def _check_file(path: Path, entry: FileEntry, *, hashed: bool) -> None:
     if _leads_out(path) or not path.is_file():
-        kind = "a symbolic link" if path.is_symlink() else "something else"
+        kind = "a symbolic link" if path.is_symlink() else odd_kind(path) or "something else"
         _refuse_file(path, "a plain file", kind)
     size = path.stat().st_size
     if size != entry.size:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from ..errors import BundleError
 from ..ggml.types import BY_NUMBER, row_bytes
+from ..system.plain_files import open_plain
 from .gguf_layout import ALIGNMENT_KEY, MAGIC, SPLIT_KEYS, UINT32, KeyValues, padded, split_names
 
 Result = TypeVar("Result")
@@ -112,7 +113,7 @@ def shown(value: Any) -> str:
 
 def _mapped(path: Path, read: Callable[[mmap.mmap], Result]) -> Result:
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with open_plain(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return read(data)
     except (OSError, ValueError) as error:  # mmap's ValueError is an empty file's
         raise refused(path, "a GGUF file", str(error)) from error

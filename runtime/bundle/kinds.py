@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import listed, shown
+from ..system.plain_files import open_plain, read_plain
 
 
 class Kind(NamedTuple):
@@ -36,7 +37,7 @@ _METHODS = {"bitsandbytes": "bitsandbytes", "awq": "AWQ", "gptq": "GPTQ"}
 def file_kind(path: Path) -> Kind | None:
     """What a file is; None where that isn't known."""
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             head = file.read(64)
     except OSError:
         return None
@@ -103,7 +104,7 @@ def names_kind(names: set[str]) -> Kind | None:
 
 def _entry(path: Path, key: str) -> Any:
     try:
-        raw = json.loads(path.read_bytes())
+        raw = json.loads(read_plain(path))
     except (OSError, ValueError, RecursionError):
         return None
     return raw.get(key) if isinstance(raw, dict) else None

@@ -39,26 +39,33 @@ def save_overlay(path: Path, image: Image.Image, layout: Layout, geometry: Geome
 
 
 def draw_overlay(image: Image.Image, layout: Layout, geometry: Geometry) -> Image.Image:
-    """Left the grid of tiles with numbers and cut padding, right the overview, below a legend."""
+    """Left the grid of tiles with numbers and cut padding, right the overview, below a legend.
+
+    Without a grid the overview alone.
+    """
     tiles = [Image.fromarray(one.transpose(1, 2, 0)) for one in cut_tiles(image, layout, geometry)]
-    rows, columns = layout.grid
-    side = max(48, _EDGE // max(rows, columns))
-    grid = _draw_grid(tiles[1:], layout, geometry, side)
-    overview = tiles[0].resize((side, side), Image.Resampling.NEAREST)
-    font = _font(16)
-    height = max(grid.height, side) + 3 * _MARGIN
-    sheet = Image.new("RGB", (grid.width + side + 3 * _MARGIN, height), "white")
-    sheet.paste(grid, (_MARGIN, _MARGIN))
-    sheet.paste(overview, (grid.width + 2 * _MARGIN, _MARGIN))
-    pen = ImageDraw.Draw(sheet)
-    pen.rectangle(_box(grid.width + 2 * _MARGIN, _MARGIN, side, side), outline=_LINE, width=2)
-    _label(pen, (grid.width + 2 * _MARGIN + 6, _MARGIN + 6), "0 overview", font)
-    legend = (
-        f"{layout.size[0]}x{layout.size[1]} px, {rows}x{columns} tiles + overview, "
-        f"{layout.image_tokens} positions; blue: padding that was cut"
-    )
-    pen.text((_MARGIN, height - 1.6 * _MARGIN), legend, fill="black", font=font)
+    side = max(48, _EDGE // max(*layout.grid, 1))
+    grid = _draw_grid(tiles[1:], layout, geometry, side) if tiles[1:] else None
+    left = _MARGIN if grid is None else grid.width + 2 * _MARGIN
+    height = max(side, 0 if grid is None else grid.height) + 3 * _MARGIN
+    sheet = Image.new("RGB", (left + side + _MARGIN, height), "white")
+    if grid is not None:
+        sheet.paste(grid, (_MARGIN, _MARGIN))
+    sheet.paste(tiles[0].resize((side, side), Image.Resampling.NEAREST), (left, _MARGIN))
+    pen, font = ImageDraw.Draw(sheet), _font(16)
+    pen.rectangle(_box(left, _MARGIN, side, side), outline=_LINE, width=2)
+    _label(pen, (left + 6, _MARGIN + 6), "0 overview", font)
+    pen.text((_MARGIN, height - 1.6 * _MARGIN), _legend(layout), fill="black", font=font)
     return sheet
+
+
+def _legend(layout: Layout) -> str:
+    width, height = layout.size
+    if layout.tiles == 1:
+        return f"{width}x{height} px, the overview alone, {layout.image_tokens} positions"
+    rows, columns = layout.grid
+    tiles = f"{rows}x{columns} tiles + overview, {layout.image_tokens} positions"
+    return f"{width}x{height} px, {tiles}; blue: padding that was cut"
 
 
 def _draw_grid(tiles: list[Image.Image], layout: Layout, geometry: Geometry, side: int) -> Image.Image:
@@ -81,9 +88,11 @@ def _tint_padding(grid: Image.Image, layout: Layout, cell: float) -> None:
     (top, left), (rows, columns) = layout.feature_offset, layout.unpadded
     cut = Image.new("L", grid.size, 140)
     kept = (round(left * cell), round(top * cell), round((left + columns) * cell), round((top + rows) * cell))
-    cut.paste(0, kept)
+    thin = kept[2] <= kept[0] or kept[3] <= kept[1]  # of a narrow picture all features may be cut
+    if not thin:
+        cut.paste(0, kept)
     grid.paste(Image.new("RGB", grid.size, _CUT), mask=cut)
-    if cut.getextrema()[1]:
+    if cut.getextrema()[1] and not thin:
         ImageDraw.Draw(grid).rectangle((kept[0], kept[1], kept[2] - 1, kept[3] - 1), outline=_CUT, width=2)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -211,7 +212,9 @@ def _refusing(name: str, max_pixels: int) -> Iterator[None]:
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
-        raise _too_large(name, str(error).split(" exceeds")[0], max_pixels) from error
+        pixels = re.search(r"\d+", str(error))
+        got = f"{int(pixels[0]) / 1e6:,.0f}" if pixels else "many more"  # Pillow does not say how wide and high
+        raise _too_large(name, f"{got} megapixels", max_pixels) from error
     except UnidentifiedImageError as error:
         raise _damaged(name, "its header is incomplete") from error
     except MemoryError as error:

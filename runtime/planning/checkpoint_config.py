@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from ..errors import CheckpointError, LlavaEdgeError, first_line, shown
 from ..pictures.geometry import Geometry, Pinpoint
 from ..pictures.towers import CLIP, CLIP_L_336, find_tower, layers_used
+from ..system.plain_files import read_plain_text
 from .shapes import LlmShape, ModelShape, VisionShape
 
 TRANSFORMERS_ARCHITECTURE = "LlavaNextForConditionalGeneration"
@@ -52,31 +53,41 @@ _TOWER = "model.vision_tower.vision_tower.vision_model."
 
 
 def config_shape(
-    raw: dict[str, Any], *, name: str, where: str, stored: Mapping[str, tuple[int, ...]] | None = None
+    raw: dict[str, Any],
+    *,
+    name: str,
+    where: str,
+    stored: Mapping[str, tuple[int, ...]] | None = None,
+    vision_tower: str = "",
 ) -> ModelShape:
     """The shape that a config.json describes, of the transformers or the original layout.
 
     ``where`` names it in errors. ``stored`` are the shapes of the checkpoint's tensors where they are at
-    hand: they tell of a tower among them, of the output head, and of the rows of the vocabulary. Raises
-    :class:`CheckpointError` for other models.
+    hand: they tell of a tower among them, of the output head, and of the rows of the vocabulary. ``vision_tower`` is
+    the tower that an original-layout config names, a folder or :data:`PUBLISHED_TOWER`, where it is not at the named
+    place. Raises :class:`CheckpointError` for other models.
     """
     try:
-        return _config_shape(raw, name=name, where=where, shapes=stored or {})
+        return _config_shape(raw, name=name, where=where, shapes=stored or {}, tower=vision_tower)
     except MALFORMED as error:
         if isinstance(error, LlavaEdgeError):
             raise
         return _refuse(f"a LLaVA-NeXT config.json in {where}", first_line(error), error)
 
 
+PUBLISHED_TOWER = "clip-vit-large-patch14-336"
+"""The tower of the published checkpoints, whose sizes are known here."""
 MALFORMED = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 """What reading raises where a value is of another type than anybody writes there."""
 
 
-def _config_shape(raw: dict[str, Any], *, name: str, where: str, shapes: Mapping[str, tuple[int, ...]]) -> ModelShape:
+def _config_shape(
+    raw: dict[str, Any], *, name: str, where: str, shapes: Mapping[str, tuple[int, ...]], tower: str
+) -> ModelShape:
     settings = checked_config(raw, where)
     architecture = (raw.get("architectures") or ["none"])[0]
     if architecture in ORIGINAL_TEXTS:
-        settings = transformers_settings(raw, _original_tower(raw, shapes, where))
+        settings = transformers_settings(raw, _original_tower(raw, shapes, where, tower))
     elif architecture != TRANSFORMERS_ARCHITECTURE:
         _refuse(f"a LLaVA-NeXT architecture in {where}", str(architecture))
     llm = _llm(settings.get("text_config") or {}, settings, shapes, where)
@@ -239,21 +250,27 @@ def tower_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     }
 
 
-def _original_tower(raw: dict[str, Any], stored: Mapping[str, tuple[int, ...]], where: str) -> dict[str, Any]:
+def _original_tower(
+    raw: dict[str, Any], stored: Mapping[str, tuple[int, ...]], where: str, given: str
+) -> dict[str, Any]:
     """The tower among the weights, or that which the config only names: a folder with a config, or CLIP-L/336."""
     if has_tower(stored):
         return tower_from_shapes(stored)
-    named = str(raw.get("mm_vision_tower") or "")
+    named = given or str(raw.get("mm_vision_tower") or "")
     for folder in (Path(named), Path(where).parent / named):
         if named and (folder / "config.json").is_file():
             try:
-                config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+                config = json.loads(read_plain_text(folder / "config.json"))
             except (OSError, ValueError, RecursionError) as error:
                 _refuse(f"JSON in {folder / 'config.json'}", first_line(error), error)
             checked_config(config, str(folder / "config.json"))
             return {**CLIP.sizes, **clip_config(config, str(folder))}
-    if "clip-vit-large-patch14-336" not in named:
-        _refuse(f"mm_vision_tower as a folder or clip-vit-large-patch14-336 in {where}", shown(named) or "none")
+    if PUBLISHED_TOWER not in named:
+        raise CheckpointError(
+            expected=f"{'--vision-tower' if given else 'mm_vision_tower'} as a folder or {PUBLISHED_TOWER} for {where}",
+            got=shown(named) or "none",
+            fix=f"say where the tower is: --vision-tower DIR (or openai/{PUBLISHED_TOWER})",
+        )
     return dict(CLIP_L_336)
 
 

@@ -24,6 +24,9 @@ from .vision_memory import picture_bytes, tower_bytes
 QUESTION = 512
 """Positions for text where no context is asked for: questions, and the template's own."""
 
+SHORTEST_TEXT = 256
+"""Positions beside its pictures that a context must leave: the template's own, a question, an answer."""
+
 _AUTO_KV = (("f16", "f16"), ("q8_0", "q8_0"))
 
 
@@ -84,9 +87,44 @@ class Plan:
     @property
     def fits(self) -> bool:
         """Whether every device keeps its reserve free, and the model has such a context, for so many pictures."""
-        limit = self.model.llm.context_length
-        possible = self.context <= padded_context(limit) and self.images * self.picture_tokens <= limit
-        return possible and all(one.fits for one in self.uses)
+        return self.placed and self.pictures_fit
+
+    @property
+    def placed(self) -> bool:
+        """Whether every device keeps its reserve free."""
+        return all(one.fits for one in self.uses)
+
+    @property
+    def pictures_fit(self) -> bool:
+        """Whether the model has such a context, and that has room for the pictures and some text."""
+        return self.context <= padded_context(self.model.llm.context_length) and (
+            not self.images or self.images * self.picture_tokens + SHORTEST_TEXT <= self.room
+        )
+
+    @property
+    def room(self) -> int:
+        """Positions that a prompt and its answer can have."""
+        return min(self.context, self.model.llm.context_length)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it does not fit, a sentence without full stop each."""
+        limit, found = self.model.llm.context_length, []
+        if self.context > padded_context(limit):
+            found.append(f"the model has {limit} positions, not {self.context}")
+        if self.images and (needed := self.images * self.picture_tokens) + SHORTEST_TEXT > self.room:
+            whose = "the model has" if self.room == limit else "the context has"
+            found.append(
+                f"{self.images} picture{'s' if self.images > 1 else ''} of {self.picture_tokens} positions and "
+                f"{SHORTEST_TEXT} for text are {needed + SHORTEST_TEXT}; {whose} {self.room}"
+            )
+        for one in self.uses:
+            if not one.fits:
+                lacking = (one.device.reserve - one.free) / 2**30
+                found.append(
+                    f"{one.device.name} lacks {lacking:.2f} GiB" if lacking >= 0.005 else f"{one.device.name} is full"
+                )
+        return tuple(found)
 
     @property
     def picture_tokens(self) -> int:
@@ -115,7 +153,7 @@ def make_plan(model: ModelShape, devices: Sequence[Device], request: Request) ->
     completed = _completed(model, request)
     best: Plan | None = None
     for plan in _candidates(_Task(model, llm_bytes(model.llm, completed.recipe), host, others, completed)):
-        if plan.fits:
+        if plan.placed:  # the context is the same in all of them
             return plan
         if best is None or _missing(plan) < _missing(best):
             best = plan

@@ -11,7 +11,9 @@ from ..bundle.bundle import Bundle
 from ..bundle.gguf_reading import read_model, refused, shown
 from ..bundle.kinds import file_kind, path_kind
 from ..errors import CheckpointError, first_line
+from ..errors import shown as shown_text
 from ..pictures.towers import CLIP_L_336
+from ..system.plain_files import odd_kind, open_plain, read_plain_text
 from .checkpoint_config import RELEASED_PINPOINTS, TRANSFORMERS_ARCHITECTURE, config_shape
 from .shapes import BIASES, LlmShape, ModelShape, VisionShape
 
@@ -85,18 +87,25 @@ def preset_shape(name: str) -> ModelShape:
     return config_shape(raw, name=name, where=name)
 
 
-def folder_shape(folder: Path) -> ModelShape:
-    """The shape of a bundle, or of a checkpoint by its config and headers. Raises BundleError, CheckpointError."""
+def folder_shape(folder: Path, *, vision_tower: str = "") -> ModelShape:
+    """The shape of a bundle, or of a checkpoint by its config and headers. Raises BundleError, CheckpointError.
+
+    ``vision_tower`` is where the tower is that an original-layout config names, as :func:`config_shape` takes it.
+    """
     if (folder / "manifest.json").is_file():
         return bundle_shape(Bundle.open(folder))
     path = folder / "config.json"
-    if not path.is_file() and (kind := path_kind(folder)) is not None:
-        raise CheckpointError(expected=f"a bundle or a checkpoint in {folder}", got=kind.what, fix=kind.fix)
+    if not path.is_file():
+        odd = odd_kind(folder / "manifest.json") or odd_kind(path)
+        got, fix = path_kind(folder) or (odd or "neither", "give the folder of a bundle or of a checkpoint")
+        expected = "a bundle (manifest.json) or a checkpoint (config.json)"
+        raise CheckpointError(expected=f"{expected} in {shown_text(folder)}", got=got, fix=fix)
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(read_plain_text(path))
     except (OSError, ValueError, RecursionError) as error:
-        _refuse("manifest.json (a bundle) or config.json (a checkpoint)", str(folder), first_line(error))
-    return config_shape(raw, name=folder.resolve().name, where=str(path), stored=_stored_shapes(folder))
+        _refuse("JSON", str(path), first_line(error))
+    name, stored = folder.resolve().name, _stored_shapes(folder)
+    return config_shape(raw, name=name, where=str(path), stored=stored, vision_tower=vision_tower)
 
 
 def _stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
@@ -104,7 +113,7 @@ def _stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     for path in sorted(folder.glob("*.safetensors")):
         try:
-            with path.open("rb") as file:
+            with open_plain(path) as file:
                 (size,) = struct.unpack("<Q", file.read(8))
                 header = json.loads(file.read(min(size, _HEADER_LIMIT)))
             header.pop("__metadata__", None)

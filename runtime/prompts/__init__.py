@@ -1,4 +1,4 @@
 """From messages to segments: chat templates, what is known of a tokenizer, conversations in LLaVA's JSON.
 
-May import: nothing of ours but ground files.
+May import: runtime/system.
 """

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..errors import DataError
+from ..system.plain_files import open_plain, read_plain_text
 from .template import Role, TemplateMessage
 
 PLACEHOLDER = "<image>"
@@ -110,7 +111,7 @@ def find_samples(place: Path) -> Path:
 def check_samples(path: Path) -> None:
     """Open the file and read nothing. Raises :class:`DataError` where it can't be read."""
     try:
-        with path.open("rb"):
+        with open_plain(path):
             return
     except OSError as error:
         raise _not_read(path, error) from error
@@ -123,7 +124,7 @@ def _not_read(path: Path, error: OSError) -> DataError:
 def read_samples(path: Path) -> SampleFile:
     """The records of a JSON or JSONL file. Raises :class:`DataError` where it holds no list of them."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_plain_text(path, encoding="utf-8-sig")
     except OSError as error:
         raise _not_read(path, error) from error
     except UnicodeDecodeError as error:

@@ -15,6 +15,7 @@ from typing import IO
 from ..errors import LlavaEdgeError, OptionError, StorageError
 from .filesystems import copy_mode, rename_folder, replace_file, sync_files, sync_folder, sync_open
 from .left_behind import name_beside, sweep
+from .plain_files import open_plain, read_plain
 
 _BLOCK = 2**20
 
@@ -120,7 +121,7 @@ def check_outside_bundles(target: Path) -> None:
 
 def _is_bundle(folder: Path) -> bool:
     try:
-        raw = json.loads((folder / "manifest.json").read_bytes())
+        raw = json.loads(read_plain(folder / "manifest.json"))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(raw, dict) and {"schema", "geometry", "files"} <= set(raw)
@@ -129,7 +130,7 @@ def _is_bundle(folder: Path) -> bool:
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()

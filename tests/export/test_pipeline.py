@@ -282,6 +282,31 @@ def test_every_rung_can_fail(bad: dict[str, float]) -> None:
         check_rungs(GOOD | bad, llm_type="f16", vision_type="f32")
 
 
+@pytest.mark.parametrize(
+    ("bad", "llm", "vision", "said"),
+    [
+        ({"tiles": 0.0}, "f32", "f32", "preprocessor_config.json"),
+        ({"pixels": 1.0}, "f32", "f32", "preprocessor_config.json"),
+        ({"prompt_ids": 0.0}, "f16", "f32", "chat template"),
+        ({"features": 1.0}, "f32", "f16", "--vision f32"),
+        ({"embeddings": float("nan")}, "f32", "f16", "--vision f32"),
+        ({"logits_kl": float("nan")}, "f16", "f32", "--llm bf16"),
+        ({"greedy": 8.0}, "f16", "f32", "--llm bf16"),
+        ({"argmax": 0.0}, "f16", "f32", "--llm bf16"),
+        ({"logits_kl": 1.0}, "bf16", "f32", "--llm f32"),
+        ({"logits_kl": 1.0}, "f32", "f16", "--vision f32"),
+        ({"features": 1.0}, "f32", "f32", ""),
+        ({"logits_kl": 1.0}, "f32", "f32", ""),
+    ],
+)
+def test_a_rung_that_fails_says_what_may_help(bad: dict[str, float], llm: str, vision: str, said: str) -> None:
+    with pytest.raises(CheckpointError) as refused:
+        check_rungs(GOOD | bad, llm_type=llm, vision_type=vision)
+    assert said in refused.value.fix
+    assert refused.value.fix.startswith("report this checkpoint") is not bool(said)
+    assert refused.value.fix.endswith("nothing was written")
+
+
 def test_rounder_types_have_wider_limits() -> None:
     check_rungs(GOOD | {"logits_kl": 1e-3, "greedy": 8.0}, llm_type="bf16", vision_type="f32")
     check_rungs(GOOD | {"features": 1e-3, "embeddings": 1e-3}, llm_type="f16", vision_type="f16")

@@ -19,6 +19,7 @@ from typing import Protocol
 from ...runtime.errors import ImageError, OptionError
 from ...runtime.pictures.picture import Picture, load_picture
 from ...runtime.prompts.conversations import shown
+from ...runtime.system.plain_files import open_plain
 
 LINK, DRIVE = re.compile(r"[A-Za-z][\w+.-]*://|data:"), re.compile(r"[A-Za-z]:[\\/]")
 
@@ -80,7 +81,7 @@ class TarStore:
         self._file: io.BufferedReader | None = None
         self._process = 0
         try:
-            with tarfile.open(path, "r:") as archive:
+            with open_plain(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
                 members = [member for member in archive if member.isfile() or member.islnk()]
         except (OSError, tarfile.TarError) as error:
             raise OptionError(

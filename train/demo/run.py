@@ -24,6 +24,7 @@ from transformers import (
 
 from ...runtime.errors import OptionError
 from ...runtime.system.storage import check_absent, check_outside_bundles, writing_folder
+from ...runtime.system.torch_threads import torch_within_quota
 from .. import run as llava
 from ..recipe import DataRecipe, Recipe, load_recipe
 from .data_set import CAPTIONS, CONVERSATIONS, PICTURES, easy_vqa_text, write_data
@@ -48,7 +49,8 @@ def run(config: Path, out: Path) -> None:
     stages = llava_recipe(recipe, config.parent, work)
     work.mkdir(parents=True, exist_ok=True)
     if not (work / "base").exists():
-        pretrain(recipe, work)
+        with torch_within_quota(torch):
+            pretrain(recipe, work)
     write_data(work / "data", recipe.data, seed=recipe.seed)
     llava.run_recipe(stages, out, resume=True)
 

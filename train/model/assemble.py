@@ -12,6 +12,7 @@ from typing import Any
 from ...runtime.errors import OptionError, first_line
 from ...runtime.pictures.towers import CLIP
 from ...runtime.prompts.family_templates import IMAGE_TOKEN, TEMPLATES
+from ...runtime.system.plain_files import read_plain_text
 from ...runtime.system.storage import writing_folder
 from ..recipe import Recipe
 from .prompt import read_template_spec
@@ -63,7 +64,7 @@ def _read_template(recipe: Recipe) -> str:
         return TEMPLATES[named]
     path = Path(recipe.folder) / named
     try:
-        return path.read_text(encoding="utf-8")
+        return read_plain_text(path)
     except (OSError, ValueError) as error:  # ValueError: no UTF-8 text
         raise OptionError(
             expected=f"a chat template at {path}, or one of {', '.join(TEMPLATES)}",

@@ -11,6 +11,7 @@ from typing import Any
 from ...runtime.errors import OptionError
 from ...runtime.pictures.geometry import Pinpoint
 from ...runtime.prompts.conversations import shown
+from ...runtime.system.plain_files import read_plain_text
 
 TEXT = {
     "vocab_size": 2**24,
@@ -44,7 +45,7 @@ def read_config(folder: Path) -> Any:
             expected=f"a checkpoint at {folder}", got="no config.json", fix="set model.base in the recipe"
         )
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(read_plain_text(path))
     except (ValueError, RecursionError) as error:
         raise no_base(f"JSON in {path}", error) from error
     if not isinstance(raw, dict) or raw.get("model_type") != "llava_next" or "vision_config" not in raw:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ...runtime.errors import OptionError, first_line
 from ...runtime.prompts.conversations import shown
+from ...runtime.system.plain_files import read_plain_text
 
 FILE = "generation_config.json"
 IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -27,7 +28,7 @@ def read_generation_config(folder: Path) -> Any:
     """
     path = folder / FILE
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(read_plain_text(path))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:

@@ -40,19 +40,26 @@ def colour_warnings(image: Image.Image, rgb: Image.Image) -> list[str]:
     """What is lost from ``image`` in ``rgb``, as sentences that lack their subject and full stop."""
     said = []
     if image.mode == "F" or image.mode.startswith("I"):
-        values = np.asarray(image)
-        low, high = values.min(), values.max()
-        kind = "a 16-bit picture" if image.mode.startswith("I;16") else "a picture with 32 bits a pixel"
-        if low < 0 or high > 255:
-            said.append(
-                f"is {kind} and was clipped: what is brighter than 255 became white, as in transformers; "
-                "scale it to 8 bits to see it"
-            )
-        elif image.mode == "F" and high <= 1:
-            said.append("has brightness from 0 to 1 and became black, as in transformers; scale it to 0 to 255")
+        said.extend(_depth_warnings(image))
     extremes = rgb.getextrema()
     if all(high - low <= _FLAT for low, high in extremes):  # type: ignore[misc]
         colour = tuple(low for low, _ in extremes)  # type: ignore[misc]
         laid = "; its transparent parts were laid on white: lay it on another colour" if _transparent(image) else ""
         said.append(f"shows one colour alone, RGB {colour}{laid}")
     return said
+
+
+def _depth_warnings(image: Image.Image) -> list[str]:
+    """What of numbers that are no bytes becomes white or black."""
+    values = np.asarray(image)
+    kind = "a 16-bit picture" if image.mode.startswith("I;16") else "a picture with 32 bits a pixel"
+    known = values[~np.isnan(values)]
+    low, high = (known.min(), known.max()) if known.size else (0, 0)
+    lost = ["what is brighter than 255 became white"] if high > 255 else []
+    lost += ["what is below 0 became black"] if low < 0 else []
+    lost += ["what is no number (NaN) became black"] if known.size < values.size else []
+    if lost:
+        return [f"is {kind} and was clipped: {', '.join(lost)}, as in transformers; scale it to 8 bits to see it"]
+    if image.mode == "F" and high <= 1:
+        return ["has brightness from 0 to 1 and became black, as in transformers; scale it to 0 to 255"]
+    return []

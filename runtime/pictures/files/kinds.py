@@ -71,6 +71,13 @@ _BEGINNINGS: tuple[tuple[bytes, Kind], ...] = (
     (b"\xabKTX", Kind("a KTX texture")),
     (b"SIMPLE  =", Kind("a FITS picture")),
     (b"BPG\xfb", Kind("a BPG picture")),
+    (b"II\xbc\1", Kind("a JPEG XR picture")),
+    (b"\x01\xda\0", Kind("an SGI picture")),
+    (b"\x01\xda\1", Kind("an SGI picture")),
+    (b"\x59\xa6\x6a\x95", Kind("a Sun raster picture")),
+    (b"SDPX", Kind("a DPX picture")),
+    (b"XPDS", Kind("a DPX picture")),
+    (b"/* XPM */", Kind("an XPM picture")),
     (b"FLIF", Kind("a FLIF picture")),
     (b"\x1aE\xdf\xa3", _VIDEO),
     (b"FLV\1", _VIDEO),
@@ -97,6 +104,8 @@ _BEGINNINGS: tuple[tuple[bytes, Kind], ...] = (
     (b"version https://hawser", Kind("a git-lfs pointer, not the picture itself", fix="get it: git lfs pull")),
     (b"/annex/objects/", Kind("a git-annex pointer, not the picture itself", fix="get it: git annex get")),
 )
+_TEXTS = (b"%!PS", b"#?RADIANCE", b"SIMPLE  =", b"version https://", b"/annex/", b"/* XPM */")
+"""Beginnings of files that are text; the others are not met in front of text but by chance."""
 _RIFF = {b"WEBP": WEBP, b"AVI ": _VIDEO, b"WAVE": _SOUND, b"ACON": Kind("an animated cursor (ANI)")}
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _AVIF_BRANDS = (b"avif", b"avis")
@@ -111,6 +120,7 @@ _MARKUP = (
         Kind("a web page (HTML)", fix="download the picture itself"),
     ),
 )
+_PNM = re.compile(rb"P[1-6]\s+[#\d]|P7\s+[#A-Z]|P[Ff]\s+\d")
 _BASE64_PICTURE = re.compile(rb"data:image/|iVBORw0KGgo|/9j/[0-9A-Za-z+/]|R0lGOD|UklGR")
 
 
@@ -152,14 +162,17 @@ def _by_brand(data: bytes) -> Kind:
 
 
 def _by_beginning(head: bytes, _: str) -> Kind | None:
-    return next((kind for start, kind in _BEGINNINGS if head.startswith(start) and _plausible(head, kind)), None)
+    found = (kind for start, kind in _BEGINNINGS if head.startswith(start) and _plausible(head, start, kind))
+    return next(found, None)
 
 
-def _plausible(head: bytes, kind: Kind) -> bool:
-    """Two letters are no proof: a BMP and a program have bytes that are no text."""
-    if kind is BMP:
-        return not _is_text(head)
-    return not (kind.name == "a program" and _is_text(head))
+def _plausible(head: bytes, start: bytes, kind: Kind) -> bool:
+    """A few letters or zeros are no proof: a sentence may begin with them, or a picture without a mark of its own."""
+    if start in (b"\0\0\1\0", b"\0\0\2\0"):  # then comes how many pictures are inside, and of each a reserved zero
+        return head[4:6] != b"\0\0" and head[9:10] in (b"", b"\0")
+    if kind.decoder and kind is not BMP:
+        return True
+    return start.startswith(_TEXTS) or not _is_text(head)
 
 
 def _by_place(head: bytes, _: str) -> Kind | None:
@@ -169,13 +182,30 @@ def _by_place(head: bytes, _: str) -> Kind | None:
         return Kind("a DICOM picture", fix="convert it: dcmj2pnm PICTURE picture.png")
     if head[257:262] == b"ustar":
         return Kind("a tar archive", fix=_ARCHIVE_FIX)
-    if head[4:8] in (b"moov", b"mdat", b"wide", b"free", b"skip"):
+    if head[4:8] in (b"moov", b"mdat", b"wide", b"free", b"skip") and not _is_text(head):
         return _VIDEO
-    if re.match(rb"P[1-7]\s", head):
+    if _PNM.match(head):
         return Kind("a PNM picture")
+    if head[40:44] == b" EMF":
+        return Kind("a Windows metafile (EMF)")
+    if head[:1] == b"\n" and head[1:2] in b"\0\2\3\4\5" and head[2:3] == b"\1" and head[3:4] in b"\1\2\4\x08":
+        return Kind("a PCX picture")
+    if _is_targa(head):
+        return Kind("a Targa picture (TGA)")
     if head and not head.strip(b"\0"):
         return Kind("a file of zeros, as an interrupted download leaves it", fix=AGAIN)
     return None
+
+
+def _is_targa(head: bytes) -> bool:
+    """Whether a file has the header of a Targa, which has no mark: its fields have few values (TGA 2.0, section 3)."""
+    if len(head) < 18:
+        return False
+    table, kind, entries, bits = head[1], head[2], int.from_bytes(head[5:7], "little"), head[7]
+    of_table = table == 1 and kind in (1, 9) and entries > 0 and bits in (15, 16, 24, 32)
+    depths = {1: (8, 16), 2: (15, 16, 24, 32), 3: (8, 16)}.get(kind & 7, ()) if kind < 16 else ()
+    has_pixels = head[12:14] != b"\0\0" and head[14:16] != b"\0\0" and head[16] in depths and head[17] < 64
+    return has_pixels and (of_table or (table == 0 and kind in (2, 3, 10, 11) and entries == 0))
 
 
 def _by_text(head: bytes, _: str) -> Kind | None:
@@ -187,6 +217,8 @@ def _by_text(head: bytes, _: str) -> Kind | None:
         return min(found, key=lambda one: one[0], default=(0, Kind("an XML document", fix="give a picture")))[1]
     if _BASE64_PICTURE.match(text.lstrip(b"\"'")):
         return Kind("text that holds a picture in base64", fix="decode it (base64 -d), or give it as a data URL")
+    if re.match(rb"(/\*.*?\*/\s*)?#define \w+_width\s", text, re.DOTALL):
+        return Kind("an XBM picture")
     if text.startswith((b"{", b"[")):
         return Kind("a JSON text", fix="give a picture")
     if text.startswith((b"http://", b"https://")):

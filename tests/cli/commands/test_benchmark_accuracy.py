@@ -142,6 +142,25 @@ def test_interrupted_it_says_where_the_answers_are(work: Path, tmp_path: Path) -
     assert str(cache) in line
 
 
+@pytest.mark.parametrize("place", ["/dev/null/llava-edge", "file/below"])
+def test_without_a_place_for_a_cache_it_goes_on(place: str, work: Path, tmp_path: Path) -> None:
+    """No home, or one that can't be written: answers lie among temporary files, and it says where."""
+    (tmp_path / "file").write_bytes(b"")
+    environment = {**os.environ, "LLAVA_EDGE_CACHE": str(tmp_path / place), "TMPDIR": str(tmp_path)}
+    words = [COMMAND, "benchmark", "accuracy", "--reference", "f32", "--candidate", "q4", "--data", "data", "--json"]
+    done = subprocess.run(words, cwd=work, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr
+    (kept,) = tmp_path.glob("llava-edge-answers-*")
+    (line,) = done.stderr.splitlines()
+    assert f"answers are kept in {kept}; --cache FOLDER" in line
+    assert list(kept.rglob("*.npz"))
+    again = run(work, kept, "--json")
+    assert (again.stdout, again.returncode) == (done.stdout, 0)
+    wrong = subprocess.run([*words, "--candidate", "none"], cwd=work, capture_output=True, text=True, env=environment)
+    assert wrong.returncode == 1
+    assert list(tmp_path.glob("llava-edge-answers-*")) == [kept]
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [

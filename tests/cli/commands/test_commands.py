@@ -117,6 +117,16 @@ def test_tiles_that_can_not_be_drawn_leave_nothing(name: str, tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("detail", ["low", "auto", "high"])
+@pytest.mark.parametrize("size", [(301, 97), (300, 9), (1, 5000)])
+def test_tiles_of_every_shape_and_detail_are_drawn(size: tuple[int, int], detail: str, tmp_path: Path) -> None:
+    Image.new("RGB", size, "teal").save(tmp_path / "a.png")
+    saved = tmp_path / "seen.png"
+    status, _, err = run_here("tiles", str(tmp_path / "a.png"), "--detail", detail, "--save", str(saved))
+    assert status == 0, err
+    assert saved.is_file()
+
+
 def test_tiles_are_not_drawn_over_the_picture(tmp_path: Path) -> None:
     picture = tmp_path / "sign.png"
     shutil.copy(SIGN, picture)

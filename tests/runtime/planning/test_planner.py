@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from llava_edge.cli.terminal.plan_sources import shape_of
 from llava_edge.runtime import LoadOptions, load
 from llava_edge.runtime.bundle.bundle import Bundle, demo_bundle
 from llava_edge.runtime.errors import CheckpointError, OptionError
+from llava_edge.runtime.pictures.towers import CLIP_L_336
 from llava_edge.runtime.planning.auto_placement import auto_options
 from llava_edge.runtime.planning.checkpoint_config import TEXT_DEFAULTS, config_shape
 from llava_edge.runtime.planning.placement import Device
@@ -111,6 +113,37 @@ def test_original_layout_with_the_published_tower(tmp_path: Path) -> None:
     published = preset_shape("llava-72b")
     assert dataclasses.replace(folder_shape(tmp_path), name="llava-72b") == published
     assert published.picture_tokens == 576 + 48 * 49
+
+
+@pytest.mark.parametrize("named", ["/share/elsewhere/tower", "", "somebody/else"])
+def test_original_layout_whose_tower_is_elsewhere(named: str, tmp_path: Path) -> None:
+    """As ``export --vision-tower``: a folder, one beside the checkpoint, or the published one by its name."""
+    raw = {
+        "architectures": ["LlavaQwenForCausalLM"],
+        **{key: value for key, value in PRESETS["llava-72b"].items() if key != "model_type"},
+        "mm_vision_tower": named,
+        "mm_vision_select_layer": -2,
+        "mm_projector_type": "mlp2x_gelu",
+        "mm_patch_merge_type": "spatial_unpad",
+        "mm_vision_select_feature": "patch",
+        "image_aspect_ratio": "anyres",
+        "image_grid_pinpoints": [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]],
+    }
+    folder, tower = tmp_path / "checkpoint", tmp_path / "checkpoint" / "tower"
+    tower.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(raw))
+    (tower / "config.json").write_text(
+        json.dumps({"model_type": "clip_vision_model", **CLIP_L_336, "num_hidden_layers": 12})
+    )
+    with pytest.raises(CheckpointError, match="--vision-tower DIR"):
+        shape_of(str(folder))
+    for where in (str(tower), "tower"):
+        assert shape_of(str(folder), where).vision.layers == 12
+    published = shape_of(str(folder), "openai/clip-vit-large-patch14-336")
+    assert dataclasses.replace(published, name="llava-72b") == preset_shape("llava-72b")
+    for where in (str(tmp_path), "no/such/place"):
+        with pytest.raises(CheckpointError, match="--vision-tower as a folder"):
+            shape_of(str(folder), where)
 
 
 # --- decisions ---

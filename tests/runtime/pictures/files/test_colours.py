@@ -52,6 +52,29 @@ def test_deep_pictures_are_clipped_as_in_the_reference_and_said_to_be(case: str)
             assert np.array_equal(np.asarray(picture.image), convert_to_rgb(opened, return_numpy=True))
 
 
+ENDS = {
+    "below": (-5.0, -300.0, {"black"}),
+    "above": (300.0, 400.0, {"white"}),
+    "both": (-5.0, 400.0, {"black", "white"}),
+    "infinite": (float("-inf"), float("inf"), {"black", "white"}),
+    "no number": (3.0, float("nan"), {"black"}),
+    "no number at all": (float("nan"), float("nan"), {"black"}),
+    "no number, and above": (float("nan"), 300.0, {"black", "white"}),
+}
+
+
+@pytest.mark.parametrize(("case", "mode"), [*((case, "F") for case in ENDS), *((case, "I") for case in list(ENDS)[:3])])
+def test_what_is_lost_became_what_is_said(case: str, mode: str) -> None:
+    """The colours that the sentence names are those of the pixels that were out of range."""
+    *values, said = ENDS[case]
+    numbers = np.array([values], np.float32 if mode == "F" else np.int32)
+    picture = load_picture(written("TIFF", Image.fromarray(numbers)))
+    out = np.array([not 0 <= one <= 255 for one in values])
+    became = {{0: "black", 255: "white"}[int(one)] for one in np.asarray(picture.image)[0, out, 0]}
+    assert became == said
+    assert {word for word in ("black", "white") if f"became {word}" in picture.warnings[0]} == said
+
+
 def with_a_dot() -> Image.Image:
     image = Image.new("RGB", (90, 90), "white")
     image.putpixel((50, 50), (0, 0, 0))

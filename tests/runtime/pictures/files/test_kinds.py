@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,6 +50,24 @@ FOREIGN: dict[str, tuple[Callable[[], bytes], str]] = {
     "JPEG XL": (lambda: b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(50), "a JPEG XL picture"),
     "JPEG XL codestream": (lambda: b"\xff\x0a\xfa\x1f" + bytes(50), "a JPEG XL picture"),
     "ICO": (lambda: written("ICO"), "an icon file"),
+    "CUR": (lambda: b"\0\0\2\0" + written("ICO")[4:], "a cursor file"),
+    "TGA": (lambda: written("TGA"), "a Targa picture"),
+    "TGA, run lengths": (lambda: written("TGA", compression="tga_rle"), "a Targa picture"),
+    "TGA, palette": (lambda: written("TGA", SMOOTH.convert("P")), "a Targa picture"),
+    "TGA, palette, packed": (
+        lambda: written("TGA", SMOOTH.convert("P"), compression="tga_rle"),
+        "a Targa picture",
+    ),
+    "TGA, grey": (lambda: written("TGA", SMOOTH.convert("L")), "a Targa picture"),
+    "TGA, transparent": (lambda: written("TGA", SMOOTH.convert("RGBA")), "a Targa picture"),
+    "TGA with a comment": (lambda: written("TGA", id_section=b"made by me"), "a Targa picture"),
+    "PCX": (lambda: written("PCX"), "a PCX picture"),
+    "SGI": (lambda: written("SGI"), "an SGI picture"),
+    "XBM": (lambda: written("XBM", SMOOTH.convert("1")), "an XBM picture"),
+    "XPM": (lambda: b"/* XPM */\nstatic char *a[] = {", "an XPM picture"),
+    "PBM": (lambda: written("PPM", SMOOTH.convert("1")), "a PNM picture"),
+    "PFM": (lambda: written("PPM", SMOOTH.convert("F")), "a PNM picture"),
+    "EMF": (lambda: b"\1\0\0\0" + bytes(36) + b" EMF" + bytes(40), "a Windows metafile"),
     "ICNS": (lambda: written("ICNS", SMOOTH.resize((128, 128))), "an icon file"),
     "PDF": (lambda: written("PDF"), "a PDF document"),
     "PDF behind white space": (lambda: b"\r\n\r\n" + written("PDF"), "a PDF document"),
@@ -242,3 +261,45 @@ def test_damaged_frames_behind_the_first_are_nobodys_business() -> None:
         data = written(kind, save_all=True, append_images=[SMOOTH.rotate(90), SMOOTH])
         expected = np.asarray(load_picture(data).image)
         assert np.array_equal(np.asarray(load_picture(data[:-60]).image), expected)
+
+
+SENTENCES = [
+    "The free lunch",
+    "get wide open",
+    "a moov of",
+    "ID3 tags are text",
+    "OggS of the sea",
+    "GGUF is a format",
+    "BMW",
+    "P1 is the first",
+    "P6\nis not a picture",
+    "MZ was a man",
+    "icns and qoif",
+    "DDS for all",
+    "FLV\tone",
+    "Rar! said he",
+]
+
+
+@pytest.mark.parametrize("text", SENTENCES)
+def test_a_sentence_is_no_picture_video_or_archive(text: str) -> None:
+    """Marks of four letters stand in front of text too."""
+    assert kind_of(f"{text} and some more of it\n".encode()) is None
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        ((2**31, 2**31), "4,611,686,018,427 megapixels"),
+        ((2**31 - 1, 9), "19,327 megapixels"),
+        ((11000, 11000), "11000x11000"),
+    ],
+)
+def test_sizes_beyond_all_measure_are_said_in_megapixels(size: tuple[int, int], said: str) -> None:
+    data = bytearray(written("PNG"))
+    data[16:24] = struct.pack(">II", *size)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    for read in (load_picture, picture_size):
+        with pytest.raises(ImageError, match="at most 100 megapixels") as refused:
+            read(bytes(data))
+        assert refused.value.got == said
