@@ -115,7 +115,7 @@ def _mode(path: Path) -> int:
     """The kind of file that is there; 0 for none. Raises OSError where that can't be told."""
     try:
         return path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # no file has a NUL in its name
         return 0
 
 
