@@ -7,47 +7,27 @@ declares. In the file a key is an option's name with ``_``; a command's table ov
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import os
-import shlex
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Final
 
 import typer
 
 from ...runtime.errors import OptionError
-from ...runtime.options import GenerationOptions, LoadOptions, declared
 from .failure import asks_for
-from .visible import quoted, shortened
+from .settings import Commands, Setting, all_settings, checked, of_one_type, parsed, settings_of, takers
+from .visible import quoted
 
 FILE: Final = "llava-edge.toml"
 VARIABLE: Final = "LLAVA_EDGE_CONFIG"
 PREFIX: Final = "LLAVA_EDGE_"
 _TAKEN = ("cache", "config", "models", "token")
 """Variables with a meaning of their own, which commands read where they need it."""
-_YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
-_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text in quotes"}
-
-
-@dataclass(frozen=True)
-class Setting:
-    """An option of a command: the parameter it sets, the type of one value, how many there may be, and its range."""
-
-    parameter: str
-    kind: type[Any]
-    many: bool = False
-    words: tuple[str, ...] = ()
-    low: float | None = None
-    high: float | None = None
-
-
-Commands = dict[str, Any]
-"""Settings by key, by the command's name; a group of commands has a dictionary of its own."""
+_COMMAND_LINE_ONLY = ("help", "version", "install_completion", "show_completion")
 
 
 def defaults(app: typer.Typer, words: Sequence[str]) -> dict[str, Any]:
@@ -61,7 +41,19 @@ def defaults(app: typer.Typer, words: Sequence[str]) -> dict[str, Any]:
     if named[:1] == ["doctor"]:
         return {}
     commands = settings_of(app)
-    return _merged(commands, _read(commands), named)
+    return _merged(commands, _read(commands), named, all_settings(commands))
+
+
+def wants_json(app: typer.Typer, words: Sequence[str]) -> bool:
+    """Whether the configuration asks for the JSON of the command that ``words`` are; no where it can't be read."""
+    try:
+        found: Any = defaults(app, words)
+    except OptionError:
+        return False
+    for word in [word for word in words if not word.startswith("-")][:2]:
+        inner = found.get(word)
+        found = inner if isinstance(inner, dict) else found
+    return found.get("as_json") is True or found.get("json_stream") is True
 
 
 def configuration_file() -> Path | None:
@@ -90,92 +82,82 @@ def found_in(app: typer.Typer) -> dict[str, Any]:
     return {"file": None if path is None else str(path), "sets": _read(settings_of(app))}
 
 
-def settings_of(app: typer.Typer) -> Commands:
-    """The settings of every command of ``app``."""
-    found: Commands = {}
-    for command in app.registered_commands:
-        assert command.callback is not None
-        found[command.name or ""] = dict(_settings(command.callback))
-    for group in app.registered_groups:
-        assert group.typer_instance is not None
-        found[group.name or ""] = settings_of(group.typer_instance)
-    return found
-
-
-def _settings(command: Any) -> list[tuple[str, Setting]]:
-    found = []
-    for name, hint in get_type_hints(command, include_extras=True).items():
-        info = next((one for one in getattr(hint, "__metadata__", ()) if type(one).__name__ == "OptionInfo"), None)
-        if info is None:
-            continue
-        kind, many, words = _kind(get_args(hint)[0])
-        setting = Setting(name, kind, many, words, info.min, info.max)
-        declared_names = [info.default, *(info.param_decls or ())]  # in Annotated, typer takes the first for a default
-        flags = [flag.split("/")[0] for flag in declared_names if isinstance(flag, str)]
-        found += [(flag[2:].replace("-", "_"), setting) for flag in flags if flag.startswith("--")]
-    return found
-
-
-def _kind(hint: Any) -> tuple[type[Any], bool, tuple[str, ...]]:
-    """The type of one value, whether there may be several, and the words it may be."""
-    if get_origin(hint) is Literal:
-        return str, False, get_args(hint)
-    if get_origin(hint) in (list, tuple):
-        return _kind(get_args(hint)[0])[0], True, ()
-    parts = [part for part in get_args(hint) if part is not type(None)]
-    if parts:
-        return _kind(parts[0])
-    return (hint if hint in (bool, int, float) else str), False, ()
-
-
-def _merged(commands: Commands, read: Mapping[str, Any], named: Sequence[str]) -> dict[str, Any]:
+def _merged(
+    commands: Commands, read: Mapping[str, Any], named: Sequence[str], known: Mapping[str, Sequence[Setting]]
+) -> dict[str, Any]:
     """``default_map``: the file's values for every command, the environment's for the one that is named."""
     found: dict[str, Any] = {}
     for name, inner in commands.items():
+        table = read.get(name)
+        table = table if isinstance(table, dict) else {}  # an option may be called as a command is
         if any(isinstance(one, dict) for one in inner.values()):
-            below = {**{key: one for key, one in read.items() if not isinstance(one, dict)}, **read.get(name, {})}
-            found[name] = _merged(inner, below, named[1:] if named[:1] == [name] else [])
+            below = {**{key: one for key, one in read.items() if not isinstance(one, dict)}, **table}
+            found[name] = _merged(inner, below, named[1:] if named[:1] == [name] else [], known)
             continue
-        values = _fitting_values(inner, read) | _fitting_values(inner, read.get(name, {}))
+        values = _fitting_values(inner, read, known) | _own_values(inner, table)
         if named[:1] == [name]:
-            values |= _from_environment(inner)
+            values |= _from_environment(inner, known)
         found[name] = {inner[key].parameter: one for key, one in values.items()}
     return found
 
 
-def _fitting_values(settings: Mapping[str, Setting], values: Mapping[str, Any]) -> dict[str, Any]:
+def _own_values(settings: Mapping[str, Setting], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of a command's own table, which were checked when they were read."""
+    return {key: checked(key, settings[key], value, key) for key, value in values.items() if key in settings}
+
+
+def _fitting_values(
+    settings: Mapping[str, Setting], values: Mapping[str, Any], known: Mapping[str, Sequence[Setting]]
+) -> dict[str, Any]:
     """Values for a command's options; a key at the top may mean options of other commands alone."""
     found = {}
     for key, value in values.items():
-        with contextlib.suppress(OptionError):
-            if key in settings:
-                found[key] = _checked(key, settings[key], value, key)
+        if key in settings and not isinstance(value, dict) and settings[key] in takers(key, known[key], value):
+            found[key] = checked(key, settings[key], value, key)
     return found
 
 
-def _from_environment(settings: Mapping[str, Setting]) -> dict[str, Any]:
+def _from_environment(settings: Mapping[str, Setting], known: Mapping[str, Sequence[Setting]]) -> dict[str, Any]:
     found = {}
     for key, setting in settings.items():
         variable = PREFIX + key.upper()
         if key not in _TAKEN and (text := os.environ.get(variable)):
-            found[key] = _checked(key, setting, _parsed(text, setting, variable), variable)
+            usual = of_one_type(known[key])
+            value = parsed(text, usual[0], variable)
+            taking = takers(key, usual, value)
+            if setting in taking or (setting in usual and not taking):
+                found[key] = checked(key, setting, value, variable)
     return found
 
 
-def _parsed(text: str, setting: Setting, variable: str) -> Any:
-    """A variable's text as the value that a file would have; several values are words as a shell splits them."""
-    if setting.many:
-        try:
-            parts = shlex.split(text)
-        except ValueError as error:
-            raise _wrong(variable, "words, those with spaces in quotes", f"{quoted(text)}, {error}") from None
-        return [_parsed(part, Setting(setting.parameter, setting.kind), variable) for part in parts]
-    if setting.kind is bool and text.lower() in (*_YES, *_NO):
-        return text.lower() in _YES
+def wrong_variables(app: typer.Typer) -> list[str]:
+    """What is wrong with the environment, a sentence each: variables that set nothing, and values no option takes."""
+    known = all_settings(settings_of(app))
+    found = [str(error) for key in known for error in _wrong_values(key, known[key])]
+    return [*found, *unknown_variables(app)]
+
+
+def _wrong_values(key: str, settings: Sequence[Setting]) -> Iterator[OptionError]:
+    variable, options = PREFIX + key.upper(), of_one_type(settings)
+    if key in _TAKEN or not (text := os.environ.get(variable)):
+        return
     try:
-        return text if setting.kind is str else setting.kind(text) if setting.kind is not bool else text
-    except ValueError:
-        return text  # and so of the wrong type
+        value = parsed(text, options[0], variable)
+        if not takers(key, options, value):
+            checked(key, options[0], value, variable)
+    except OptionError as error:
+        yield error
+
+
+def unknown_variables(app: typer.Typer) -> list[str]:
+    """A sentence for each variable that looks like an option's, and is none."""
+    known = {PREFIX + key.upper() for key in (*all_settings(settings_of(app)), *_TAKEN)}
+    found = []
+    for name in sorted(os.environ):
+        if name.startswith(PREFIX) and not name.startswith(f"{PREFIX}TEST_") and name not in known:
+            nearest = difflib.get_close_matches(name, sorted(known), 1, 0.8)
+            found.append(f"{quoted(name)} sets nothing: " + (f"did you mean {nearest[0]}?" if nearest else "unset it"))
+    return found
 
 
 def _read(commands: Commands) -> dict[str, Any]:
@@ -194,7 +176,7 @@ def _read(commands: Commands) -> dict[str, Any]:
 
 def _table(tree: Mapping[str, Any], commands: Commands, path: Path, within: str) -> dict[str, Any]:
     """One table of the file; in the top and in a group's, keys are options of any of its commands."""
-    known = _all_settings(commands)
+    known = all_settings(commands)
     found: dict[str, Any] = {}
     for key, value in tree.items():
         where = f"{within}{key}"
@@ -204,73 +186,32 @@ def _table(tree: Mapping[str, Any], commands: Commands, path: Path, within: str)
             _check_fits_one(key, known[key], value, f"{where} in {path}")
             found[key] = value
         else:
-            raise _unknown(where, path, is_table=isinstance(value, dict), names=[*known, *commands])
+            raise _unknown(where, path, value, known, commands)
     return found
 
 
-def _unknown(where: str, path: Path, *, is_table: bool, names: Sequence[str]) -> OptionError:
+def _unknown(
+    where: str, path: Path, value: Any, known: Mapping[str, Sequence[Setting]], commands: Commands
+) -> OptionError:
+    """A key or a table that there is not: what it is instead, or which name is the nearest."""
     within, _, key = where.rpartition(".")
+    is_table, got = isinstance(value, dict), quoted(where)
+    tables = [name for name, one in commands.items() if isinstance(one, dict)]
     what = "tables named after commands" if is_table else f"keys that are options{f' of {within!r}' if within else ''}"
-    nearest = difflib.get_close_matches(key.replace("-", "_"), names, 1)
+    nearest = difflib.get_close_matches(key.replace("-", "_").lower(), tables if is_table else known, 1)
     fix = f"write {nearest[0]}" if nearest else "check its spelling; options have _ for -"
-    return OptionError(expected=f"{what} in {path}", got=quoted(where), fix=fix)
-
-
-def _all_settings(commands: Commands) -> dict[str, list[Setting]]:
-    """Settings by key, of a command or of all commands below."""
-    found: dict[str, list[Setting]] = {}
-    for key, one in commands.items():
-        if isinstance(one, Setting):
-            found.setdefault(key, []).append(one)
-        else:
-            for inner, settings in _all_settings(one).items():
-                found.setdefault(inner, []).extend(settings)
-    return found
+    if is_table and key in known:
+        what, got, fix = f"a value as {where}", f"{got}, a table", f"write {key} = VALUE"
+    elif key in tables:
+        got, fix = f"{got} as a key, which is a command", f"write [{where}] on a line, and its options below"
+    elif key in _COMMAND_LINE_ONLY:
+        got, fix = f"{got}, which is for the command line alone", "leave it out"
+    elif key.startswith("no_") and any(one.kind is bool for one in known.get(key[3:], ())):
+        fix = f"write {key[3:]} = false"
+    return OptionError(expected=f"{what} in {path}", got=got, fix=fix)
 
 
 def _check_fits_one(key: str, settings: Sequence[Setting], value: Any, where: str) -> None:
-    """Refuse what none of ``settings`` takes: at the top a key may mean options of different types."""
-    refused = []
-    for setting in settings:
-        try:
-            _checked(key, setting, value, where)
-        except OptionError as error:
-            refused.append(error)
-    if len(refused) == len(settings):
-        raise refused[0]
-
-
-def _checked(key: str, setting: Setting, value: Any, where: str) -> Any:
-    """``value`` as click takes it from a command line; of the right type, and in the option's range."""
-    values = value if setting.many and isinstance(value, list) else [value]
-    for one in values:
-        right = isinstance(one, int | float if setting.kind is float else setting.kind)
-        if not right or isinstance(one, bool) != (setting.kind is bool):
-            raise _wrong(where, _KINDS[setting.kind], shortened(repr(one)))
-        if setting.words and one not in setting.words:
-            raise _wrong(where, " or ".join(setting.words), quoted(str(one)))
-        if (setting.low is not None and one < setting.low) or (setting.high is not None and one > setting.high):
-            bounds = f"{setting.low or 0:g} or more" if setting.high is None else f"{setting.low:g} to {setting.high:g}"
-            raise _wrong(where, bounds, str(one))
-        if isinstance(one, str) and "\0" in one:
-            raise _wrong(where, "text without NUL", quoted(one))
-    _check_range(key, tuple(values) if setting.many else value, where)
-    if setting.kind is bool:
-        return value
-    return [str(one) for one in values] if setting.many else str(value)
-
-
-def _check_range(key: str, value: Any, where: str) -> None:
-    """Hold an option of the runtime to what the runtime declares."""
-    for kind in (GenerationOptions, LoadOptions):
-        for name, option in declared(kind).items():
-            flag = (option.flag or name).lstrip("-").replace("-", "_")
-            if flag == key and get_origin(get_type_hints(kind)[name]) is not tuple:
-                try:
-                    kind(**{name: value})
-                except OptionError as error:
-                    raise _wrong(where, error.expected, error.got, error.fix) from None
-
-
-def _wrong(where: str, expected: str, got: str, fix: str = "correct it") -> OptionError:
-    return OptionError(expected=f"{expected} as {where}", got=got, fix=fix)
+    """Refuse what none of ``settings`` takes: at the top a key may mean options of different ranges."""
+    if not takers(key, settings, value):
+        checked(key, of_one_type(settings)[0], value, where)

@@ -71,6 +71,64 @@ def test_an_error_as_json_is_the_line(words: list[str]) -> None:
         assert same == line
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["show", ""], "a path for BUNDLE; got an empty text"),
+        (["plan", ""], "a path for MODEL; got an empty text"),
+        (["ask", "What?", "-m", ""], "a path for --model; got an empty text; give one, or leave --model out"),
+        (["ask", "--question-file", ""], "a path for --question-file; got an empty text"),
+        (["export", "", "-o", "x"], "a path for CHECKPOINT; got an empty text; give one\n"),
+        (["train", "--config", ""], "a path for --config; got an empty text"),
+        (["benchmark", "accuracy", "--reference", "a", "--candidate", ""], "a path for --candidate; got an empty text"),
+        (["tiles", SIGN, "--save", "-"], "a path for --save; got -; give the path of a file or folder; ./- is one of"),
+        (["quantize", "a", "-o", "-"], "a path for --output; got -"),
+        (["show", "-"], "a path for BUNDLE; got -"),
+    ],
+)
+def test_no_path_is_no_working_folder_and_no_file(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, _, err = run_here(*words)
+    assert status == 2
+    assert said in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["ask", "What?", "--max-tokens", "x"], "command line for 'llava-edge ask'; got Invalid value 'x' for '--max"),
+        (["ask", "What?", "--top-p", "half"], "got Invalid value 'half' for '--top-p'"),
+        (["benchmark", "demo", "--limit", "few"], "'llava-edge benchmark demo'; got Invalid value 'few' for '--limit'"),
+        (["worker", "--port", "70000"], "got Invalid value '70000' for '--port'"),
+        (["tiles", "a", "b", "c"], "got unexpected extra argument(s) (b c); see"),
+        (["plan", "--gpu"], "command line for 'llava-edge plan'; got Option '--gpu' requires an argument"),
+        (["benchmark", "demo", "--limit"], "command line for 'llava-edge benchmark demo'; got Option '--limit'"),
+        (["ask", "What?", "--threads", "5000"], "got 5000; give threads a value in that range"),
+    ],
+)
+def test_a_wrong_command_line_names_command_and_value(words: list[str], said: str) -> None:
+    status, _, err = run_here(*words)
+    assert status == 2
+    assert said in err
+    assert "got Got" not in err
+
+
+def test_many_words_too_many_are_not_all_repeated() -> None:
+    assert len(run_here("tiles", *[f"photo{number}.png" for number in range(500)])[2]) < 450
+
+
+@pytest.mark.parametrize("words", [["show"], ["verify"], ["tiles", SIGN, "-m"], ["quantize", "-o", "x"]])
+def test_a_path_that_is_too_long_is_called_that(words: list[str]) -> None:
+    status, _, err = run_here(*words, "x" * 5000)
+    assert status == 1
+    assert "too long" in err
+    assert "files and streams" not in err
+    assert len(err) < 450
+
+
 def test_no_json_where_it_was_not_asked_for() -> None:
     for words in (["tiles", "none.png"], ["tiles", "--", "--json"]):
         assert run_here(*words)[1] == ""
