@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 from .answer import Answer, Timings
 from .asynchronous import iterate
 from .callbacks import Cancel, Progress
-from .errors import ContextError, OptionError
+from .errors import ContextError, OptionError, listed
 from .language.generation import Run, generate, new_run, room_for_answer
 from .options import Detail, GenerationOptions, SamplingChoices, make_options
 from .pictures.encoded import EncodedImage
@@ -165,7 +165,7 @@ class Chat:
             if settings.detail != "auto" or all(image.layout.grid == (0, 0) for image in opened):
                 raise
             low = [engine.pictures.lowered(image) for image in opened]
-            names = ", ".join(shown_name(image.name) for image in opened)
+            names = listed([shown_name(image.name) for image in opened])
             asked = self._checked(message, low, settings)
             said = f"The detail of {names} was lowered to the overview, because the prompt does not fit the context."
             return replace(asked, warnings=(*asked.warnings, said))
@@ -248,7 +248,7 @@ class Chat:
     def count_tokens(self, question: QuestionInput, *, images: ImagesInput = None, detail: Detail = "high") -> int:
         """Positions that the prompt would take with ``question`` about ``images`` next. Nothing is computed.
 
-        Raises ImageError, OptionError, TemplateError.
+        Raises ImageError, OptionError, TemplateError, and ContextError for a text far beyond every context.
         """
         message, opened = self._opened(read_question(question, images), GenerationOptions(detail=detail).detail)
         earlier = [image for turn in self._turns for image in turn.images]

@@ -20,7 +20,7 @@ from .visible import typed_text
 _UNITS = {"K": 10**3, "M": 10**6, "G": 10**9}
 _TEXTS = ("question", "system", "stop")
 """Parameters that are prose: what of them is no UTF-8 is replaced, where a path needs the very bytes."""
-_PATHS = ("imatrix", "data", "checkpoint", "model", "vision_tower", "question_file")
+_PATHS = ("imatrix", "data", "checkpoint", "model", "vision_tower", "question_file", "image", "images")
 """Parameters that may be a path beside other things, and so are declared as text."""
 
 
@@ -163,7 +163,7 @@ def _refuse_no_path(parameter: Any, text: object) -> None:
     if text == "":
         fix = "give one" if parameter.required else f"give one, or leave {name} out"
         raise OptionError(expected=f"a path for {name}", got="an empty text", fix=fix)
-    if text == "-" and parameter.name != "question_file":  # which standard input may be
+    if text == "-" and parameter.name not in ("question_file", "image"):  # which standard input may be
         raise OptionError(
             expected=f"a path for {name}", got="-", fix="give the path of a file or folder; ./- is one of that name"
         )
