@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from .start import hear_interrupts, leave_at_interrupt
+
+if __name__ == "__main__":  # python -m llava_edge.cli.main
+    leave_at_interrupt()
+
 import os
 import sys
 from collections.abc import Sequence
@@ -62,9 +67,16 @@ def root(
 
 def main() -> None:
     """Run a command. What a user can mend is one line on stderr; the exit status says what kind of thing it was."""
-    streams.prepare()
-    status = run(sys.argv[1:])
-    clear_bars()
+    armed = False
+    try:
+        armed = hear_interrupts()
+        streams.prepare()
+        status = run(sys.argv[1:])
+        clear_bars()
+    except KeyboardInterrupt:  # before or behind what hears it in a command
+        status = failure.INTERRUPTED
+    if armed:
+        leave_at_interrupt()
     sys.exit(status)
 
 

@@ -130,11 +130,35 @@ def _from_environment(settings: Mapping[str, Setting], known: Mapping[str, Seque
     return found
 
 
-def wrong_variables(app: typer.Typer) -> list[str]:
-    """What is wrong with the environment, a sentence each: variables that set nothing, and values no option takes."""
+def wrong_settings(app: typer.Typer) -> list[str]:
+    """What is wrong with what is set, a sentence each.
+
+    Variables that set nothing, values that no option takes, models that are not there. Of a file that is wrong itself
+    nothing is said.
+    """
     known = all_settings(settings_of(app))
     found = [str(error) for key in known for error in _wrong_values(key, known[key])]
-    return [*found, *unknown_variables(app)]
+    return [*found, *unknown_variables(app), *_missing_models(app)]
+
+
+def _missing_models(app: typer.Typer) -> Iterator[str]:
+    """The models that are configured, and no folder."""
+    try:
+        read = _read(settings_of(app))
+    except OptionError:
+        read = {}
+    named = [(f"{PREFIX}MODEL", os.environ.get(f"{PREFIX}MODEL", "")), *_models(read, "")]
+    for where, model in named:
+        if model and not os.path.isdir(os.path.expanduser(model)):
+            yield f"{where} is {quoted(model)}, where no folder is"
+
+
+def _models(table: Mapping[str, Any], within: str) -> Iterator[tuple[str, str]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _models(value, f"{within}{key}.")
+        elif key == "model":
+            yield f"{within}{key} in the configuration file", value
 
 
 def _wrong_values(key: str, settings: Sequence[Setting]) -> Iterator[OptionError]:

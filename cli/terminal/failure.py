@@ -20,6 +20,7 @@ from ...runtime.errors import (
     first_line,
     missing_extra,
     shown,
+    without_credentials,
 )
 from .streams import abandon_stdout, say_json
 from .visible import quoted, shortened, visible
@@ -36,7 +37,7 @@ _LONGEST_USAGE = 250
 
 def report(error: LlavaEdgeError, *, as_json: bool) -> int:
     """Say ``error`` on stderr, and with ``as_json`` on stdout too; return the exit status."""
-    expected, got, fix = (shortened(part) for part in (error.expected, error.got, error.fix))
+    expected, got, fix = (shortened(without_credentials(part)) for part in (error.expected, error.got, error.fix))
     if as_json:
         kind = type(error).__name__
         try:

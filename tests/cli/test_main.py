@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,52 @@ def test_json_is_asked_for_before_the_words_that_are_none() -> None:
     assert failure.asks_for(["ask", "--json=x"], "--json")
     assert not failure.asks_for(["ask", "--", "--json"], "--json")
     assert not failure.asks_for(["ask", "--jsonx"], "--json")
+
+
+INTERRUPTED_AT = """
+import atexit, os, runpy, signal, sys
+place, module, name, *words = sys.argv[1:]
+class Interrupting:
+    def find_spec(self, found, path=None, target=None):
+        if found == place:
+            os.kill(os.getpid(), signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Interrupting())
+if place == "exit":
+    atexit.register(os.kill, os.getpid(), signal.SIGINT)
+sys.argv = ["llava-edge", *words]
+if name == "-m":
+    runpy.run_module(module, run_name="__main__")
+else:
+    getattr(__import__(module, fromlist=[name]), name)()
+"""
+
+
+def entry_point() -> list[str]:
+    """Module and function of the script ``llava-edge``."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return str(project["project"]["scripts"]["llava-edge"]).split(":")
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("typer", "llava_edge.runtime.errors", "llava_edge.cli.commands.ask", "llava_edge.cli.terminal.failure"),
+        *("llava_edge.runtime.bundle.bundle", "numpy", "exit"),
+    ],
+)
+@pytest.mark.parametrize("way", ["script", "llava_edge.cli", "llava_edge.cli.main"])
+def test_an_interrupt_at_any_moment_says_nothing(place: str, way: str) -> None:
+    begin = entry_point() if way == "script" else [way, "-m"]
+    command = [sys.executable, "-c", INTERRUPTED_AT, place, *begin, "show"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (130, "")
+
+
+def test_an_interrupt_that_is_ignored_stays_so() -> None:
+    program = INTERRUPTED_AT.replace("signal.default_int_handler", "signal.SIG_IGN")
+    command = [sys.executable, "-c", program, "typer", *entry_point(), "--version"]
+    assert subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0
 
 
 def shell(line: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
