@@ -193,6 +193,8 @@ def _read(commands: Commands) -> dict[str, Any]:
         tree = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:  # TOML's and Unicode's errors are ValueErrors
         reason = error.strerror if isinstance(error, OSError) else str(error)
+        if isinstance(error, UnicodeDecodeError):
+            reason = f"byte 0x{error.object[error.start]:02x} at {error.start:,}, no UTF-8 text"
         fix = f"correct the file, or unset {VARIABLE}" if os.environ.get(VARIABLE) else "correct or remove the file"
         raise OptionError(expected=f"a configuration file in TOML at {path}", got=str(reason)[:200], fix=fix) from None
     return _table(tree, commands, path, "")
