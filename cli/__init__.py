@@ -1,4 +1,4 @@
 """The command line.
 
-May import: runtime, cli/commands, cli/terminal.
+May import: runtime, cli/commands, cli/configuration, cli/terminal.
 """

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from .start import hear_interrupts, leave_at_interrupt
+
+if __name__ == "__main__":  # python -m llava_edge.cli.main
+    leave_at_interrupt()
+
 import os
 import sys
 from collections.abc import Sequence
@@ -28,10 +33,10 @@ from .commands import (
     verify,
     worker,
 )
+from .configuration.reading import defaults, unknown_variables, wants_json
 from .terminal import failure, streams
-from .terminal.configuration import defaults
-from .terminal.options import register
-from .terminal.progress import clear_bars
+from .terminal.options import register, watch
+from .terminal.progress import clear_bars, note
 
 _USAGE_ERRORS: type[Exception] = next(one for one in typer.BadParameter.__mro__ if one.__name__ == "ClickException")
 """click's base of usage errors, wherever this typer has it: newer releases carry click inside."""
@@ -80,21 +85,27 @@ def root(
 def main() -> None:
     """Run a command. What a user can mend is one line on stderr; the exit status says what kind of thing it was."""
     freeze_support()
-    streams.prepare()
-    status = run(sys.argv[1:])
-    clear_bars()
+    armed = False
+    try:
+        armed = hear_interrupts()
+        streams.prepare()
+        status = run(sys.argv[1:])
+        clear_bars()
+    except KeyboardInterrupt:  # before or behind what hears it in a command
+        status = failure.INTERRUPTED
+    if armed:
+        leave_at_interrupt()
     sys.exit(status)
 
 
 def run(words: Sequence[str]) -> int:
     """Run the command that ``words`` are, and return the exit status: 0, or those of :mod:`.terminal.failure`."""
-    as_json = failure.asks_for(words, "--json", "--json-stream")
     try:
         return _run(words)
     except LlavaEdgeError as error:
-        return failure.report(error, as_json=as_json)
+        return _failed(error, words)
     except _USAGE_ERRORS as error:
-        return failure.report(failure.usage_error(error), as_json=as_json)
+        return _failed(failure.usage_error(error, _command(words)), words)
     except (typer.Abort, KeyboardInterrupt):
         return failure.INTERRUPTED
     except BrokenPipeError:
@@ -103,24 +114,51 @@ def run(words: Sequence[str]) -> int:
     except RuntimeError as error:
         if "home directory" not in str(error):  # what pathlib says to a user who has none
             raise
-        return failure.report(failure.homeless(), as_json=as_json)
+        return _failed(failure.homeless(), words)
     except ImportError as error:
         if (error.name or "").partition(".")[0] == OURS:
             raise  # a fault of ours
-        return failure.report(failure.import_error(error), as_json=as_json)
+        return _failed(failure.import_error(error), words)
     except (OSError, MemoryError) as error:
-        status = failure.report(failure.system_error(error), as_json=as_json)
+        status = _failed(failure.system_error(error), words)
         streams.abandon_stdout()
         return status
 
 
+def _command(words: Sequence[str]) -> str:
+    """The command that ``words`` begin with, as far as they name one."""
+    group, found = app, "llava-edge"
+    for word in words:
+        groups = {one.name: one.typer_instance for one in group.registered_groups}
+        if word not in {*groups, *(one.name for one in group.registered_commands)}:
+            break
+        found += f" {word}"
+        if (inner := groups.get(word)) is None:
+            break
+        group = inner
+    return found
+
+
+def _failed(error: LlavaEdgeError, words: Sequence[str]) -> int:
+    as_json = failure.asks_for(words, "--json", "--json-stream") or wants_json(app, words)
+    return failure.report(error, as_json=as_json)
+
+
 def _run(words: Sequence[str]) -> int:
     command: Any = typer.main.get_command(app)
+    watch(app, command)
     if "_LLAVA_EDGE_COMPLETE" in os.environ:
         command.main(prog_name="llava-edge", standalone_mode=False)  # a shell that completes ends in there
-    status = 0
+    status, default_map = 0, defaults(app, words)
+    if (
+        words
+        and not failure.asks_for(words, "-h", "--help", "--version", "-q", "--quiet")
+        and "doctor" not in words[:1]
+    ):
+        for line in unknown_variables(app):
+            note(line)
     try:  # not click's own main, which turns a broken pipe into status 1
-        with command.make_context("llava-edge", list(words), obj=app, default_map=defaults(app, words)) as context:
+        with command.make_context("llava-edge", list(words), obj=app, default_map=default_map) as context:
             command.invoke(context)
     except typer.Exit as ended:
         status = ended.exit_code

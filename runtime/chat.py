@@ -202,7 +202,7 @@ class Chat:
         """Positions that the prompt would take with ``question`` about ``images`` next. Nothing is computed.
 
         ``detail`` "auto" counts what would be asked: the overview where the tiles do not fit the context.
-        Raises ImageError, OptionError, TemplateError.
+        Raises ImageError, OptionError, TemplateError, and ContextError for a text far beyond every context.
         """
         settings = GenerationOptions(detail=detail)
         return self._engine.count_tokens(self._asked(read_question(question, images), settings))

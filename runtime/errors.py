@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -105,6 +106,25 @@ def shown(value: object) -> str:
     """Part of a file or a command line as errors repeat it: in one line, at most 200 characters, nothing invisible."""
     text = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in str(value)[:201])
     return text if len(text) <= 200 else f"{text[:199]}…"
+
+
+_ADDRESS = re.compile(r"\b([a-z][a-z0-9+.-]*://)([^\s'\"]+)", re.IGNORECASE)
+_USER = re.compile(r"(?<![\w/])[^\s/:@'\"]+:(?![^\s@]*=\s*[\d.]+[MGT]i?B?@)[^\s@/'\"]+@(?=[\w\[])")
+_TOKEN = re.compile(r"\b(hf_|sk-|gh[a-z]_)[\w-]{16,}")
+"""Addresses; USER:PASSWORD@HOST without a scheme, where a device is HOST:PORT=24G@GB/s; tokens by how they begin."""
+
+
+def without_credentials(text: str) -> str:
+    """``text`` without what would let its reader in: passwords and queries of addresses, tokens."""
+    text = _USER.sub("…@", _ADDRESS.sub(lambda match: match[1] + _public(match[2]), text))
+    return _TOKEN.sub(r"\1…", text)
+
+
+def _public(address: str) -> str:
+    """An address behind ``://`` without user, password, query and fragment."""
+    _, at, behind = address.rpartition("@")
+    shown_part = re.split(r"[?#]", behind, maxsplit=1)
+    return ("…@" if at else "") + shown_part[0] + ("?…" if shown_part[1:] and shown_part[1] else "")
 
 
 def listed(names: Collection[object]) -> str:

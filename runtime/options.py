@@ -379,7 +379,9 @@ def _check(name: str, value: Any, low: float, high: float, *, whole: bool = Fals
         kind = f"{name} as a whole number" if whole and isinstance(value, float) else name
         bounds = f"{low:.15g} to {high:.15g}"  # no exponent
         raise OptionError(
-            expected=f"{kind} from {bounds}", got=_repeated(value), fix=(number and fix) or f"choose another {name}"
+            expected=f"{kind} from {bounds}",
+            got=_repeated(value),
+            fix=(number and fix) or f"give {name} a value in that range",
         )
 
 

@@ -14,7 +14,7 @@ from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
-from ...runtime.errors import JudgeError, OptionError
+from ...runtime.errors import JudgeError, OptionError, without_credentials
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 MAX_PAUSE = 60.0
@@ -49,15 +49,27 @@ class EndpointOptions:
     max_tokens: int = 1024
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
+        try:
+            parts = urlsplit(self.url)
+            _ = parts.port
+        except ValueError:  # an address in brackets that is none, a port that is no number
+            parts = urlsplit("")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise OptionError(
-                expected="the judge's URL as https://host/v1", got=repr(self.url), fix="give the endpoint's base URL"
+                expected="the judge's URL as https://host/v1",
+                got=repr(without_credentials(self.url)),
+                fix="give the endpoint's base URL",
+            )
+        if parts.username is not None or parts.password is not None:
+            raise OptionError(
+                expected="the judge's URL without a user and a password",
+                got=without_credentials(self.url),
+                fix=f"give a key in {self.key_variable}",
             )
         if not (self.per_minute >= 0 and self.retries >= 0 and self.timeout > 0 and self.max_tokens > 0 and self.model):
             raise OptionError(
                 expected="a model's name, retries and requests a minute of at least 0, a timeout above 0",
-                got=str(self),
+                got=without_credentials(str(self)),
                 fix="correct the option",
             )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...runtime.errors import OptionError, StorageError
+from ...runtime.errors import OptionError, StorageError, without_credentials
 from ...runtime.system.outputs import check_output_file, check_output_folder
 from ...runtime.system.storage import write_text
 from ..terminal import options as arguments
@@ -192,5 +192,5 @@ def _write(comparison: Comparison, out: Path) -> None:
 
     write_text(out / "accuracy.json", as_json(comparison) + "\n")
     write_plot(out / "accuracy.png", comparison)
-    command = shlex.join(["llava-edge", *sys.argv[1:]])
+    command = without_credentials(shlex.join(["llava-edge", *sys.argv[1:]]))
     write_text(out / "accuracy.md", markdown(comparison, command=command, plot="accuracy.png"))

@@ -13,15 +13,15 @@ def doctor(
 ) -> None:
     """Show versions, processor, GPUs, memory, caches and configuration; one page to paste into a report.
 
-    It has no tokens in it, and ~ for your home.
+    It has no tokens and passwords in it, and ~ for your home.
     """
+    from ..configuration.reading import found_in, wrong_settings
     from ..doctor.advice import advise
     from ..doctor.facts import gather
     from ..doctor.page import page
-    from ..terminal.configuration import found_in
     from ..terminal.streams import say, say_json
 
-    facts = gather(lambda: found_in(context.obj))
+    facts = gather(lambda: found_in(context.obj), lambda: wrong_settings(context.obj))
     advice = advise(facts)
     if as_json:
         say_json({**facts, "advice": advice})

@@ -89,5 +89,7 @@ def _at_least(name: str, value: int, low: int) -> int:
     from ...runtime.errors import OptionError
 
     if not low <= value < 2**24:
-        raise OptionError(expected=f"{name} from {low} to {2**24 - 1}", got=str(value), fix=f"choose another {name}")
+        raise OptionError(
+            expected=f"{name} from {low} to {2**24 - 1}", got=str(value), fix=f"give {name} a value in that range"
+        )
     return value

@@ -14,7 +14,7 @@ from ..terminal import options as arguments
 
 
 def tiles(
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="A picture file.")],
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="A picture file, or - for standard input.")],
     model: arguments.ModelOption = None,
     detail: arguments.DetailOption = "high",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -30,13 +30,15 @@ def tiles(
     from ...runtime.pictures.picture import load_picture
     from ...runtime.pictures.tiles import lay_out
     from ..terminal.progress import note
+    from ..terminal.question import picture_of
     from ..terminal.streams import say, say_json
+    from ..terminal.visible import visible
 
     if save is not None:
         _check_place(save, image)
     bundle = Bundle.open(model or demo_bundle())
     geometry, wanted = bundle.manifest.geometry, GenerationOptions(detail=detail).detail  # type: ignore[arg-type]
-    picture = load_picture(image)
+    picture = load_picture(picture_of(image))
     layout = lay_out(picture.size, geometry, overview_only=wanted == "low")
     if wanted == "auto" and layout.image_tokens >= bundle.manifest.llm.context_length:
         layout = lay_out(picture.size, geometry, overview_only=True)
@@ -46,6 +48,7 @@ def tiles(
         from ...runtime.pictures.overlay import save_overlay
 
         save_overlay(save, picture.image, layout, geometry)
+        note(f"saved to {visible(str(save))}")
     if as_json:
         say_json(as_dict(layout))
     else:

@@ -85,7 +85,11 @@ def _room(facts: Mapping[str, Any]) -> Iterator[str]:
         if not isinstance(cache, Mapping):
             continue
         if not cache.get("writable"):
-            yield f"the cache {name} can't be written: what is tried or compiled once is done again every time"
+            why = f", for {cache['reason']}" if cache.get("reason") else ""
+            lost = (
+                "nothing can be fetched" if name == "hub" else "what is tried or compiled once is done again every time"
+            )
+            yield f"the cache {name} can't be written{why}: {lost}"
         elif cache.get("free", LITTLE_DISK) < LITTLE_DISK:
             yield f"{cache['free'] / GIGA:.1f} GiB of disk are free at {cache['folder']}"
 
@@ -93,6 +97,8 @@ def _room(facts: Mapping[str, Any]) -> Iterator[str]:
 def _settings(facts: Mapping[str, Any]) -> Iterator[str]:
     if error := _part(facts, "configuration").get("error"):
         yield f"the configuration can't be used: {error}"
+    wrong = facts.get("wrong_settings")
+    yield from wrong if isinstance(wrong, list) else ()
     threads = _part(facts, "environment").get("OMP_NUM_THREADS", "")
     if threads.isdecimal() and int(threads) < (_part(facts, "processor").get("threads") or 1):
         yield f"OMP_NUM_THREADS={threads} leaves processors unused"

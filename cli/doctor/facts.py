@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...runtime.errors import LlavaEdgeError, first_line
+from ...runtime.errors import LlavaEdgeError, first_line, without_credentials
 from ...runtime.system import machine
 
 DISTRIBUTION = "llava-edge"
@@ -26,8 +26,17 @@ SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSWORD|CREDENTIAL|PROXY", re.IGNORECASE
 """Variables of which only the name is shown."""
 
 
-def gather(configuration: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-    """Everything ``doctor --json`` prints but the advice; ``configuration`` tells what the command line was given."""
+_COUNT = re.compile(r"TOKENS$", re.IGNORECASE)
+"""Variables of numbers that look like secrets by their name alone."""
+
+
+def gather(
+    configuration: Callable[[], Mapping[str, Any]], wrong_settings: Callable[[], list[str]] = list
+) -> dict[str, Any]:
+    """Everything ``doctor --json`` prints but the advice.
+
+    ``configuration`` tells what the command line was given, ``wrong_settings`` what is wrong with it, a sentence each.
+    """
     sources: dict[str, Callable[[], Any]] = {
         "versions": _versions,
         "packages": _packages,
@@ -40,8 +49,18 @@ def gather(configuration: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         "caches": _caches,
         "configuration": lambda: dict(configuration()),
         "environment": _environment,
+        "wrong_settings": wrong_settings,
     }
-    return {name: without_home(_tried(source)) for name, source in sources.items()}
+    return {name: without_home(_public(_tried(source))) for name, source in sources.items()}
+
+
+def _public(value: Any) -> Any:
+    """``value`` without the passwords and tokens that addresses in it have."""
+    if isinstance(value, dict):
+        return {_public(name): _public(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_public(one) for one in value]
+    return without_credentials(value) if isinstance(value, str) else value
 
 
 def _tried(source: Callable[[], Any]) -> Any:
@@ -169,17 +188,18 @@ def _gpus() -> list[str]:
 
 def _caches() -> dict[str, Any]:
     folder = _tried(machine.cache_folder)
-    hub = os.environ.get("HF_HUB_CACHE") or os.path.join(
-        os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface"), "hub"
-    )
-    return {"llava-edge": _folder(folder), "hub": _folder(Path(hub))}
+    hub = os.environ.get("HF_HUB_CACHE") or os.path.join(os.environ.get("HF_HOME") or "~/.cache/huggingface", "hub")
+    return {"llava-edge": _folder(folder), "hub": _folder(Path(os.path.expanduser(hub)))}
 
 
 def _folder(folder: Any) -> dict[str, Any]:
     """A folder's path, the bytes in it, and those that are free where it is or would be."""
     if not isinstance(folder, Path):
         return {"folder": None, "bytes": 0, "free": 0, "writable": False}
-    there = next((one for one in (folder, *folder.parents) if one.is_dir()), Path(os.sep))
+    there = next((one for one in (folder, *folder.parents) if os.path.lexists(one)), Path(os.sep))
+    if not there.is_dir():
+        what = "a file" if there.is_file() else "no folder"
+        return {"folder": str(folder), "bytes": 0, "free": 0, "writable": False, "reason": f"{there} is {what}"}
     used = 0
     for place, _, names in os.walk(folder):
         for name in names:
@@ -193,7 +213,7 @@ def _folder(folder: Any) -> dict[str, Any]:
 
 def _environment() -> dict[str, str]:
     return {
-        name: "set" if SECRET.search(name) else value
+        name: "set" if SECRET.search(name) and not (_COUNT.search(name) and value.isdecimal()) else value
         for name, value in sorted(os.environ.items())
         if ENVIRONMENT.match(name)
     }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.metadata
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -17,14 +19,20 @@ from ...runtime.errors import (
     StorageError,
     first_line,
     missing_extra,
+    shown,
+    without_credentials,
 )
 from .streams import abandon_stdout, say_json
-from .visible import shortened, visible
+from .visible import quoted, shortened, visible
 
 FAILED: Final = 1
 WRONG_COMMAND_LINE: Final = 2
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
+GIVEN: Final = "given"
+"""The attribute of click's complaint about a value that has the value."""
+_LONGEST_USAGE = 250
+"""Characters of what click says, which may repeat every word of a command line."""
 
 
 def report(error: LlavaEdgeError, *, as_json: bool) -> int:
@@ -45,14 +53,23 @@ def report(error: LlavaEdgeError, *, as_json: bool) -> int:
 def error_entry(error: LlavaEdgeError) -> dict[str, str]:
     """What programs read of an error: its class and three parts, the words in them shortened."""
     parts = {"expected": error.expected, "got": error.got, "fix": error.fix}
-    return {"type": type(error).__name__, **{name: shortened(part) for name, part in parts.items()}}
+    return {
+        "type": type(error).__name__,
+        **{name: shortened(without_credentials(part)) for name, part in parts.items()},
+    }
 
 
-def usage_error(error: Any) -> OptionError:
-    """click's complaint about a command line as one of ours."""
+def usage_error(error: Any, command: str) -> OptionError:
+    """click's complaint about the command line of ``command`` as one of ours."""
     context = getattr(error, "ctx", None)
-    command = context.command_path if context else "llava-edge"
-    said = re.sub(r"\s*\n\s*", " ", error.format_message()).rstrip(".")
+    command = context.command_path if context else command  # a parser knows its options alone
+    said = re.sub(r"\s*\n\s*", " ", error.format_message()).rstrip(".").removeprefix("Got ")
+    given = getattr(error, GIVEN, None)
+    texts = [str(one) for one in given] if isinstance(given, list | tuple) else [] if given is None else [str(given)]
+    if texts and not any(quoted(one) in said for one in texts):
+        said = said.replace("Invalid value for ", f"Invalid value {quoted(' '.join(texts))} for ", 1)
+    if len(said) > _LONGEST_USAGE:
+        said = f"{said[:_LONGEST_USAGE]}…"
     fix = f"see '{command} --help'"
     if type(error).__name__ == "NoSuchOption":
         fix += "; words that begin with - go behind --"
@@ -63,7 +80,13 @@ def system_error(error: OSError | MemoryError) -> LlavaEdgeError:
     """What the operating system refused, where nobody nearer has said it better."""
     if isinstance(error, MemoryError):
         return NativeError(expected="enough memory", got=first_line(error), fix="close other programs, or choose less")
-    place = f" ({error.filename})" if error.filename is not None else ""
+    place = f" ({shown(os.fsdecode(error.filename))})" if isinstance(error.filename, str | bytes) else ""
+    if error.errno == errno.ENAMETOOLONG:
+        return StorageError(
+            expected="a path that is short enough for this system",
+            got=f"{error.strerror}{place}",
+            fix="check the path; a question or other text goes elsewhere",
+        )
     return StorageError(
         expected="files and streams that can be read and written",
         got=f"{error.strerror or first_line(error)}{place}",

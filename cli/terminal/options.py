@@ -15,13 +15,14 @@ import typer.core
 
 from ...runtime.errors import OptionError
 from ...runtime.options import GenerationOptions, LoadOptions, declared
+from .failure import GIVEN
 from .text_or_file import text_or_file
 from .visible import typed_text
 
 _UNITS = {"K": 10**3, "M": 10**6, "G": 10**9}
 _TEXTS = ("question", "system", "stop")
 """Parameters that are prose: what of them is no UTF-8 is replaced, where a path needs the very bytes."""
-_PATHS = ("imatrix", "data")
+_PATHS = ("imatrix", "data", "checkpoint", "model", "vision_tower", "question_file", "image", "images")
 """Parameters that may be a path beside other things, and so are declared as text."""
 
 
@@ -152,6 +153,48 @@ def register(app: typer.Typer, name: str, command: Callable[..., None], *, cls: 
         command(**{name: _meant(name, value) for name, value in given.items()})
 
     app.command(name, cls=cls)(run)
+
+
+def watch(app: typer.Typer, group: Any) -> None:
+    """Let the click commands in ``group``, which are ``app``'s, refuse what is no path, and say what value is wrong."""
+    for command in app.registered_commands:
+        hints = get_type_hints(command.callback, include_extras=True)
+        paths = {name for name, hint in hints.items() if name in _PATHS or _holds_path(hint)}
+        for parameter in group.commands[command.name].params:
+            process = functools.partial(_process, parameter, parameter.process_value, parameter.name in paths)
+            parameter.process_value = process
+    for inner in app.registered_groups:
+        assert inner.typer_instance is not None
+        watch(inner.typer_instance, group.commands[inner.name])
+
+
+def _holds_path(hint: Any) -> bool:
+    return hint is Path or any(_holds_path(part) for part in get_args(hint))
+
+
+def _process(parameter: Any, process: Callable[[Any, Any], Any], is_path: bool, context: Any, value: Any) -> Any:
+    """click's ``process_value``; Path would make the working folder of an empty text, and a file of the word "-"."""
+    if is_path and value != parameter.default:
+        for text in value if isinstance(value, list | tuple) else [value]:
+            _refuse_no_path(parameter, text)
+    try:
+        return process(context, value)
+    except Exception as error:
+        if getattr(error, "param", None) is parameter:
+            setattr(error, GIVEN, value)
+        raise
+
+
+def _refuse_no_path(parameter: Any, text: object) -> None:
+    option = parameter.param_type_name == "option"
+    name = max(parameter.opts, key=len) if option else parameter.metavar or parameter.name.upper()
+    if text == "":
+        fix = "give one" if parameter.required else f"give one, or leave {name} out"
+        raise OptionError(expected=f"a path for {name}", got="an empty text", fix=fix)
+    if text == "-" and parameter.name not in ("question_file", "image"):  # which standard input may be
+        raise OptionError(
+            expected=f"a path for {name}", got="-", fix="give the path of a file or folder; ./- is one of that name"
+        )
 
 
 def _meant(name: str, value: Any) -> Any:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .visible import printable
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 _REDRAWN = 0.1
 """Seconds between two pictures of a bar."""
+_MOST_ADDED = 4
+"""Pictures of which the line of statistics has each one's positions."""
 _shown: list[Bar] = []
 """The bar that is on the screen, if one is."""
 
@@ -114,7 +117,7 @@ def _columns() -> int:
 def statistics(answer: Answer) -> str:
     """One line about an answer: sizes, times, rates, and why it ended."""
     times = answer.timings
-    pictures = f", of them {'+'.join(map(str, answer.image_tokens))} picture" if answer.image_tokens else ""
+    pictures = f", of them {_positions(answer.image_tokens)}" if answer.image_tokens else ""
     computed = answer.prompt_tokens - answer.cached_tokens
     parts = [
         f"prompt {answer.prompt_tokens} positions{pictures}, {answer.cached_tokens} cached",
@@ -126,6 +129,12 @@ def statistics(answer: Answer) -> str:
         f"ended by {answer.finish_reason}",
     ]
     return " | ".join(parts)
+
+
+def _positions(pictures: Sequence[int]) -> str:
+    if len(pictures) > _MOST_ADDED:
+        return f"{sum(pictures)} in {len(pictures)} pictures"
+    return f"{'+'.join(map(str, pictures))} picture"
 
 
 def _rate(count: int, seconds: float) -> str:

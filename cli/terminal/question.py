@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import shlex
@@ -10,9 +11,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from ...runtime.errors import ImageError, OptionError
+from ...runtime.pictures.files.kinds import kind_of
 from ...runtime.pictures.picture import MAX_PIXELS, load_picture
 from ...runtime.system.plain_files import open_plain
-from .visible import quoted, shortened, typed_text, visible
+from .visible import cut, quoted, typed_text, visible
 
 STDIN: Final = "-"
 MOST_BYTES: Final = 4 * MAX_PIXELS
@@ -23,8 +25,17 @@ _ENDINGS = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".webp", ".bmp", ".gif", ".heic", ".heif", ".avif", ".tif", ".tiff", ".jxl"),
     *(".jp2", ".svg", ".pdf", ".ico", ".psd", ".mpo", ".apng", ".raw", ".cr2", ".nef", ".dng"),
 )
+_LONGEST_HINT = 200
+"""Characters of a command line that a hint repeats."""
+_MARKS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _URL = re.compile(r"(https?|ftp|file|s3)://", re.IGNORECASE)
 _PATH = re.compile(r"(~|\.{1,2})?[/\\]\S*[\w.]|[A-Za-z]:[\\/]")
+
+
+class StandardInput(bytes):
+    """A picture's bytes; ``name`` is what messages call it."""
+
+    name = "standard input"
 
 
 def pictures_and_question(words: Sequence[str], question_file: str | None) -> tuple[list[str | bytes], str]:
@@ -34,6 +45,7 @@ def pictures_and_question(words: Sequence[str], question_file: str | None) -> tu
     picture "-" is read from standard input. Files that are not there are refused here, before a model is loaded.
     """
     if question_file is not None:
+        _check_asked_once(words, question_file)
         names, question = list(words), _question_in(question_file, words)
     elif words:
         names, question = list(words[:-1]), typed_text(words[-1])
@@ -48,9 +60,31 @@ def pictures_and_question(words: Sequence[str], question_file: str | None) -> tu
         raise OptionError(expected="a question", got="an empty one", fix="write the question last, in quotes")
     if names.count(STDIN) > 1:
         raise OptionError(expected="one picture from standard input", got="- twice", fix="give the others as files")
+    names = [_expanded(name) for name in names]
     for name in names:
         _check_picture(name)
     return [_standard_input() if name == STDIN else name for name in names], question
+
+
+def picture_of(name: str) -> str | bytes:
+    """The picture that one word of a command line means. Raises :class:`OptionError`, :class:`ImageError`."""
+    return _standard_input() if name == STDIN else _expanded(name)
+
+
+def _expanded(name: str) -> str:
+    """A path with ``~`` as a shell expands it where it is not in quotes."""
+    return os.path.expanduser(name) if name.startswith("~") and not os.path.lexists(name) else name
+
+
+def _check_asked_once(words: Sequence[str], question_file: str) -> None:
+    """Refuse a question among the words beside one in a file."""
+    for word in words:
+        if not _means_picture(word) and not os.path.lexists(word):
+            raise OptionError(
+                expected="one question",
+                got=f"{quoted(word)}, which is no picture, and --question-file {quoted(question_file)}",
+                fix="leave one of them out",
+            )
 
 
 def _check_question(names: Sequence[str], last: str) -> None:
@@ -76,7 +110,11 @@ def _check_question(names: Sequence[str], last: str) -> None:
 def _like(words: Sequence[str]) -> str:
     """The command line that was probably meant; where only pictures came, with a question."""
     meant = list(words) if not _means_picture(words[-1]) else [*words, "What is this?"]
-    return "ask like this: llava-edge ask " + " ".join(shlex.quote(visible(shortened(word))) for word in meant)
+    longest = _LONGEST_HINT if sum(map(len, meant[:2] + meant[-2:])) <= _LONGEST_HINT else _LONGEST_HINT // 4
+    parts = [shlex.quote(visible(cut(word, longest))) for word in meant]
+    if len(parts) > 4:
+        parts = [*parts[:2], "…", *parts[-2:]]
+    return f"ask like this: llava-edge ask {' '.join(parts)}"
 
 
 def _means_picture(word: str) -> bool:
@@ -111,7 +149,13 @@ def _standard_input() -> bytes:
             got="a terminal",
             fix="pipe one in: llava-edge ask - … < photo.jpg",
         )
-    data = sys.stdin.buffer.read(MOST_BYTES + 1)
+    data = StandardInput(sys.stdin.buffer.read(MOST_BYTES + 1))
+    if not data:
+        raise ImageError(
+            expected="a picture on standard input for -",
+            got="nothing",
+            fix="look at the command in front of the pipe, or at the file behind <",
+        )
     if len(data) > MOST_BYTES:
         raise ImageError(
             expected=f"at most {MOST_BYTES / 1e6:,.0f} MB on standard input", got="more", fix="scale the picture down"
@@ -120,7 +164,7 @@ def _standard_input() -> bytes:
 
 
 def _question_in(place: str, words: Sequence[str]) -> str:
-    """The text of ``--question-file``, UTF-8; what is no UTF-8 in it is replaced. Raises :class:`OptionError`."""
+    """The text of ``--question-file``: UTF-8, or UTF-16 or 32 with its mark. Raises :class:`OptionError`."""
     if place == STDIN and STDIN in words:
         raise OptionError(
             expected="standard input once", got="- for a picture and for the question", fix="give one as a file"
@@ -133,7 +177,30 @@ def _question_in(place: str, words: Sequence[str]) -> str:
                 data = file.read(LONGEST_QUESTION + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise OptionError(expected=f"a question in {place}", got=reason, fix="check --question-file") from None
+        raise OptionError(
+            expected=f"a question in {visible(cut(place))}", got=reason, fix="check --question-file"
+        ) from None
     if len(data) > LONGEST_QUESTION:
-        raise OptionError(expected=f"a question in {place}", got="more than 64 MB", fix="check --question-file")
-    return data.decode("utf-8-sig", "replace").strip()
+        raise OptionError(
+            expected=f"a question in {visible(cut(place))}", got="more than 64 MB", fix="check --question-file"
+        )
+    return _decoded(data, place).strip()
+
+
+def _decoded(data: bytes, place: str) -> str:
+    mark = next((number for number, one in enumerate(_MARKS) if data.startswith(one)), None)
+    encoding = "utf-8-sig" if mark is None else "utf-32" if mark < 2 else "utf-16"
+    try:
+        text = data.decode(encoding)
+        wrong = f"a zero byte at {data.find(0):,}, as in UTF-16 without its mark" if "\0" in text else ""
+    except UnicodeDecodeError as error:
+        wrong = f"byte 0x{data[error.start]:02x} at {error.start:,}"
+    if wrong:
+        kind = kind_of(data, place)
+        where = "on standard input" if place == STDIN else f"in {visible(cut(place))}"
+        raise OptionError(
+            expected=f"a question as UTF-8 text {where}",
+            got=kind.name if kind else wrong,
+            fix="give a text file; pictures are words before it" if kind else "save the file as UTF-8",
+        )
+    return text

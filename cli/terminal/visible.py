@@ -39,20 +39,21 @@ def _escaped(one: str) -> str:
 
 def name_of(text: str) -> str:
     """A name out of a file or a command line as tables show it: visible, and at most 200 characters of it."""
-    return visible(_cut(text))
+    return visible(cut(text))
 
 
 def shortened(text: str) -> str:
     """``text``, with what nobody would read cut out: the middle of words above 200 characters, and of 1000 in all."""
-    return _cut(" ".join(_cut(word) for word in text.split(" ")), 5 * _LONGEST)
+    return cut(" ".join(cut(word) for word in text.split(" ")), 5 * _LONGEST)
 
 
 def quoted(text: str) -> str:
     """Someone's words in an error: shortened, in quotes, with everything in them visible."""
-    return f"'{visible(_cut(text))}'"
+    return f"'{visible(cut(text))}'"
 
 
-def _cut(text: str, longest: int = _LONGEST) -> str:
+def cut(text: str, longest: int = _LONGEST) -> str:
+    """``text`` without its middle, where it has more than ``longest`` characters."""
     kept = (longest - 1) // 2
     return text if len(text) <= longest else f"{text[:kept]}…{text[-kept:]}"
 

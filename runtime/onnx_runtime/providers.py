@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import LlavaEdgeError, OptionError
+from ..errors import LlavaEdgeError, OptionError, shown
 
 TENSORRT, CUDA, COREML = "TensorrtExecutionProvider", "CUDAExecutionProvider", "CoreMLExecutionProvider"
 DIRECTML, OPENVINO, CPU = "DmlExecutionProvider", "OpenVINOExecutionProvider", "CPUExecutionProvider"
@@ -35,6 +35,16 @@ DEFAULT_OPTIONS = {
 }
 """``ACCURACY`` keeps the graph's own types: OpenVINO would else compute in bfloat16 where it can."""
 
+_INSTEAD = "uninstall this onnxruntime and install"
+_BRINGS = {
+    TENSORRT: f'{_INSTEAD} "llava-edge[cuda]", on a machine with an NVIDIA GPU',
+    CUDA: f'{_INSTEAD} "llava-edge[cuda]", on a machine with an NVIDIA GPU',
+    OPENVINO: f'{_INSTEAD} "llava-edge[openvino]"',
+    DIRECTML: f"{_INSTEAD} onnxruntime-directml, on Windows",
+    COREML: "run it on macOS, whose onnxruntime has it",
+    CPU: f'{_INSTEAD} "llava-edge[cpu]"',
+}
+"""How to get a provider that is not there."""
 _log = logging.getLogger(__name__)
 
 
@@ -131,10 +141,11 @@ def _parse(name: str, available: Sequence[str]) -> tuple[str, str]:
     short, _, device = name.partition(":")
     provider = PROVIDERS.get(short.lower(), short)
     if provider not in available:
+        brings = _BRINGS.get(provider)
         raise OptionError(
             expected=f"providers among {', '.join(one for one, full in PROVIDERS.items() if full in available)}",
-            got=name,
-            fix='choose one of those, or install another onnxruntime ("llava-edge[cuda]")',
+            got=shown(name),
+            fix=f"choose one of those, or {brings}" if brings else "choose one of those",
         )
     if device and provider not in DEVICE_OPTION:
         raise OptionError(expected=f"{short} without a device", got=name, fix=f"write {short}")

@@ -22,7 +22,7 @@ from .files.cut import FINEST, MOST_MISSING, fill_in
 from .files.heif import check_decoder, open_heif, without_exif
 from .files.kinds import AGAIN, AVIF, HEIC, TIFF, Kind
 from .files.orientation import ORIENTATION, orientation_of, turn_upright, turned_size
-from .files.sources import UNNAMED, ByteSource, bytes_of, readable_kind, shown_name
+from .files.sources import UNNAMED, ByteSource, bytes_of, in_file, readable_kind, shown_name
 from .files.tiff import take_tiff
 
 MAX_PIXELS = 100_000_000
@@ -230,7 +230,7 @@ def _check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
         raise _too_large(name, f"{size[0]}x{size[1]}", max_pixels)
     if min(size) < 1:
         raise ImageError(
-            expected=f"at least one pixel in {shown_name(name)}",
+            expected=f"at least one pixel{in_file(name)}",
             got=f"{size[0]}x{size[1]}",
             fix="give another picture",
         )
@@ -245,4 +245,4 @@ def _too_large(name: str, got: str, max_pixels: int) -> ImageError:
 
 
 def _damaged(name: str, reason: str) -> ImageError:
-    return ImageError(expected=f"a whole picture in {shown_name(name)}", got=f"a damaged one ({reason})", fix=AGAIN)
+    return ImageError(expected=f"a whole picture{in_file(name)}", got=f"a damaged one ({reason})", fix=AGAIN)

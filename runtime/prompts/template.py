@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, get_args
 
-from ..errors import OptionError, TemplateError, first_line, shown
+from ..errors import ContextError, OptionError, TemplateError, first_line, shown
 from .marking import typed_places
-from .template_environment import rendered
+from .template_environment import TemplateTooLarge, rendered
 from .template_spec import TemplateSpec
 
+MUCH_TEXT = 2**16
+"""Characters of a conversation from which its length may be why a template does not end."""
 Role = Literal["system", "user", "assistant"]
 
 
@@ -88,7 +90,9 @@ def render(spec: TemplateSpec, messages: Sequence[TemplateMessage], *, answering
     """Render ``messages`` with the bundle's chat template and split the text into pieces.
 
     ``answering`` adds the assistant's opening. Control tokens are the template's alone: a user who types
-    ``<|eot_id|>`` or ``<image>`` gets those characters (:mod:`.marking`). Raises :class:`TemplateError`.
+    ``<|eot_id|>`` or ``<image>`` gets those characters (:mod:`.marking`).
+
+    Raises :class:`TemplateError`, and :class:`ContextError` for a text far beyond every context.
     """
     controls = sorted({*spec.special_tokens, spec.image_token}, key=len, reverse=True)
     texts = [text for message in messages for text in message.texts]
@@ -117,27 +121,48 @@ def _check_untyped(text: str, texts: Sequence[str], controls: Sequence[str]) -> 
 
 
 def rendered_text(spec: TemplateSpec, messages: Sequence[TemplateMessage], *, answering: bool = True) -> str:
-    """The text that ``spec``'s template makes of ``messages``. Raises :class:`TemplateError`."""
+    """The text that ``spec``'s template makes of ``messages``. Raises :class:`TemplateError`, :class:`ContextError`."""
     return _render_text(spec, messages, answering)
 
 
 def _render_text(spec: TemplateSpec, messages: Sequence[TemplateMessage], answering: bool) -> str:
-    named = spec.named_tokens
     try:
-        return rendered(
-            spec.chat_template,
-            messages=[_as_dict(message, spec) for message in messages],
-            tools=None,
-            documents=None,
-            add_generation_prompt=answering,
-            **({"bos_token": spec.bos_token, "eos_token": spec.eos_token} if named is None else named),
-        )
+        return _rendered(spec, messages, answering)
     except Exception as error:  # a template may do anything that Python can fail at: divide, recurse, overflow
+        if isinstance(error, TemplateTooLarge) and _takes_too_much_text(spec, messages, answering):
+            raise ContextError(
+                expected="a prompt that a template can render and a context can hold",
+                got=f"{sum(len(message.text) for message in messages):,} characters of text",
+                fix="shorten the text, or start a new conversation",
+            ) from error
         raise TemplateError(
             expected="a chat template that renders this conversation",
             got=f"{type(error).__name__}: {shown(first_line(error))}",
             fix="check the roles of the messages, or export with another template",
         ) from error
+
+
+def _rendered(spec: TemplateSpec, messages: Sequence[TemplateMessage], answering: bool) -> str:
+    named = spec.named_tokens
+    return rendered(
+        spec.chat_template,
+        messages=[_as_dict(message, spec) for message in messages],
+        tools=None,
+        documents=None,
+        add_generation_prompt=answering,
+        **({"bos_token": spec.bos_token, "eos_token": spec.eos_token} if named is None else named),
+    )
+
+
+def _takes_too_much_text(spec: TemplateSpec, messages: Sequence[TemplateMessage], answering: bool) -> bool:
+    """Whether a rendering without end is the text's fault: there is much of it, and without it the template ends."""
+    if sum(len(message.text) for message in messages) < MUCH_TEXT:
+        return False
+    try:
+        _rendered(spec, [message.with_texts(lambda _: "") for message in messages], answering)
+    except Exception:  # then the template is to blame too
+        return False
+    return True
 
 
 def _as_dict(message: TemplateMessage, spec: TemplateSpec) -> dict[str, Any]:

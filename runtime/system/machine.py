@@ -153,7 +153,7 @@ def cache_folder() -> Path:
     nothing can be made, so that whoever looks there goes on as with a cache that can't be written.
     """
     if own := os.environ.get("LLAVA_EDGE_CACHE"):
-        return Path(own)
+        return Path(os.path.expanduser(own))  # a shell leaves ~ as it is in quotes, and a unit file everywhere
     named = {"win32": "LOCALAPPDATA", "darwin": ""}.get(sys.platform, "XDG_CACHE_HOME")
     below = {"win32": "AppData/Local", "darwin": "Library/Caches"}.get(sys.platform, ".cache")
     usual = os.environ.get(named, "")

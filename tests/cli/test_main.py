@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,64 @@ def test_an_error_as_json_is_the_line(words: list[str]) -> None:
         assert same == line
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["show", ""], "a path for BUNDLE; got an empty text"),
+        (["plan", ""], "a path for MODEL; got an empty text"),
+        (["ask", "What?", "-m", ""], "a path for --model; got an empty text; give one, or leave --model out"),
+        (["ask", "--question-file", ""], "a path for --question-file; got an empty text"),
+        (["export", "", "-o", "x"], "a path for CHECKPOINT; got an empty text; give one\n"),
+        (["train", "--config", ""], "a path for --config; got an empty text"),
+        (["benchmark", "accuracy", "--reference", "a", "--candidate", ""], "a path for --candidate; got an empty text"),
+        (["tiles", SIGN, "--save", "-"], "a path for --save; got -; give the path of a file or folder; ./- is one of"),
+        (["quantize", "a", "-o", "-"], "a path for --output; got -"),
+        (["show", "-"], "a path for BUNDLE; got -"),
+    ],
+)
+def test_no_path_is_no_working_folder_and_no_file(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, _, err = run_here(*words)
+    assert status == 2
+    assert said in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["ask", "What?", "--max-tokens", "x"], "command line for 'llava-edge ask'; got Invalid value 'x' for '--max"),
+        (["ask", "What?", "--top-p", "half"], "got Invalid value 'half' for '--top-p'"),
+        (["benchmark", "demo", "--limit", "few"], "'llava-edge benchmark demo'; got Invalid value 'few' for '--limit'"),
+        (["worker", "--port", "70000"], "got Invalid value '70000' for '--port'"),
+        (["tiles", "a", "b", "c"], "got unexpected extra argument(s) (b c); see"),
+        (["plan", "--gpu"], "command line for 'llava-edge plan'; got Option '--gpu' requires an argument"),
+        (["benchmark", "demo", "--limit"], "command line for 'llava-edge benchmark demo'; got Option '--limit'"),
+        (["ask", "What?", "--threads", "5000"], "got 5000; give threads a value in that range"),
+    ],
+)
+def test_a_wrong_command_line_names_command_and_value(words: list[str], said: str) -> None:
+    status, _, err = run_here(*words)
+    assert status == 2
+    assert said in err
+    assert "got Got" not in err
+
+
+def test_many_words_too_many_are_not_all_repeated() -> None:
+    assert len(run_here("tiles", *[f"photo{number}.png" for number in range(500)])[2]) < 450
+
+
+@pytest.mark.parametrize("words", [["show"], ["verify"], ["tiles", SIGN, "-m"], ["quantize", "-o", "x"]])
+def test_a_path_that_is_too_long_is_called_that(words: list[str]) -> None:
+    status, _, err = run_here(*words, "x" * 5000)
+    assert status == 1
+    assert "too long" in err
+    assert "files and streams" not in err
+    assert len(err) < 450
+
+
 def test_no_json_where_it_was_not_asked_for() -> None:
     for words in (["tiles", "none.png"], ["tiles", "--", "--json"]):
         assert run_here(*words)[1] == ""
@@ -117,6 +176,52 @@ def test_json_is_asked_for_before_the_words_that_are_none() -> None:
     assert failure.asks_for(["ask", "--json=x"], "--json")
     assert not failure.asks_for(["ask", "--", "--json"], "--json")
     assert not failure.asks_for(["ask", "--jsonx"], "--json")
+
+
+INTERRUPTED_AT = """
+import atexit, os, runpy, signal, sys
+place, module, name, *words = sys.argv[1:]
+class Interrupting:
+    def find_spec(self, found, path=None, target=None):
+        if found == place:
+            os.kill(os.getpid(), signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Interrupting())
+if place == "exit":
+    atexit.register(os.kill, os.getpid(), signal.SIGINT)
+sys.argv = ["llava-edge", *words]
+if name == "-m":
+    runpy.run_module(module, run_name="__main__")
+else:
+    getattr(__import__(module, fromlist=[name]), name)()
+"""
+
+
+def entry_point() -> list[str]:
+    """Module and function of the script ``llava-edge``."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return str(project["project"]["scripts"]["llava-edge"]).split(":")
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("typer", "llava_edge.runtime.errors", "llava_edge.cli.commands.ask", "llava_edge.cli.terminal.failure"),
+        *("llava_edge.runtime.bundle.bundle", "numpy", "exit"),
+    ],
+)
+@pytest.mark.parametrize("way", ["script", "llava_edge.cli", "llava_edge.cli.main"])
+def test_an_interrupt_at_any_moment_says_nothing(place: str, way: str) -> None:
+    begin = entry_point() if way == "script" else [way, "-m"]
+    command = [sys.executable, "-c", INTERRUPTED_AT, place, *begin, "show"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (130, "")
+
+
+def test_an_interrupt_that_is_ignored_stays_so() -> None:
+    program = INTERRUPTED_AT.replace("signal.default_int_handler", "signal.SIG_IGN")
+    command = [sys.executable, "-c", program, "typer", *entry_point(), "--version"]
+    assert subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0
 
 
 def shell(line: str, **environment: str) -> subprocess.CompletedProcess[bytes]:

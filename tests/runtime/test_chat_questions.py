@@ -325,6 +325,20 @@ def test_detail_auto_lowers_what_does_not_fit(tiny_bundle: Path) -> None:
             small.ask("word " * 300, picture(1), max_tokens=1, detail="auto")
 
 
+def test_the_names_of_many_lowered_pictures_are_not_all_repeated(tiny_bundle: Path, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{'holiday' * 8} {number}.png" for number in range(20)]
+    for path in paths:
+        picture(1).save(path)
+    with load(tiny_bundle) as model:
+        high, low = (model.chat().count_tokens("What?", images=paths[:1], detail=one) for one in ("high", "low"))
+    assert high > low
+    with load(tiny_bundle, context=low * len(paths) + 256) as small:
+        *_, said = small.ask("What?", paths, max_tokens=1, detail="auto").warnings
+    assert "more was lowered to the overview" in said
+    assert str(paths[0]) in said or paths[0].name in said
+    assert len(said) < 400
+
+
 def test_detail_auto_of_one_picture_fits_the_context(tiny_bundle: Path, model: Model, encoded: EncodedImage) -> None:
     assert model.encode_image(picture(1), detail="auto").key == encoded.key
     with load(tiny_bundle, context=64) as small:

@@ -48,6 +48,11 @@ def shown_name(name: str) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2 - 1]}…{text[-_SHOWN // 2 :]}"
 
 
+def in_file(name: str) -> str:
+    """ " in NAME"; nothing for a picture that has no name to tell it from others."""
+    return "" if name == UNNAMED else f" in {shown_name(name)}"
+
+
 def read_path(path: str | os.PathLike[Any]) -> tuple[bytes, str]:
     """A file's bytes and its name; ``~`` is the home folder.
 
@@ -128,7 +133,7 @@ def _capped(data: bytes, name: str) -> bytes:
 
 def _too_many_bytes(name: str) -> ImageError:
     return ImageError(
-        expected=f"a file of at most {MAX_FILE_BYTES // 2**20} MiB in {shown_name(name)}",
+        expected=f"a file of at most {MAX_FILE_BYTES // 2**20} MiB{in_file(name)}",
         got="a larger one",
         fix="save the picture compressed, as PNG or JPEG",
     )
@@ -155,15 +160,19 @@ def read_data_url(url: str) -> bytes:
 
 
 def bytes_of(source: ByteSource, name: str) -> tuple[bytes, str]:
-    """An image file's bytes, and its name or else ``name``. Raises :class:`ImageError`."""
+    """An image file's bytes, and the name it has (a path's, or ``source.name``) or else ``name``.
+
+    Raises :class:`ImageError`.
+    """
+    named = getattr(source, "name", None)
     if isinstance(source, str) and source[:5].lower() == "data:":
         return read_data_url(source), name
     if isinstance(source, str | os.PathLike):
         return read_path(source)
     if isinstance(source, bytes | bytearray | memoryview):
+        name = named if isinstance(named, str) else name
         return _capped(bytes(source), name), name
     if callable(getattr(source, "read", None)):
-        named = getattr(source, "name", None)
         name = named if isinstance(named, str) else name
         try:
             return read_file(source, name), name
@@ -196,11 +205,11 @@ def readable_kind(data: bytes, name: str) -> Kind:
 
 def _refuse_other(kind: Kind | None, name: str) -> None:
     if kind is not None and not kind.decoder:
-        raise ImageError(expected=f"{READ} in {shown_name(name)}", got=kind.name, fix=kind.fix)
+        raise ImageError(expected=f"{READ}{in_file(name)}", got=kind.name, fix=kind.fix)
 
 
 def _foreign(data: bytes, name: str) -> ImageError:
-    expected = f"{READ} in {shown_name(name)}"
+    expected = f"{READ}{in_file(name)}"
     if not data:
         return ImageError(expected=expected, got="an empty file", fix=AGAIN)
     return ImageError(

@@ -340,10 +340,20 @@ def test_the_rate_is_kept(tmp_path: Path) -> None:
     assert clock.slept == [3, 3]
 
 
-@pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://host/v1", "file:///etc/passwd", "https://"])
+@pytest.mark.parametrize(
+    "url", ["", "localhost:8000", "ftp://host/v1", "file:///etc/passwd", "https://", "http://[::1", "http://host:x"]
+)
 def test_what_is_no_url(url: str) -> None:
     with pytest.raises(OptionError, match="https://host/v1"):
         EndpointOptions(url, "seer")
+
+
+@pytest.mark.parametrize("user", ["ann:secretsecret", "secretsecret", "ann:secret/secretsecret", "ann:secret@secret"])
+@pytest.mark.parametrize("scheme", ["http", "https", "ftp"])
+def test_a_password_in_the_url_is_refused_and_not_repeated(scheme: str, user: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        EndpointOptions(f"{scheme}://{user}@host/v1", "seer")
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("more", [{"per_minute": -1}, {"retries": -1}, {"timeout": 0}, {"model": ""}])

@@ -103,9 +103,28 @@ def test_tiles_json_is_the_contract(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("ending", "kind"), [(".jpg", "JPEG"), (".JPEG", "JPEG"), (".webp", "WEBP"), ("", "PNG")])
 def test_tiles_are_drawn_as_the_name_says(ending: str, kind: str, tmp_path: Path) -> None:
     status, _, err = run_here("tiles", SIGN, "--save", str(tmp_path / f"seen{ending}"))
-    assert (status, err) == (0, "")
+    assert (status, err) == (0, f"saved to {tmp_path}/seen{ending}\n")
     with Image.open(tmp_path / f"seen{ending}") as drawn:
         assert drawn.format == kind
+
+
+def test_tiles_of_standard_input_and_of_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = run_here("tiles", SIGN, "--json")[1]
+    piped = subprocess.run(
+        [sys.executable, "-m", "llava_edge.cli.main", "tiles", "-", "--json"],
+        input=Path(SIGN).read_bytes(),
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    assert piped.stdout.decode() == expected
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copy(SIGN, tmp_path / "x.png")
+    assert run_here("tiles", "~/x.png", "--json")[1] == expected
+    assert f"{tmp_path}/none.png" in run_here("chat", "~/none.png")[2]
+    status, _, err = run_here("chat", "-")
+    assert status == 2
+    assert "a path for [IMAGE]...; got -" in err
 
 
 @pytest.mark.parametrize("name", ["seen.tiff", "seen.pdf", "seen.txt", "seen.png.bak", "none/seen.png", "", "."])

@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from llava_edge.cli.doctor import facts as facts_module
 from llava_edge.cli.doctor.advice import advise
 from llava_edge.cli.doctor.facts import without_home
 from llava_edge.cli.doctor.page import page
+from llava_edge.runtime.errors import without_credentials
 from support.command_line import run_here
 
 WELL: dict[str, Any] = {
@@ -69,6 +71,8 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("caches.llava-edge.writable", False, "the cache llava-edge can't be written"),
         ("configuration", {"error": "expected a whole number"}, "expected a whole number"),
         ("environment", {"OMP_NUM_THREADS": "1"}, "OMP_NUM_THREADS=1"),
+        ("wrong_settings", ["expected a whole number"], "expected a whole number"),
+        ("caches.hub", {"folder": "/h", "writable": False, "reason": "/h is a file"}, "for /h is a file: nothing can"),
     ],
 )
 def test_what_is_slow_and_why(path: str, value: Any, said: str) -> None:
@@ -124,6 +128,77 @@ def test_the_configuration_is_shown_or_why_not(monkeypatch: pytest.MonkeyPatch, 
     status, out, _ = run_here("doctor", "--json")
     assert status == 0
     assert "got 'thread'" in json.loads(out)["configuration"]["error"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("HF_ENDPOINT", "https://ann:secretsecret@mirror/x", "https://…@mirror/x"),
+        ("HF_ENDPOINT", "https://ann:secret/secretsecret@mirror", "https://…@mirror"),
+        ("HF_ENDPOINT", "https://ann:secret@secretsecret@mirror", "https://…@mirror"),
+        ("HF_ENDPOINT", "https://secretsecret@mirror:80", "https://…@mirror:80"),
+        ("LLAVA_EDGE_JUDGE", "http://host/v1?api_key=secretsecret", "http://host/v1?…"),
+        ("LLAVA_EDGE_JUDGE", "http://host/v1#secretsecret", "http://host/v1?…"),
+        ("LLAVA_EDGE_JUDGE", "ann:secretsecret@host/v1", "…@host/v1"),
+        ("HF_HUB_X", "hf_secretsecretsecretsecret", "hf_…"),
+        ("LLAVA_EDGE_GPU", "a=24G@1008 b:1=24G@9", "a=24G@1008 b:1=24G@9"),
+        ("LLAVA_EDGE_MAX_TOKENS", "300", "300"),
+        ("LLAVA_EDGE_MAX_TOKENS", "secretsecret", "set"),
+        ("LLAVA_EDGE_API_TOKEN", "300", "set"),
+        ("PYTHONPATH", "/a:/b/c:d", "/a:/b/c:d"),
+    ],
+)
+def test_no_password_is_shown(name: str, value: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    assert without_credentials(value) == shown or shown == "set"
+    status, out, _ = run_here("doctor", "--json")
+    found = json.loads(out)
+    assert (status, found["environment"][name]) == (0, shown)
+    del found["wrong_settings"], found["advice"]  # which repeat a value that is no number
+    assert "secretsecret" not in json.dumps(found)
+    if shown != "set":
+        assert "secretsecret" not in out + run_here("doctor")[1]
+
+
+def test_no_password_of_the_configuration_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "llava-edge.toml"
+    monkeypatch.setenv("LLAVA_EDGE_CONFIG", str(path))
+    path.write_text('judge = "https://ann:secretsecret@host/v1"\n')
+    out = run_here("doctor", "--json")[1]
+    assert "secretsecret" not in out
+    assert json.loads(out)["configuration"]["sets"] == {"judge": "https://…@host/v1"}
+    path.write_text('threads = "https://ann:secretsecret@host/v1"\n')
+    assert "secretsecret" not in run_here("doctor")[1]
+    assert "secretsecret" not in "".join(map(str, run_here("show", "--json")))
+
+
+def test_wrong_settings_are_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "llava-edge.toml"
+    monkeypatch.setenv("LLAVA_EDGE_CONFIG", str(path))
+    path.write_text(f'model = "{tmp_path}"\n[ask]\nmodel = "/no/model"\n')
+    for name, value in {"THREADS": "abc", "MAXTOKENS": "5", "MODEL": "/none", "DETAIL": "much", "SEED": "-1"}.items():
+        monkeypatch.setenv(f"LLAVA_EDGE_{name}", value)
+    status, out, _ = run_here("doctor", "--json")
+    found = json.loads(out)
+    assert status == 0
+    wrong = found["wrong_settings"]
+    assert sorted(re.findall(r"LLAVA_EDGE_(THREADS|MAXTOKENS|MODEL|DETAIL|SEED)\b", " ".join(wrong))) == [
+        *("DETAIL", "MAXTOKENS", "MODEL", "SEED", "THREADS")
+    ]
+    assert "ask.model in the configuration file is '/no/model', where no folder is" in wrong
+    assert set(wrong) <= set(found["advice"])
+
+
+@pytest.mark.parametrize("below", ["", "/cache", "/a/b"])
+@pytest.mark.parametrize(("variable", "name"), [("LLAVA_EDGE_CACHE", "llava-edge"), ("HF_HUB_CACHE", "hub")])
+def test_a_cache_that_is_a_file(
+    variable: str, name: str, below: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(variable, f"{tmp_path}/file{below}")
+    found = json.loads(run_here("doctor", "--json")[1])
+    assert found["caches"][name]["writable"] is False
+    assert any(f"the cache {name} can't be written, for {tmp_path}/file is a file" in line for line in found["advice"])
 
 
 def test_missing_and_broken_packages(monkeypatch: pytest.MonkeyPatch) -> None:

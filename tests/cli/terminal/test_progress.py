@@ -15,7 +15,8 @@ import time
 
 import pytest
 from llava_edge.cli.terminal import progress
-from llava_edge.cli.terminal.progress import Bar, bar_line
+from llava_edge.cli.terminal.progress import Bar, bar_line, statistics
+from llava_edge.runtime.answer import Answer, Timings
 
 WIDTHS = [1, 4, 10, 20, 40, 57, 80, 200]
 DRAWING = """
@@ -34,6 +35,21 @@ tiles_bundle.demo_bundle = draw
 sys.argv = ["llava-edge", "tiles", "x.png"]
 main()
 """
+
+
+@pytest.mark.parametrize(
+    ("pictures", "said"),
+    [
+        ((), "prompt 9000 positions, 0 cached"),
+        ((37,), "of them 37 picture,"),
+        ((37, 12, 1, 2), "of them 37+12+1+2 picture,"),
+        ((37,) * 200, "of them 7400 in 200 pictures,"),
+    ],
+)
+def test_the_statistics_are_one_short_line(pictures: tuple[int, ...], said: str) -> None:
+    line = statistics(Answer("", (1,), "stop", 9000, pictures, 0, 1, Timings(1, 1, 1, 1, 1)))
+    assert said in line
+    assert len(line) < 200
 
 
 @pytest.mark.parametrize("columns", WIDTHS)

@@ -11,6 +11,7 @@ import pytest
 from llava_edge.cli.terminal import question as module
 from llava_edge.cli.terminal.question import pictures_and_question
 from llava_edge.runtime.errors import ImageError, OptionError
+from llava_edge.runtime.pictures.picture import load_picture
 from PIL import Image
 
 
@@ -128,9 +129,9 @@ def test_standard_input_is_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_question_from_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (folder / "q.txt").write_bytes(b"\xef\xbb\xbfWhat\nis \xff?\n")
-    assert pictures_and_question(["sign.png"], "q.txt") == (["sign.png"], "What\nis \ufffd?")
-    assert pictures_and_question([], "q.txt") == ([], "What\nis \ufffd?")
+    (folder / "q.txt").write_bytes(b"\xef\xbb\xbfWhat\nis \xc3\xa4?\n")
+    assert pictures_and_question(["sign.png"], "q.txt") == (["sign.png"], "What\nis \xe4?")
+    assert pictures_and_question([], "q.txt") == ([], "What\nis \xe4?")
     monkeypatch.setenv("HOME", str(folder))
     assert pictures_and_question([], "~/q.txt")[1].startswith("What")
     monkeypatch.setattr(module.sys, "stdin", Input(b"Wer?"))
@@ -148,6 +149,77 @@ def test_a_question_from_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     (folder / "q.txt").write_text(" \n")
     with pytest.raises(OptionError, match="an empty one"):
         pictures_and_question(["sign.png"], "q.txt")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_a_question_in_every_encoding_that_says_so(encoding: str, folder: Path) -> None:
+    (folder / "q.txt").write_text("Was heißt 日本?\n", encoding=encoding)
+    assert pictures_and_question([], "q.txt") == ([], "Was heißt 日本?")
+
+
+@pytest.mark.parametrize(
+    ("data", "got"),
+    [
+        (b"What is \xff?", "byte 0xff at 8"),
+        ("Schöne Grüße?".encode("latin-1"), "byte 0xf6 at 3"),
+        ("What?".encode("utf-16-le"), "a zero byte at 1, as in UTF-16 without its mark"),
+        ("What?".encode("utf-16-be"), "a zero byte at 0, as in UTF-16 without its mark"),
+        (b"\xff\xfeW", "byte 0x57 at 2"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "a PNG picture"),
+        (b"\xff\xd8\xff\xe0\0\x10JFIF\0", "a JPEG picture"),
+        (b"PK\3\4\x14\0\6\0", "a ZIP archive (or an Office document)"),
+        (b"GGUF\3\0\0\0", "a GGUF model"),
+        (b"What\0is", "a zero byte at 4, as in UTF-16 without its mark"),
+    ],
+)
+@pytest.mark.parametrize("place", ["q.txt", "-"])
+def test_a_question_that_is_no_text_is_refused(
+    data: bytes, got: str, place: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "q.txt").write_bytes(data)
+    monkeypatch.setattr(module.sys, "stdin", Input(data))
+    with pytest.raises(OptionError, match="a question as UTF-8 text") as caught:
+        pictures_and_question(["sign.png"], place)
+    assert caught.value.got == got
+
+
+@pytest.mark.parametrize("word", ["What?", "What is it?", "nothing", "Is it and/or?"])
+def test_a_question_given_twice(word: str, folder: Path) -> None:
+    (folder / "q.txt").write_text("What?")
+    with pytest.raises(OptionError, match=r"expected one question; got '.*', which is no picture, and --question-file"):
+        pictures_and_question(["sign.png", word], "q.txt")
+
+
+def test_home_in_the_path_of_a_picture(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    assert pictures_and_question(["~/sign.png", "~ or -?"], None) == ([f"{folder}/sign.png"], "~ or -?")
+    with pytest.raises(ImageError, match=r"none\.png; got no such file"):
+        pictures_and_question(["~/none.png", "What?"], None)
+    Path("~").mkdir()
+    Path("~/sign.png").touch()
+    assert pictures_and_question(["~/sign.png", "What?"], None)[0] == ["~/sign.png"]
+
+
+def test_nothing_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.sys, "stdin", Input(b""))
+    with pytest.raises(ImageError, match="a picture on standard input for -; got nothing"):
+        pictures_and_question(["-", "What?"], None)
+    monkeypatch.setattr(module.sys, "stdin", Input(b"no picture"))
+    (piped,), _ = pictures_and_question(["-", "What?"], None)
+    with pytest.raises(ImageError, match="picture in standard input; got a file that begins"):
+        load_picture(piped)
+
+
+@pytest.mark.parametrize("order", ["none", "first"])
+def test_the_line_that_was_meant_is_short(order: str) -> None:
+    names = [f"a/folder/of/pictures/photo{number}.png" for number in range(300)]
+    with pytest.raises(OptionError) as caught:
+        pictures_and_question(["What is this?", *names] if order == "first" else names, None)
+    assert len(caught.value.fix) < 300
+    assert "…" in caught.value.fix
+    with pytest.raises(OptionError) as caught:
+        pictures_and_question(["x" * 2000 + ".png"], None)
+    assert len(caught.value.fix) < 300
 
 
 def test_bytes_of_the_command_line_become_text() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 from llava_edge.runtime import Bundle, demo_bundle
 from llava_edge.runtime.errors import NativeError, OptionError
-from llava_edge.runtime.onnx_runtime import session
+from llava_edge.runtime.onnx_runtime import providers, session
 from llava_edge.runtime.onnx_runtime.providers import Attempt, order_attempts, start_first
 from llava_edge.runtime.pictures.tower import VisionEncoder
 
@@ -52,6 +54,33 @@ def test_providers_are_named_our_way_or_theirs(names: list[str]) -> None:
     assert order(ALL, names) == [CUDA, OPENVINO, CPU]
 
 
+@pytest.mark.parametrize(
+    ("name", "install"),
+    [
+        ("openvino", "llava-edge[openvino]"),
+        ("OpenVINO:GPU", "llava-edge[openvino]"),
+        (OPENVINO, "llava-edge[openvino]"),
+        ("cuda:1", "llava-edge[cuda]"),
+        ("tensorrt", "llava-edge[cuda]"),
+        ("directml", "onnxruntime-directml"),
+        ("coreml", "macOS"),
+    ],
+)
+def test_what_is_not_there_is_got_by_its_own_package(name: str, install: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        order_attempts([CPU], [name])
+    assert install in caught.value.fix
+    assert install == "llava-edge[cuda]" or "cuda" not in caught.value.fix
+    with pytest.raises(OptionError, match=r"got nonsense; choose one of those$"):
+        order_attempts([CPU], ["nonsense"])
+
+
+def test_every_extra_of_a_provider_is_one_of_ours() -> None:
+    requires = importlib.metadata.requires("llava-edge") or []
+    ours = {extra for line in requires for extra in re.findall(r"extra == ['\"]([\w-]+)", line)}
+    assert ours >= set(re.findall(r"llava-edge\[(\w+)\]", " ".join(providers._BRINGS.values())))
+
+
 def test_a_device_behind_the_name() -> None:
     cuda, openvino, _ = order_attempts(ALL, ["cuda:1", "openvino:GPU"])
     assert (cuda.options["device_id"], cuda.name, cuda.on_cpu) == ("1", "cuda:1", False)
@@ -62,7 +91,7 @@ def test_a_device_behind_the_name() -> None:
 
 
 def test_what_is_not_there_is_refused() -> None:
-    with pytest.raises(OptionError, match=r"providers among cuda, cpu; got coreml; .*llava-edge\[cuda\]"):
+    with pytest.raises(OptionError, match=r"providers among cuda, cpu; got coreml; .*macOS"):
         order_attempts([CUDA, CPU], ["coreml"])
 
 

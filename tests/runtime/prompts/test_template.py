@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from llava_edge.runtime.errors import TemplateError
+from llava_edge.runtime.errors import ContextError, TemplateError
 from llava_edge.runtime.prompts.segments import ImageSegment, TextSegment, build_segments, common_prefix
 from llava_edge.runtime.prompts.template import Control, ImageSlot, Plain, TemplateMessage, render
 from llava_edge.runtime.prompts.template_spec import TemplateSpec
@@ -27,6 +27,27 @@ SPEC = TemplateSpec(
     stop_tokens=("<|im_end|>",),
     space_prefix="none",
 )
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [TemplateMessage("user", "a" * 2**23)],
+        [TemplateMessage("user", "a " * 2**22, 1)],
+        [TemplateMessage("system", "b" * 2**23), TemplateMessage("user", "What?")],
+        [TemplateMessage("user", "a" * 2**21)] * 4,
+    ],
+)
+def test_too_much_text_is_a_prompt_too_long_and_no_fault_of_the_template(messages: list[TemplateMessage]) -> None:
+    with pytest.raises(ContextError, match=f"got {sum(len(one.text) for one in messages):,} characters of text"):
+        render(SPEC, messages)
+
+
+@pytest.mark.parametrize("text", ["Hi?", "a" * 2**23])
+def test_a_template_without_end_is_its_own_fault(text: str) -> None:
+    endless = "{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}" + CHATML
+    with pytest.raises(TemplateError, match="TooLarge"):
+        render(dataclasses.replace(SPEC, chat_template=endless), [TemplateMessage("user", text)])
 
 
 def test_pieces_of_a_question_about_a_picture() -> None:

@@ -143,6 +143,12 @@ def test_macos(linux: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache_folder() == Path("/Users/one/Library/Caches/llava-edge")
 
 
+def test_a_cache_below_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/one")
+    monkeypatch.setenv("LLAVA_EDGE_CACHE", "~/cache")
+    assert cache_folder() == Path("/home/one/cache")
+
+
 def test_windows(linux: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No sysconf either: nothing is known of the memory."""
     (linux / "meminfo").unlink()

@@ -38,6 +38,12 @@ class Named:
         return str(self._path)
 
 
+class NamedBytes(bytes):
+    """Bytes that say where they are from, as those of ``ask -``."""
+
+    name = "standard input"
+
+
 class Stream:
     """A file that can't be rewound, as a response of the network."""
 
@@ -127,7 +133,10 @@ WRONG: dict[str, tuple[Any, str]] = {
     "text file": (io.StringIO("hello"), "gives str; open it with mode 'rb'"),
     "closed file": (closed(io.BytesIO(png())), "closed file"),
     "closed Pillow image": (closed(Image.new("RGB", (4, 4))), "got a closed one; open it again"),
-    "no data": (b"", "an empty file"),
+    "no data": (b"", "HEIC picture; got an empty file"),
+    "named bytes": (NamedBytes(b"GIF89a"), "a whole picture in standard input"),
+    "damaged bytes": (png()[:60], "expected a whole picture; got a damaged one"),
+    "empty data URL": ("data:image/png;base64,", "HEIC picture; got an empty file"),
     "empty path": ("", "an empty one"),
     "web address": ("https://example.org/a.png", "an address .*download the picture"),
     "file address": ("file:///tmp/a.png", "without file://"),

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from llava_edge.cli.configuration import reading as configuration
+from llava_edge.cli.configuration.reading import configuration_file, defaults
+from llava_edge.cli.configuration.settings import settings_of
 from llava_edge.cli.main import app
-from llava_edge.cli.terminal import configuration
-from llava_edge.cli.terminal.configuration import configuration_file, defaults, settings_of
 from llava_edge.runtime.errors import OptionError
 from support.command_line import run_here
+
+SIGN = Path(__file__).parents[3] / "examples" / "sign.png"
 
 
 @pytest.fixture
@@ -62,7 +65,8 @@ def test_the_command_line_overrides_all(written: Any, monkeypatch: pytest.Monkey
     sign = str(Path(__file__).parents[3] / "examples" / "sign.png")
     demo = str(Path(__file__).parents[3] / "runtime" / "demo")
     status, out, err = run_here("tiles", sign)
-    assert (status, out) == (1, "")
+    assert status == 1
+    assert f"{tmp_path}/none" in json.loads(out)["error"]["expected"]
     assert f"{tmp_path}/none" in err
     status, out, _ = run_here("tiles", sign, "-m", demo)
     assert status == 0
@@ -93,7 +97,8 @@ def test_the_command_line_overrides_all(written: Any, monkeypatch: pytest.Monkey
         ("[benchmark.accuracy]\nlimit = -1", "0 or more as benchmark.accuracy.limit in {path}; got -1"),
         ("[optimize]\nvision = 'x'", "tensorrt or cuda as optimize.vision in {path}; got 'x'"),
         ("threads", "a configuration file in TOML at {path}"),
-        (b"\xff = 1", "a configuration file in TOML at {path}"),
+        (b"\xff = 1", "a configuration file in TOML at {path}; got byte 0xff at 0, no UTF-8 text"),
+        ("a = 1".encode("utf-16"), "a configuration file in TOML at {path}; got byte 0xff at 0, no UTF-8 text"),
         (b"a = " + b"[" * 50_000, "a configuration file in TOML at {path}"),
         ("x" * 5000 + " = 1", "keys that are options in {path}"),
     ],
@@ -107,6 +112,121 @@ def test_what_is_wrong_is_one_line_with_file_and_key(text: str | bytes, said: st
     assert len(line) < 700
     for way in (["--help"], ["show", "-h"], ["--version"], ["doctor"]):
         assert run_here(*way)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('json = "true"', "true or false as json in {path}; got 'true'"),
+        ('[benchmark]\njson = "true"', "true or false as benchmark.json in {path}; got 'true'"),
+        ("judge_prices = 3", "[number, number] as judge_prices in {path}; got 3"),
+        ("judge_prices = [1, 2, 3]", "[number, number] as judge_prices in {path}; got [1, 2, 3]"),
+        ('worker = ["nowhere"]', "as worker in {path}; got 'nowhere'"),
+        ('gpu = "large"', "a device such as a=24G@1008 as gpu in {path}; got 'large'"),
+        ('split_size = "big"', "a size like 48G or 500M as split_size in {path}; got 'big'"),
+        ('tensor_split = "a,b"', "shares such as 2,1,1 as tensor_split in {path}; got 'a,b'"),
+        ('model = ""', "a path as model in {path}; got an empty text"),
+        ('[show]\nmodel = ""', "a path as show.model in {path}; got an empty text"),
+    ],
+)
+def test_a_value_is_held_to_its_option_whatever_command_runs(text: str, said: str, written: Any) -> None:
+    path = written(text)
+    for command in (["show"], ["plan"]):
+        status, _, err = run_here(*command)
+        assert status == 2
+        assert said.format(path=path) in err
+
+
+@pytest.mark.parametrize(
+    ("text", "got", "fix"),
+    [
+        ("ask = 2", "'ask' as a key, which is a command", "write [ask] on a line, and its options below"),
+        ("[[ask]]\nthreads = 2", "'ask' as a key, which is a command", "write [ask] on a line"),
+        ("[benchmark]\ndemo = 2", "'benchmark.demo' as a key, which is a command", "write [benchmark.demo] on a line"),
+        ("max_tokens.x = 3", "'max_tokens', a table", "write max_tokens = VALUE"),
+        ("[threads]", "'threads', a table", "write threads = VALUE"),
+        ("version = true", "'version', which is for the command line alone", "leave it out"),
+        ("help = true", "'help', which is for the command line alone", "leave it out"),
+        ("no_resume = true", "'no_resume'", "write resume = false"),
+        ("Threads = 1", "'Threads'", "write threads"),
+    ],
+)
+def test_a_hint_is_never_what_was_written(text: str, got: str, fix: str, written: Any) -> None:
+    written(text)
+    err = run_here("show")[2]
+    assert f"got {got}; {fix}" in err
+
+
+def test_a_key_may_be_called_as_a_command_is(written: Any) -> None:
+    """Every option's key that is a command's name too, at the top: no command ends for it."""
+    commands = settings_of(app)
+    values = {"worker": '["127.0.0.1:50052"]', "verify": "false"}
+    both = {key for key in values if key in commands}
+    assert both == set(commands) & {key for one in commands.values() for key in one}
+    written("".join(f"{key} = {values[key]}\n" for key in both))
+    for command in (["show"], ["plan"], ["doctor"], ["tiles", str(SIGN)]):
+        assert run_here(*command)[0] in (0, 3)
+    assert of("ask", "x") == {"worker": ["127.0.0.1:50052"]}
+    assert of("plan") == of("worker") == {}
+    assert of("export") == {"verify": False}
+
+
+def test_options_of_one_name_that_mean_different_things(written: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    written('worker = ["10.0.0.2:50052=24G"]\nhost = "64G"\nvision = "int8"\njson = true\n')
+    assert of("plan") == {"worker": ["10.0.0.2:50052=24G"], "host": "64G", "vision": "int8", "as_json": True}
+    assert of("worker") == of("benchmark", "speed") == of("optimize") == {}
+    assert "worker" not in of("ask", "x")
+    monkeypatch.setenv("LLAVA_EDGE_HOST", "127.0.0.1")
+    monkeypatch.setenv("LLAVA_EDGE_JSON", "yes")
+    assert of("worker")["host"] == "127.0.0.1"
+    assert of("plan")["host"] == "64G"
+    assert of("benchmark", "speed") == {}
+
+
+@pytest.mark.parametrize("command", ["show", "verify", "plan", "quantize", "optimize", "tiles", "ask"])
+@pytest.mark.parametrize("way", ["file", "variable"])
+def test_the_configured_model_is_the_bundle_of_every_command(
+    command: str, way: str, written: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    if way == "file":
+        written('model = "~/none"\n')
+    else:
+        monkeypatch.setenv("LLAVA_EDGE_MODEL", "~/none")
+    more = {"quantize": ["-o", "x"], "tiles": [str(SIGN)], "ask": ["What?"]}.get(command, [])
+    status, _, err = run_here(command, *more)
+    assert status == 1
+    assert f"{tmp_path}/none" in err
+    given = [command, *more, *(["-m"] if command in ("tiles", "ask") else []), str(tmp_path / "other")]
+    assert f"{tmp_path}/other" in run_here(*given)[2]
+
+
+def test_json_that_is_configured_is_for_errors_too(written: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failed(*words: str) -> bool:
+        status, out, err = run_here(*words)
+        assert status in (1, 2)
+        assert err.startswith("llava-edge: ")
+        return bool(out) and set(json.loads(out)) == {"error"}
+
+    assert not failed("show", "none")
+    monkeypatch.setenv("LLAVA_EDGE_JSON", "1")
+    assert failed("show", "none")
+    monkeypatch.delenv("LLAVA_EDGE_JSON")
+    written("json = true")
+    assert failed("show", "none")
+    assert failed("tiles")
+    assert not failed("verify", "none", "--nonsense")
+    written("[ask]\njson_stream = true")
+    assert failed("ask", "none.png", "What?")
+    assert not failed("show", "none")
+
+
+def test_a_variable_that_sets_nothing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LLAVA_EDGE_MAXTOKENS", "5")
+    monkeypatch.setenv("LLAVA_EDGE_CACHE", str(tmp_path))
+    status, _, err = run_here("show")
+    assert (status, err) == (0, "'LLAVA_EDGE_MAXTOKENS' sets nothing: did you mean LLAVA_EDGE_MAX_TOKENS?\n")
+    assert run_here("show", "-h")[2] == ""
 
 
 def test_a_file_that_is_named_has_to_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +278,8 @@ def test_every_option_of_every_command_can_be_set() -> None:
                 for flag in one.opts
                 if flag.startswith("--")
             }
-            assert set(commands[name]) == taken - {"help"}
+            places = {one.metavar for one in command.params if type(one).__name__ == "TyperArgument"}
+            assert set(commands[name]) == taken - {"help"} | ({"model"} if places & {"BUNDLE", "MODEL"} else set())
             assert {one.parameter for one in commands[name].values()} <= {one.name for one in command.params}
 
     compare(settings_of(app), typer.main.get_command(app))
