@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from ...runtime.errors import ImageError, OptionError
+from ...runtime.pictures.files.sources import read_at_most
 from ...runtime.pictures.picture import MAX_PIXELS, load_picture
 from .visible import quoted, shortened, typed_text, visible
 
@@ -111,7 +112,7 @@ def _standard_input() -> bytes:
             got="a terminal",
             fix="pipe one in: llava-edge ask - … < photo.jpg",
         )
-    data = sys.stdin.buffer.read(MOST_BYTES + 1)
+    data = read_at_most(sys.stdin.buffer, MOST_BYTES + 1)
     if len(data) > MOST_BYTES:
         raise ImageError(
             expected=f"at most {MOST_BYTES / 1e6:,.0f} MB on standard input", got="more", fix="scale the picture down"
@@ -127,10 +128,10 @@ def _question_in(place: str, words: Sequence[str]) -> str:
         )
     try:
         if place == STDIN:
-            data = sys.stdin.buffer.read(LONGEST_QUESTION + 1)
+            data = read_at_most(sys.stdin.buffer, LONGEST_QUESTION + 1)
         else:
             with Path(os.path.expanduser(place)).open("rb") as file:
-                data = file.read(LONGEST_QUESTION + 1)
+                data = read_at_most(file, LONGEST_QUESTION + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise OptionError(expected=f"a question in {place}", got=reason, fix="check --question-file") from None

@@ -16,7 +16,7 @@ from ..errors import ImageError, OptionError
 from ..options import Detail
 from ..prompts.segments import ImageSegment
 from .encoded import EncodedImage
-from .files.sources import UNNAMED, shown_name
+from .files.sources import UNNAMED, enough_memory, shown_name
 from .geometry import Geometry
 from .inputs import ImageInput
 from .pack import pack, positions_ready
@@ -150,7 +150,8 @@ class PictureEncoder:
         if opened.key in self._encoded:
             self._encoded.move_to_end(opened.key)
             return _told_as(self._encoded[opened.key], opened)
-        encoded = self._encode_tiles(opened, on_rows, on_progress, cancelled)
+        with enough_memory(opened.name):
+            encoded = self._encode_tiles(opened, on_rows, on_progress, cancelled)
         self._encoded[encoded.key] = encoded
         while len(self._encoded) > self._keep:
             self._encoded.popitem(last=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shlex
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,22 @@ def test_standard_input_is_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.sys, "stdin", Input(b"", terminal=True))
     with pytest.raises(OptionError, match="got a terminal"):
         pictures_and_question(["-", "What?"], None)
+
+
+@pytest.mark.parametrize(("words", "place"), [(["-", "What?"], None), (["a.png"], "-"), (["a.png"], "q.txt")])
+def test_reading_takes_the_memory_of_what_is_there(
+    folder: Path, words: list[str], place: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "q.txt").write_text("What?")
+    (folder / "a.png").write_bytes(b"")
+    with (folder / "q.txt").open("r") as file:  # with a buffer, as standard input has one
+        monkeypatch.setattr(module.sys, "stdin", file)
+        tracemalloc.start()
+        try:
+            pictures_and_question(words, place)
+            assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
+        finally:
+            tracemalloc.stop()
 
 
 def test_a_question_from_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
