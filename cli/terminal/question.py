@@ -54,6 +54,26 @@ def pictures_and_question(words: Sequence[str], question_file: str | None) -> tu
     return [_standard_input() if name == STDIN else name for name in names], question
 
 
+def check_pictures(words: Sequence[str]) -> None:
+    """Refuse what is no picture to begin a chat with. Raises :class:`OptionError`, :class:`ImageError`."""
+    if STDIN in words:
+        raise OptionError(
+            expected="picture files to begin a chat with",
+            got="-, and standard input is where the questions come from",
+            fix="give the picture as a file",
+        )
+    odd = [word for word in words if not _means_picture(word)]
+    if odd:
+        pictures = [word for word in words if _means_picture(word)]
+        raise OptionError(
+            expected="picture files to begin a chat with; questions are typed in the chat",
+            got=f"{quoted(odd[0])}, which is no file",
+            fix=_like([*pictures, " ".join(odd)]),
+        )
+    for word in words:
+        _check_picture(word, "save it as a file, and begin the chat with that")
+
+
 def _check_question(names: Sequence[str], last: str) -> None:
     """Refuse a picture in the question's place, and a question in several words without quotes."""
     odd = [name for name in names if not _means_picture(name)]
@@ -93,12 +113,14 @@ def _means_picture(word: str) -> bool:
     )
 
 
-def _check_picture(name: str) -> None:
+def _check_picture(
+    name: str, elsewhere: str = "download it first: curl -L ADDRESS | llava-edge ask - QUESTION"
+) -> None:
     if _URL.match(name):
         raise ImageError(
             expected="a picture file",
             got=f"an address, {quoted(name)}",
-            fix="download it first: curl -L ADDRESS | llava-edge ask - QUESTION",
+            fix=elsewhere,
         )
     if name != STDIN and not name.startswith("data:") and not os.path.isfile(name):
         load_picture(name)  # which says what is wrong with it

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from llava_edge.cli.terminal import question as module
-from llava_edge.cli.terminal.question import pictures_and_question
+from llava_edge.cli.terminal.question import check_pictures, pictures_and_question
 from llava_edge.runtime.errors import ImageError, OptionError
 from PIL import Image
 
@@ -142,6 +142,28 @@ def test_reading_takes_the_memory_of_what_is_there(
             assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
         finally:
             tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["sign.png", "What does the sign say?"], "ask like this: llava-edge ask sign.png 'What does the sign say?'"),
+        (["Who", "is", "this?"], "'Who', which is no file; ask like this: llava-edge ask 'Who is this?'"),
+        (["sign.png", "-"], "- standard input|standard input is where"),
+        (["none.png"], "no such file"),
+        (["https://example.org/a.png"], "begin the chat with that"),
+        (["folder"], "a directory"),
+    ],
+)
+def test_what_a_chat_can_not_begin_with(words: list[str], said: str) -> None:
+    with pytest.raises((OptionError, ImageError), match=said.replace("?", r"\?")) as caught:
+        check_pictures(words)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_chat_can_begin_with() -> None:
+    check_pictures([])
+    check_pictures(["sign.png", "./sign.png"])
 
 
 def test_a_question_from_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
