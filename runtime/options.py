@@ -378,11 +378,8 @@ def _check(name: str, value: Any, low: float, high: float, *, whole: bool = Fals
     if not number or not low <= value <= high:
         kind = f"{name} as a whole number" if whole and isinstance(value, float) else name
         bounds = f"{low:.15g} to {high:.15g}"  # no exponent
-        raise OptionError(
-            expected=f"{kind} from {bounds}",
-            got=_repeated(value),
-            fix=(number and fix) or f"give {name} a value in that range",
-        )
+        fix = (number and fix) or f"give {name} a value in that range"
+        raise OptionError(expected=f"{kind} from {bounds}", got=_repeated(value), fix=fix)
 
 
 DEFAULT_PORT = 50052

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from .settings import option_names
 from .slash import COMMANDS
-from .words import PICTURE, Word, as_path, quoted, read_word
+from .words import PICTURE, Word, as_path, file_word, quoted
 
 
 def completions(line: str) -> list[str]:
@@ -34,7 +34,7 @@ def _files(line: str, start: int, *, pictures: bool) -> Iterator[str]:
     """Lines with the last word behind ``start`` completed to a folder or a file."""
     at, word = start, Word("", start)
     while at < len(line):
-        word = read_word(line, at)
+        word = file_word(line, at)
         if word.end >= len(line):
             break
         at = word.end + 1

@@ -41,12 +41,19 @@ class Conversation:
         """What was said so far, the system message included."""
         return self._chat.turns
 
+    @property
+    def answered(self) -> bool:
+        """Whether there is a question to take back."""
+        return self._last() is not None
+
     def add_picture(self, path: str, **callbacks: Any) -> EncodedImage:
         """Encode a picture for the next question. Raises ImageError, Cancelled.
 
         It is called as its file is, without the folders.
         """
-        image = replace(self._model.encode_image(path, **callbacks), name=Path(path).name)
+        image = self._model.encode_image(path, **callbacks)
+        if path[:5].lower() != "data:":
+            image = replace(image, name=Path(path).name)
         self.waiting.append(image)
         return image
 

@@ -124,6 +124,8 @@ def _set_up(readline: ModuleType, history: History, complete: Callable[[str], li
         nonlocal offered
         if state == 0:
             offered = complete(text)
+            if len(offered) == 1 and offered[0][-1:] not in ("/", " "):
+                offered = [f"{offered[0]} "]  # as in shells: the next word can be typed at once
         return offered[state] if state < len(offered) else None
 
     def show(_substitution: str, matches: list[str], _longest: int) -> None:

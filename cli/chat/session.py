@@ -6,18 +6,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ...runtime.errors import Cancelled, LlavaEdgeError, OptionError
+from ...runtime.errors import Cancelled, ContextError, LlavaEdgeError, OptionError
 from ...runtime.model import Model
 from ...runtime.options import GenerationOptions
-from ..terminal.progress import Bar, note, statistics
+from ..terminal.progress import Bar, columns, note, statistics
 from ..terminal.visible import name_of, printable, visible
 from . import transcript
 from .conversation import Asked, Conversation
 from .lines import GONE, Entry, Lines
 from .settings import changed
 from .signals import ending_cleanly, forget_output, interruptible
-from .slash import find, help_text, unknown
-from .words import PICTURE, as_path, dropped_paths, read_word, split_words, typed_paths
+from .slash import find, help_text, superfluous, unknown
+from .words import PICTURE, as_path, dropped_paths, file_word, file_words, split_words, typed_paths, web_pictures
 
 SHOWN = 60
 """Characters of a question that a message repeats."""
@@ -39,7 +39,7 @@ class Session:
             "/save": self._save,
             "/clear": self._clear,
             "/stats": self._stats,
-            "/help": lambda _: note(help_text()),
+            "/help": lambda _: note(help_text(columns())),
         }
 
     def run(self, lines: Lines) -> None:
@@ -97,6 +97,8 @@ class Session:
         command = find(name)
         if command is None:
             self._ask_or_drop(text)
+        elif rest and not command.argument:
+            raise superfluous(name, rest[0])
         elif command.name == "/quit":
             return False
         else:
@@ -108,25 +110,31 @@ class Session:
         paths, question = dropped_paths(text)
         if not paths and text.startswith("/") and "\n" not in text:
             raise _no_command(text)
+        addresses = web_pictures(question)
+        if addresses and question.startswith(addresses[0]):
+            raise _on_the_web(addresses[0])
         self.add_images(paths)
+        if addresses:
+            note(f"nothing is fetched from the web: save {visible(addresses[0][:SHOWN])} as a file, then /image FILE")
         if question:
             self.ask(question)
 
     def add_images(self, paths: list[str]) -> None:
         """Encode pictures for the next question: all of them or none. Raises ImageError."""
-        before = len(self.conversation.waiting)
+        before, said = len(self.conversation.waiting), list[str]()
         for path in paths:
             try:
-                self._add_image(path)
+                said.append(self._add_image(path))
             except BaseException:
                 del self.conversation.waiting[before:]
                 raise
+        for line in said:
+            note(line)
 
-    def _add_image(self, path: str) -> None:
-        if path.lower().startswith(("http://", "https://")):
-            raise OptionError(
-                expected="a picture of this machine", got=repr(path[:SHOWN]), fix="save it as a file, then /image FILE"
-            )
+    def _add_image(self, path: str) -> str:
+        """Encode a picture, and say of what size it is."""
+        if web_pictures(path):
+            raise _on_the_web(path)
         bar = Bar("encoding tiles")
         try:
             with interruptible() as interrupted:
@@ -137,8 +145,9 @@ class Session:
             raise OptionError(expected="a picture", got="Ctrl-C", fix="nothing was added; ask for it again") from None
         finally:
             bar.close()
-        rows, columns = image.layout.grid
-        note(f"{visible(image.name)}: {rows}x{columns} tiles and the overview, {image.layout.image_tokens} positions")
+        rows, across = image.layout.grid
+        name, positions = visible(image.name), image.layout.image_tokens
+        return f"{name}: {rows}x{across} tiles and the overview, {positions} positions"
 
     def ask(self, question: str) -> None:
         """Ask, and write the answer as it comes. Raises what ``Chat.stream`` does; the conversation is as it was."""
@@ -153,6 +162,8 @@ class Session:
                     sys.stdout.write(printable(piece) if on_terminal else piece)
                     sys.stdout.flush()
                     written = True
+        except ContextError as error:
+            raise self._too_long(error) from error
         except (LlavaEdgeError, KeyboardInterrupt):
             if written:
                 print(flush=True)  # what is said next begins a line
@@ -163,6 +174,19 @@ class Session:
         print(flush=True)
         self._say_how_it_ended()
 
+    def _too_long(self, error: ContextError) -> ContextError:
+        """The same in the chat's own words: what makes room here."""
+        conversation, ways = self.conversation, ["shorten the question"]
+        if conversation.waiting and self._sampling.detail == "high":
+            ways.append("/set detail low")
+        if conversation.waiting:
+            ways.append("/undo takes back a waiting picture")
+        if conversation.answered:
+            ways = ["/clear begins a new conversation", *ways]
+            if not conversation.waiting:
+                ways.append("/undo takes back the last question and its answer")
+        return ContextError(expected=error.expected, got=error.got, fix=", or ".join(ways))
+
     def _say_how_it_ended(self) -> None:
         answer = self.conversation.answer
         if answer is None:
@@ -171,6 +195,8 @@ class Session:
             note(_dim(visible(warning)))
         if answer.finish_reason != "stop":
             note(f"(ended by {answer.finish_reason})")
+        if answer.finish_reason == "length" and len(answer.tokens) < self._sampling.max_tokens:
+            note("(the context is full: /clear begins a new conversation, /undo takes the last question back)")
 
     def _image(self, rest: str) -> None:
         if not rest:
@@ -205,7 +231,7 @@ class Session:
         note(f"took back: {_shortened(undone.question)}{waits}")
 
     def _save(self, rest: str) -> None:
-        words = split_words(rest)
+        words = file_words(rest)
         names = [word for word in words if word not in ("--force", "-f")]
         force = len(names) < len(words)
         if len(names) != 1:
@@ -231,12 +257,18 @@ class Session:
 
 def _no_command(text: str) -> OptionError:
     """What is wrong with a line that begins with a slash and is neither a command nor a file."""
-    word = read_word(text).text
+    word = file_word(text).text
     if "/" in word[1:] or PICTURE.search(word):
         return OptionError(
             expected="a file, or a command", got=f"no file {word[:200]}", fix="check the path; /help lists the commands"
         )
     return unknown(word)
+
+
+def _on_the_web(address: str) -> OptionError:
+    return OptionError(
+        expected="a picture of this machine", got=repr(address[:SHOWN]), fix="save it as a file, then /image FILE"
+    )
 
 
 def _shortened(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from typing import Any, get_args, get_origin, get_type_hints
@@ -63,13 +64,19 @@ def _value(name: str, words: Sequence[str]) -> Any:
     text = words[0]
     if bool in kinds:
         return _SWITCH.get(text.lower(), text)
+    number = _number(text)
+    if int in kinds and isinstance(number, float):
+        raise OptionError(
+            expected=f"a whole number for {_spelt(name)}", got=text[:60], fix="write it in digits alone, such as 1000"
+        )
+    return text if number is None or not kinds & {int, float} else float(text) if float in kinds else number
+
+
+def _number(text: str) -> int | float | None:
     for kind in (int, float):
-        if kind in kinds or (kind is float and int in kinds):  # 2.5 is refused as a number, not as a word
-            try:
-                return kind(text)
-            except ValueError:
-                continue
-    return text
+        with suppress(ValueError):
+            return kind(text)
+    return None
 
 
 def _line(sampling: GenerationOptions, name: str) -> str:

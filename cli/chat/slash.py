@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -35,20 +36,47 @@ COMMANDS = (
     Command(("/help", "/?"), "", "this list"),
     Command(("/quit", "/exit", "/bye"), "", "leave (so does Ctrl-D)"),
 )
+_NARROWEST = 24
+"""Columns for the help beside a command; with fewer it goes below."""
 SEVERAL_LINES = 'Text between """ and """ may have several lines, and pasted text is one question.'
 
 
-def help_text() -> str:
-    """What /help prints: a line for each command."""
+def help_text(columns: int = 80) -> str:
+    """What /help prints: each command with what it does, in lines of fewer than ``columns`` characters, words whole."""
     heads = [f"{', '.join(one.names)} {one.argument}".rstrip() for one in COMMANDS]
-    width = max(map(len, heads))
-    rows = [f"{head:<{width}}  {one.help}" for head, one in zip(heads, COMMANDS, strict=True)]
-    return "\n".join([*rows, SEVERAL_LINES])
+    width = max(map(len, heads)) + 2
+    beside = columns - 1 - width >= _NARROWEST
+    indent = " " * (width if beside else 2)
+    rows = []
+    for head, one in zip(heads, COMMANDS, strict=True):
+        text = _wrapped(one.help, columns, indent)
+        rows.append(head.ljust(width) + text[width:] if beside else f"{head}\n{text}")
+    return "\n".join([*rows, _wrapped(SEVERAL_LINES, columns)])
+
+
+def _wrapped(text: str, columns: int, indent: str = "") -> str:
+    return textwrap.fill(
+        text,
+        max(columns - 1, len(indent) + 1),
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def find(name: str) -> Command | None:
     """The command called ``name``, in whatever case."""
     return next((one for one in COMMANDS if name.lower() in one.names), None)
+
+
+def superfluous(name: str, rest: str) -> OptionError:
+    """The error about words behind a command that takes none."""
+    return OptionError(
+        expected=f"nothing after {name}",
+        got=repr(rest if len(rest) <= 60 else f"{rest[:59]}…"),
+        fix=f'write {name} alone; a question that begins with / goes between """ and """',
+    )
 
 
 def unknown(name: str) -> OptionError:

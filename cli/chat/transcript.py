@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...runtime.engine.asking import Turn
-from ...runtime.errors import OptionError, StorageError
-from ...runtime.system.storage import write_text
+from ...runtime.errors import OptionError, StorageError, shown
+from ...runtime.system.storage import write_whole
 from ..terminal.visible import visible
 
 SPEAKERS = {"system": "System", "user": "You", "assistant": "Model"}
@@ -17,8 +17,8 @@ SPEAKERS = {"system": "System", "user": "You", "assistant": "Model"}
 def save(path: Path, turns: Sequence[Turn], *, model: str, overwrite: bool) -> None:
     """Write ``turns`` as Markdown, whole or not at all.
 
-    Raises :class:`OptionError` where nothing was said, :class:`StorageError` for what can't be written and,
-    without ``overwrite``, for a path where something is.
+    Raises :class:`OptionError` where nothing was said, :class:`StorageError` for what can't be written, for a folder
+    that is not there (it may be misspelt) and, without ``overwrite``, for a path where something is.
     """
     if not any(turn.message.role == "user" for turn in turns):
         raise OptionError(expected="a conversation to save", got="none yet", fix="ask something first")
@@ -28,7 +28,12 @@ def save(path: Path, turns: Sequence[Turn], *, model: str, overwrite: bool) -> N
         raise StorageError(
             expected=f"nothing at {path} yet", got="something there", fix="choose another name, or /save --force FILE"
         )
-    write_text(path, markdown(turns, model=model))
+    if not os.path.exists(path.parent):
+        raise StorageError(
+            expected=f"a folder {shown(path.parent)}", got="none", fix="choose another place, or make the folder first"
+        )
+    text = markdown(turns, model=model)
+    write_whole(path, lambda file: file.write(text.encode()), make_folders=False)
 
 
 def markdown(turns: Sequence[Turn], *, model: str) -> str:

@@ -16,6 +16,8 @@ LONGEST_PATH = 16
 """Words that an unquoted path with spaces may have: each more is a look at the disk."""
 PICTURE = re.compile(r"\.(png|jpe?g|webp|gif|bmp|tiff?|heic|heif|avif|ico|jxl|jp2|svg|pdf|ppm|tga)$", re.IGNORECASE)
 """What the name of a picture ends with, of kinds that can't be read too: those are an error that says so."""
+_WEB = re.compile(r"(?:https?|ftps?|s3|gs)://[^\s<>\"]+", re.IGNORECASE)
+_APOSTROPHE = re.compile(r"\w'\w")
 _FILE_URL = re.compile(r"file:(?://(?P<host>[^/]*))?(?P<path>/.*)", re.IGNORECASE | re.DOTALL)
 _ROOTED = re.compile(r"(?:/|~|\.{1,2}/|file:|[A-Za-z]:[\\/])")
 """How a path begins that a terminal types for a dropped file, or a person for one beside."""
@@ -74,16 +76,51 @@ def split_words(line: str) -> list[str]:
     return words
 
 
+def file_words(line: str) -> list[str]:
+    """All words of a line of files, in which an apostrophe may stand as it is. Raises :class:`OptionError`."""
+    words, at = [], _skip(line, 0)
+    while at < len(line):
+        word = file_word(line, at)
+        if word.open_quote:
+            split_words(line[at:])  # which says so
+        words.append(word.text)
+        at = _skip(line, word.end)
+    return words
+
+
+def file_word(line: str, start: int = 0) -> Word:
+    """The word that begins at ``start``, a file's name: an apostrophe in ``it's.png`` opens no quote."""
+    word, written = read_word(line, start), _written(line, start)
+    quotes = re.sub(r"\\." if not WINDOWS else r"(?!)", "", written, flags=re.DOTALL)
+    unbalanced = quotes.count("'") % 2 or quotes.count('"') % 2
+    apostrophe = word.open_quote or PICTURE.search(written) or _APOSTROPHE.search(quotes)
+    if unbalanced and apostrophe and quotes[0] not in "'\"":
+        return Word(written, start + len(written))
+    return word
+
+
 def typed_paths(line: str) -> list[str]:
-    """The files that the argument of a command names: one path with its spaces where that exists, else the words.
+    """The files that the argument of a command names: paths with their spaces where those exist, else the words.
 
     Patterns such as ``*.png`` stand for the files they match. Raises :class:`OptionError`.
     """
     whole = as_path(line.strip())
     if os.path.lexists(whole):
         return [whole]
-    paths = [as_path(word) for word in split_words(line)]
-    return [found for path in paths for found in (_matches(path) or [path])]
+    paths: list[str] = []
+    at = _skip(line, 0)
+    while at < len(line):
+        found = _existing(line, at)
+        if found is not None:
+            paths.append(found.text)
+        else:
+            found = file_word(line, at)
+            if found.open_quote:
+                split_words(line[at:])  # which says so
+            path = as_path(found.text)
+            paths += _matches(path) or [path]
+        at = _skip(line, found.end)
+    return paths
 
 
 def dropped_paths(line: str) -> tuple[list[str], str]:
@@ -101,6 +138,14 @@ def dropped_paths(line: str) -> tuple[list[str], str]:
         paths.append(found.text)
         at = _skip(line, found.end)
     return paths, line[at:]
+
+
+def web_pictures(text: str) -> list[str]:
+    """The addresses in ``text`` that pictures of the web have; all of it where it is nothing but an address."""
+    if _WEB.fullmatch(text.strip()):
+        return [text.strip()]
+    found = (one.rstrip(".,;:!?)'") for one in _WEB.findall(text))
+    return [one for one in found if PICTURE.search(re.split("[?#]", one)[0])]
 
 
 def as_path(word: str) -> str:
@@ -123,20 +168,37 @@ def quoted(path: str, quote: str = "") -> str:
 
 def _dropped(line: str, at: int) -> Word | None:
     """The file that begins at ``at``."""
-    word = read_word(line, at)
-    if word.open_quote or not _ROOTED.match(word.text) or not word.text.strip("/.~"):
+    word = file_word(line, at)
+    if not _ROOTED.match(word.text) or not word.text.strip("/.~"):
         return None
+    if found := _existing(line, at):
+        return found
     path = as_path(word.text)
-    if os.path.lexists(path):
+    return Word(path, word.end) if PICTURE.search(path) and not word.open_quote else None
+
+
+def _existing(line: str, at: int) -> Word | None:
+    """What begins at ``at`` and is there: as a shell reads it, else a file as it is written, with spaces and quotes.
+
+    A terminal that escapes nothing types ``/data/My Photo.png`` and ``/data/it's.png``.
+    """
+    word = read_word(line, at)
+    if not word.open_quote and os.path.lexists(path := as_path(word.text)):
         return Word(path, word.end)
-    # a terminal that escapes nothing types "/data/My Photo.png"
     for number, space in enumerate(re.finditer(r"(?<=\S)(?=\s)|$", line[at:])):
-        spaced = as_path(line[at : at + space.end()])
-        if number and os.path.isfile(spaced):
-            return Word(spaced, at + space.end())
+        written = line[at : at + space.end()]
+        inside = written[1:-1] if written[:1] in ("'", '"') and written[-1:] == written[:1] else written
+        for path in dict.fromkeys((as_path(written), as_path(inside))):
+            if os.path.isfile(path):
+                return Word(path, at + space.end())
         if number == LONGEST_PATH:
             break
-    return Word(path, word.end) if PICTURE.search(path) else None
+    return None
+
+
+def _written(line: str, at: int) -> str:
+    """What stands between ``at`` and the next white space."""
+    return re.split(r"\s", line[at:], maxsplit=1)[0]
 
 
 def _matches(path: str) -> list[str]:

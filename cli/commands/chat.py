@@ -33,8 +33,10 @@ def chat(
     from ..chat.lines import Lines
     from ..chat.session import Session
     from ..terminal.progress import Bar, note
+    from ..terminal.question import check_pictures
 
     _check_streams()
+    check_pictures(images or ())
     with load(model, on_load=Bar("loading").share, **vars(loading)) as loaded:
         if stats:
             note(loaded.placement)

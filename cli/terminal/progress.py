@@ -66,7 +66,7 @@ class Bar:
         start, began = self._began
         left = (now - began) / (done - start) * (total - done) if done > start else None
         _shown[:] = [self]
-        _write("\r" + bar_line(self._label, done / max(total, 1), left, _columns()) + "\x1b[K")
+        _write("\r" + bar_line(self._label, done / max(total, 1), left, columns()) + "\x1b[K")
 
 
 def bar_line(label: str, share: float, seconds_left: float | None, columns: int) -> str:
@@ -107,7 +107,8 @@ def _write(text: str) -> None:
         sys.stderr.flush()
 
 
-def _columns() -> int:
+def columns() -> int:
+    """How wide the terminal on stderr is; 80 where there is none."""
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns or 80
     except (OSError, ValueError):

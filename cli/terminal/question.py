@@ -12,6 +12,7 @@ from typing import Final
 
 from ...runtime.errors import ImageError, OptionError
 from ...runtime.pictures.files.kinds import kind_of
+from ...runtime.pictures.files.sources import read_at_most
 from ...runtime.pictures.picture import MAX_PIXELS, load_picture
 from ...runtime.system.plain_files import open_plain
 from .visible import cut, quoted, typed_text, visible
@@ -87,6 +88,26 @@ def _check_asked_once(words: Sequence[str], question_file: str) -> None:
             )
 
 
+def check_pictures(words: Sequence[str]) -> None:
+    """Refuse what is no picture to begin a chat with. Raises :class:`OptionError`, :class:`ImageError`."""
+    if STDIN in words:
+        raise OptionError(
+            expected="picture files to begin a chat with",
+            got="-, and standard input is where the questions come from",
+            fix="give the picture as a file",
+        )
+    odd = [word for word in words if not _means_picture(word)]
+    if odd:
+        pictures = [word for word in words if _means_picture(word)]
+        raise OptionError(
+            expected="picture files to begin a chat with; questions are typed in the chat",
+            got=f"{quoted(odd[0])}, which is no file",
+            fix=_like([*pictures, " ".join(odd)]),
+        )
+    for word in words:
+        _check_picture(word, "save it as a file, and begin the chat with that")
+
+
 def _check_question(names: Sequence[str], last: str) -> None:
     """Refuse a picture in the question's place, and a question in several words without quotes."""
     odd = [name for name in names if not _means_picture(name)]
@@ -130,12 +151,14 @@ def _means_picture(word: str) -> bool:
     )
 
 
-def _check_picture(name: str) -> None:
+def _check_picture(
+    name: str, elsewhere: str = "download it first: curl -L ADDRESS | llava-edge ask - QUESTION"
+) -> None:
     if _URL.match(name):
         raise ImageError(
             expected="a picture file",
             got=f"an address, {quoted(name)}",
-            fix="download it first: curl -L ADDRESS | llava-edge ask - QUESTION",
+            fix=elsewhere,
         )
     if name != STDIN and not name.startswith("data:") and not os.path.isfile(name):
         load_picture(name)  # which says what is wrong with it
@@ -149,7 +172,7 @@ def _standard_input() -> bytes:
             got="a terminal",
             fix="pipe one in: llava-edge ask - … < photo.jpg",
         )
-    data = StandardInput(sys.stdin.buffer.read(MOST_BYTES + 1))
+    data = StandardInput(read_at_most(sys.stdin.buffer, MOST_BYTES + 1))
     if not data:
         raise ImageError(
             expected="a picture on standard input for -",
@@ -171,10 +194,10 @@ def _question_in(place: str, words: Sequence[str]) -> str:
         )
     try:
         if place == STDIN:
-            data = sys.stdin.buffer.read(LONGEST_QUESTION + 1)
+            data = read_at_most(sys.stdin.buffer, LONGEST_QUESTION + 1)
         else:
             with open_plain(os.path.expanduser(place), stream=True) as file:
-                data = file.read(LONGEST_QUESTION + 1)
+                data = read_at_most(file, LONGEST_QUESTION + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise OptionError(

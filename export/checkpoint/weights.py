@@ -152,7 +152,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
         refuse(f"a safetensors header in {path}", kind.what, kind.fix)
     with open_plain(path) as file:
         length = int.from_bytes(file.read(8), "little")
-        raw = file.read(length) if 0 < length <= _HEADER_LIMIT else b""
+        raw = file.read(min(length, path.stat().st_size)) if 0 < length <= _HEADER_LIMIT else b""
     try:
         header = json.loads(raw)
     except (ValueError, RecursionError) as error:

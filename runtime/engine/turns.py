@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ..callbacks import Cancel
-from ..errors import BusyError, Cancelled, OptionError, shown
+from ..errors import BusyError, Cancelled, NativeError, OptionError, shown
 from ..system.lifetime import check_process, closed_error
 
 Wait = float | bool
@@ -51,11 +51,15 @@ class Turns:
         """Hold the turn for ``what``, such as "an answer".
 
         Raises :class:`BusyError` where another request holds it for longer than ``wait``, Cancelled where
-        ``cancelled`` says so meanwhile, NativeError as :meth:`check` does.
+        ``cancelled`` says so meanwhile, NativeError as :meth:`check` does and where the memory is too little.
         """
         self._begin(what, wait_seconds(wait), cancelled)
         try:
             yield
+        except MemoryError as error:
+            raise NativeError(
+                expected=f"memory for {what}", got="too little", fix="close other programs, or ask for less"
+            ) from error
         finally:
             with self._changed:
                 self._holder = None

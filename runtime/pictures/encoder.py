@@ -16,7 +16,7 @@ from ..callbacks import Cancel, Embeddings, Progress
 from ..options import Detail
 from ..prompts.segments import ImageSegment
 from .encoded import EncodedImage, check_encoder
-from .files.sources import UNNAMED
+from .files.sources import UNNAMED, enough_memory
 from .geometry import Geometry
 from .inputs import ImageInput
 from .pack import pack, positions_ready
@@ -139,7 +139,8 @@ class PictureEncoder:
             return opened
         if (known := self.remembered(opened.key)) is not None:
             return _told_as(known, opened)
-        encoded = self._encode_tiles(opened, on_rows, on_progress, cancelled)
+        with enough_memory(opened.name):
+            encoded = self._encode_tiles(opened, on_rows, on_progress, cancelled)
         self.remember(encoded)
         return encoded
 

@@ -22,11 +22,14 @@ from .files.cut import FINEST, MOST_MISSING, fill_in
 from .files.heif import check_decoder, open_heif, without_exif
 from .files.kinds import AGAIN, AVIF, HEIC, TIFF, Kind
 from .files.orientation import ORIENTATION, orientation_of, turn_upright, turned_size
-from .files.sources import UNNAMED, ByteSource, bytes_of, in_file, readable_kind, shown_name
+from .files.sources import UNNAMED, ByteSource, bytes_of, enough_memory, in_file, readable_kind, shown_name
 from .files.tiff import take_tiff
 
 MAX_PIXELS = 100_000_000
 """Default cap on width x height, read from the header: 100 megapixels decode to 300 MB."""
+
+_STRIP = 256
+"""Rows whose bytes are copied at once."""
 
 ImageSource = ByteSource | Image.Image | npt.NDArray[np.uint8]
 """A path or data URL, an image file's bytes or an open one, a Pillow image, an RGB array uint8 (height, width, 3)."""
@@ -56,7 +59,9 @@ class Picture:
         Worked out when first asked for, which training never does.
         """
         digest = hashlib.sha256(f"{self.mode} {self.size[0]}x{self.size[1]} ".encode())
-        digest.update(self.image.tobytes())
+        width, height = self.size
+        for top in range(0, height, _STRIP):  # a copy of all its pixels may be 300 MB
+            digest.update(self.image.crop((0, top, width, min(top + _STRIP, height))).tobytes())
         return digest.hexdigest()
 
     def __eq__(self, other: object) -> bool:
@@ -73,13 +78,15 @@ def load_picture(source: ImageSource, *, max_pixels: int = MAX_PIXELS, name: str
     :class:`ImageError`.
     """
     if isinstance(source, np.ndarray):
-        return _from_pillow(_from_array(source, name), name, max_pixels)
+        with enough_memory(name):
+            image = _from_array(source, name)
+        return _from_pillow(image, name, max_pixels)
     if isinstance(source, Image.Image):
         return _from_pillow(source, name, max_pixels)
     data, name = bytes_of(source, name)
     kind = readable_kind(data, name)
-    pixels = _pixels(data, kind)
     with _refusing(name, max_pixels):
+        pixels = _pixels(data, kind)
         image, said = _decode(data, kind, pixels, name, max_pixels)
         return _picture(turn_upright(image, _orientation(image, pixels)), name, said)
 
@@ -88,7 +95,8 @@ def picture_size(source: ByteSource, *, name: str = UNNAMED) -> tuple[int, int]:
     """(width, height) in pixels as :func:`load_picture` gives it, from the header alone. Raises :class:`ImageError`."""
     data, name = bytes_of(source, name)
     kind = readable_kind(data, name)
-    pixels = _pixels(data, kind)
+    with _refusing(name, MAX_PIXELS):
+        pixels = _pixels(data, kind)
     with _refusing(name, MAX_PIXELS), _opened(pixels.data, kind) as image:
         _check_size(image.size, name, MAX_PIXELS)
         return turned_size(image.size, _orientation(image, pixels))
@@ -206,7 +214,7 @@ def _picture(image: Image.Image, name: str, said: tuple[str, ...]) -> Picture:
 def _refusing(name: str, max_pixels: int) -> Iterator[None]:
     """Say whatever a decoder trips over as an :class:`ImageError`, and nothing of what it only warns of."""
     try:
-        with warnings.catch_warnings():
+        with enough_memory(name), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     except ImageError:
@@ -217,10 +225,6 @@ def _refusing(name: str, max_pixels: int) -> Iterator[None]:
         raise _too_large(name, f"{got} megapixels", max_pixels) from error
     except UnidentifiedImageError as error:
         raise _damaged(name, "its header is incomplete") from error
-    except MemoryError as error:
-        raise ImageError(
-            expected=f"memory for the pixels of {shown_name(name)}", got="too little", fix="scale the picture down"
-        ) from error
     except Exception as error:  # Pillow's decoders raise whatever a broken file makes them trip over
         raise _damaged(name, str(error)[:100]) from error
 

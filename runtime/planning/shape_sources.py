@@ -115,7 +115,7 @@ def _stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         try:
             with open_plain(path) as file:
                 (size,) = struct.unpack("<Q", file.read(8))
-                header = json.loads(file.read(min(size, _HEADER_LIMIT)))
+                header = json.loads(file.read(min(size, _HEADER_LIMIT, path.stat().st_size)))
             header.pop("__metadata__", None)
             shapes |= {name: tuple(entry["shape"]) for name, entry in header.items()}
         except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -126,3 +126,11 @@ def test_everybody_has_a_turn(turns: Turns) -> None:
     for thread in threads:
         thread.join(PATIENCE)
     assert most == [1] * 200
+
+
+def test_too_little_memory_is_said_and_gives_the_turn_back(turns: Turns) -> None:
+    said = "expected memory for an answer; got too little; close other programs"
+    with pytest.raises(NativeError, match=said), turns.take("an answer"):
+        raise MemoryError
+    with turns.take("another"):
+        pass

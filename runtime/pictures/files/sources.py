@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 import errno
+import io
 import os
 import stat
 import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +22,8 @@ MAX_FILE_BYTES = 2**30
 UNNAMED = "picture"
 """What a picture without a file name is called."""
 _SHOWN = 200
+_BLOCK = 2**20
+"""Bytes read at once: a reader takes memory for all that it is asked for before it knows what is there."""
 _WHY = {
     errno.ENOENT: ("no such file", "check the path"),
     errno.ENOTDIR: ("a path that goes through a file as if it were a folder", "check the path"),
@@ -51,6 +56,40 @@ def shown_name(name: str) -> str:
 def in_file(name: str) -> str:
     """ " in NAME"; nothing for a picture that has no name to tell it from others."""
     return "" if name == UNNAMED else f" in {shown_name(name)}"
+
+
+@contextmanager
+def enough_memory(name: str) -> Iterator[None]:
+    """Say as an :class:`ImageError` that the memory was too little for the picture called ``name``."""
+    try:
+        yield
+    except MemoryError as error:
+        raise ImageError(
+            expected=f"memory for the picture {shown_name(name)}",
+            got="too little",
+            fix="close other programs, or scale the picture down",
+        ) from error
+
+
+def read_at_most(file: BinaryFile, most: int) -> bytes:
+    """The next ``most`` bytes of ``file``, or all that are left. It takes memory for what is there alone.
+
+    Readers that give less than they are asked for, as pipes and connections do, are asked again. Raises OSError, and
+    :class:`ImageError` for what gives no bytes.
+    """
+    read = io.BytesIO()
+    while (left := most - read.tell()) > 0:
+        block = file.read(min(left, _BLOCK))
+        if not isinstance(block, bytes | bytearray | memoryview):
+            raise ImageError(
+                expected="a file opened for bytes",
+                got=f"one that gives {type(block).__name__}",
+                fix="open it with mode 'rb'",
+            )
+        if not block:
+            break
+        read.write(block)
+    return read.getvalue()
 
 
 def read_path(path: str | os.PathLike[Any]) -> tuple[bytes, str]:
@@ -105,24 +144,17 @@ def read_file(file: Any, name: str, size: int = 0) -> bytes:
     try:
         if getattr(file, "seekable", lambda: False)():
             file.seek(0)
-        head = file.read(HEAD)
-        if isinstance(head, bytes | bytearray):
-            _refuse_other(kind_of(bytes(head), name), name)  # a video is named, however large
-            if size > MAX_FILE_BYTES:
-                raise _too_many_bytes(name)
-            rest = file.read(MAX_FILE_BYTES) if head else b""
-            return _capped(bytes(head) + bytes(rest), name)
+        head = read_at_most(file, HEAD)
+        _refuse_other(kind_of(head, name), name)  # a video is named, however large
+        if size > MAX_FILE_BYTES:
+            raise _too_many_bytes(name)
+        return _capped(head + read_at_most(file, MAX_FILE_BYTES), name)
     except ValueError as error:
         if isinstance(error, ImageError):
             raise
         raise ImageError(
             expected="an open file", got=f"a file that can't be read ({first_line(error)})", fix="open it"
         ) from error
-    raise ImageError(
-        expected="a file opened for bytes",
-        got=f"one that gives {type(head).__name__}",
-        fix="open it with mode 'rb'",
-    )
 
 
 def _capped(data: bytes, name: str) -> bytes:
@@ -164,11 +196,18 @@ def bytes_of(source: ByteSource, name: str) -> tuple[bytes, str]:
 
     Raises :class:`ImageError`.
     """
-    named = getattr(source, "name", None)
     if isinstance(source, str) and source[:5].lower() == "data:":
-        return read_data_url(source), name
+        with enough_memory(name):
+            return read_data_url(source), name
     if isinstance(source, str | os.PathLike):
-        return read_path(source)
+        with enough_memory(os.fsdecode(source)):
+            return read_path(source)
+    with enough_memory(name):
+        return _given(source, name)
+
+
+def _given(source: bytes | bytearray | memoryview | BinaryFile, name: str) -> tuple[bytes, str]:
+    named = getattr(source, "name", None)
     if isinstance(source, bytes | bytearray | memoryview):
         name = named if isinstance(named, str) else name
         return _capped(bytes(source), name), name

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from llava_edge.cli.chat.completion import completions
 from llava_edge.cli.chat.history import History, history_file
+from llava_edge.cli.chat.lines import _set_up
 from llava_edge.cli.chat.settings import changed
 from llava_edge.cli.chat.slash import COMMANDS, help_text, unknown
 from llava_edge.cli.chat.words import split_words
@@ -66,6 +69,11 @@ def test_set_says_what_the_command_line_says(option: str, value: str) -> None:
     [
         (["max-tokens", "many"], "max_tokens from 1"),
         (["max-tokens", "2.5"], "a whole number"),
+        (["max-tokens", "1e3"], "a whole number for max-tokens; got 1e3; write it in digits"),
+        (["top_k", "1e3"], "a whole number for top-k; got 1e3"),
+        (["seed", "0.0"], "a whole number for seed; got 0.0"),
+        (["max-tokens", "nan"], "a whole number for max-tokens; got nan"),
+        (["temperature", "9" * 400], "temperature from 0 to 100"),
         (["temprature", "1"], "did you mean temperature"),
         (["nonsense"], "choose one"),
         (["seed", "1", "2"], "one value"),
@@ -106,6 +114,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("/image a.png a.", ["/image a.png a.png"]),
         ("/image ~/al", ["/image ~/album/"]),
         ("/image it", [r"/image it\'s.webp"]),
+        ("/image it's", [r"/image it\'s.webp"]),
+        ("/image it's.webp a.", ["/image it's.webp a.png"]),
+        ("HOME/it's", [r"HOME/it\'s.webp"]),
         ("/image .h", ["/image .hidden.png"]),
         ("/image no", []),
         ("/save no", ["/save notes.md"]),
@@ -120,6 +131,40 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_tab(folder: Path, line: str, expected: list[str]) -> None:
     put = [text.replace("HOME", str(folder)) for text in (line, *expected)]
     assert completions(put[0]) == put[1:]
+
+
+class Editor(ModuleType):
+    """As much of readline as the chat uses, with the completer in hand."""
+
+    def __init__(self) -> None:
+        super().__init__("readline")
+        self.completer: Callable[[str, int], str | None]
+
+    def set_completer(self, completer: Callable[[str, int], str | None]) -> None:
+        self.completer = completer
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: None
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("/ima", ["/image "]),
+        ("/set temp", ["/set temperature "]),
+        ("/image a.", ["/image a.png "]),
+        ("/image 'a ", ["/image 'a b.JPG' "]),
+        ("/image alb", ["/image album/"]),  # which goes on
+        ("/st", ["/stats "]),
+        ("/s", ["/save", "/set", "/stats", "/system"]),
+        ("/nothing", []),
+    ],
+)
+def test_tab_begins_the_next_word_behind_the_only_one(folder: Path, line: str, offered: list[str]) -> None:
+    editor = Editor()
+    _set_up(editor, History(None), completions)
+    found = [editor.completer(line, state) for state in range(len(offered) + 1)]
+    assert found == [*offered, None]
 
 
 def test_history_keeps_each_entry_once_and_the_latest_last(tmp_path: Path) -> None:
@@ -192,8 +237,22 @@ def test_an_unknown_command_names_the_nearest(name: str, nearest: str) -> None:
     assert "did you mean" not in str(unknown("/zzzz"))
 
 
-def test_help_has_every_command() -> None:
-    assert all(name in help_text() for each in COMMANDS for name in each.names)
+@pytest.mark.parametrize("columns", [20, 40, 60, 80, 200])
+def test_help_has_every_command_in_whole_words(columns: int) -> None:
+    lines = help_text(columns).splitlines()
+    assert all(any(name in line for line in lines) for each in COMMANDS for name in each.names)
+    words = [word for each in COMMANDS for word in each.help.split()]
+    assert set(words) <= {word for line in lines for word in line.split()}
+    if columns >= 40:
+        assert max(map(len, lines)) < columns
+
+
+def test_help_stands_beside_its_command_where_there_is_room() -> None:
+    lines = help_text(80).splitlines()
+    assert [line.split()[0].rstrip(",") for line in lines[:-1] if line[0] == "/"] == [each.name for each in COMMANDS]
+    column = lines[0].index(COMMANDS[0].help[:10])
+    assert all(line[column - 1] == " " != line[column] for line in lines[:-2])
+    assert all(each.help in help_text(200) for each in COMMANDS)
 
 
 @pytest.mark.parametrize(

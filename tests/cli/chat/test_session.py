@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import re
 import shlex
 import shutil
 import subprocess
@@ -88,6 +90,22 @@ def test_a_dropped_picture_alone_waits_for_its_question(
         "/save a\0b",
         "/save " + "n" * 400,
         "/save none.png/x.md/" + "n" * 400,
+        "/save " + "n/" * 4000,
+        "/save none/x.md",
+        "/save HOME/none/below/x.md",
+        "/save ~/none/it's.md",
+        "/retry x",
+        "/undo 5",
+        "/clear all",
+        "/stats now",
+        "/help /set",
+        "/quit now",
+        "/Bye\nnow",
+        "https://example.org/a.png",
+        "https://example.org/page",
+        "s3://bucket/a.png what?",
+        "./sign.png https://example.org/a.png what?",
+        "HOME/none's.png what's this?",
         "/image ~\0",
         "/image " + "n" * 5000,
         "/nonsense",
@@ -107,10 +125,107 @@ def test_what_is_wrong_is_one_line_and_changes_nothing(
     assert out == ""
     assert err.splitlines()[-1].startswith("expected ")
     assert "\x1b" not in err
+    assert len(err.splitlines()) == 1  # and nothing was said to be done
     assert messages(session) == before
     assert session.conversation.waiting == []
+    assert not (folder / "none").exists()
     enter(session, QUESTION)
     assert said(capsys)[0].strip()
+
+
+@pytest.mark.parametrize("lines", [["/image sign.png"], ["/image sign.png 'My Photo.png'"], ["./sign.png ./sign.png"]])
+def test_pictures_are_said_when_all_are_added(
+    session: Session, lines: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    enter(session, *lines)
+    said_of = [line.split(": ")[0] for line in said(capsys)[1].splitlines()]
+    assert said_of == [image.name for image in session.conversation.waiting]
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ("/data/none's.png", "no file /data/none's.png|at /data/none's.png"),
+        ("/data/it's.txt what's up", "no file /data/it's.txt;"),
+        ("/image none's.png", "at none's.png;"),
+    ],
+)
+def test_a_file_that_is_not_there_is_named_as_it_was_typed(
+    session: Session, line: str, names: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    enter(session, line)
+    assert re.search(names, said(capsys)[1])
+
+
+def test_apostrophes_in_names(session: Session, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(SIGN, folder / "it's.png")
+    enter(session, f"{folder}/it's.png", f"{folder}/it's.png {QUESTION}", "/save it's.md")
+    assert [image.name for image in session.conversation.turns[0].images] == ["it's.png", "it's.png"]
+    assert (folder / "it's.md").is_file()
+
+
+def test_an_address_within_a_question_is_hinted_at(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    enter(session, "What is in https://example.org/a.png?")
+    assert "nothing is fetched from the web: save https://example.org/a.png as a file" in said(capsys)[1]
+    assert len(messages(session)) == 2
+    assert session.take(Entry("https://example.org/a.png", literal=True))
+    assert len(messages(session)) == 4
+
+
+def test_a_data_url_is_no_name(session: Session, folder: Path) -> None:
+    enter(session, "/image data:image/png;base64," + base64.b64encode(SIGN.read_bytes()).decode())
+    assert [image.name for image in session.conversation.waiting] == ["picture"]
+
+
+LONG = "word " * 5000
+
+
+@pytest.mark.parametrize(
+    ("lines", "named", "unnamed"),
+    [
+        ([], ["shorten"], ["/clear", "/undo", "/set"]),
+        ([f"./sign.png {QUESTION}"], ["shorten", "/clear", "/undo takes back the last question"], ["/set"]),
+        (["/image sign.png"], ["/set detail low", "/undo takes back a waiting picture"], ["/clear"]),
+        (["/set detail low", "/image sign.png"], ["/undo takes back a waiting"], ["/clear", "/set"]),
+        ([QUESTION, "/image sign.png"], ["/clear", "/set detail low", "/undo takes back a waiting"], []),
+    ],
+)
+def test_a_full_context_names_what_makes_room_here(
+    session: Session, lines: list[str], named: list[str], unnamed: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    enter(session, *lines)
+    said(capsys)
+    enter(session, LONG)
+    (line,) = said(capsys)[1].splitlines()
+    assert line.startswith("expected a prompt of fewer than")
+    assert all(one in line for one in named)
+    assert not any(one in line for one in unnamed)
+    assert "detail=" not in line  # which is Python's
+
+
+def test_what_is_advised_makes_room(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    limit = session.conversation._model.context_limit
+    enter(session, "/set max-tokens 1")
+    enter(session, *["word " * (limit // 4)] * 4)  # until the context is full
+    assert "/clear" in (full := said(capsys)[1]), full
+    enter(session, "/undo", "Why?")
+    assert said(capsys)[0]
+
+
+@pytest.mark.parametrize(("tokens", "full"), [(8, False), (9, True)])
+def test_an_answer_that_fills_the_context_says_so(
+    session: Session, tokens: int, full: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    enter(session, QUESTION)
+    said(capsys)
+    answer = session.conversation.answer
+    assert answer is not None
+    session.conversation.answer = replace(answer, finish_reason="length", tokens=(1,) * 8)
+    session._sampling = replace(session._sampling, max_tokens=tokens)
+    session._say_how_it_ended()
+    err = said(capsys)[1]
+    assert "(ended by length)" in err
+    assert ("/clear" in err) == full
 
 
 def test_names_are_visible(session: Session, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from llava_edge.cli.chat.words import as_path, dropped_paths, quoted, split_words, typed_paths
+from llava_edge.cli.chat.words import as_path, dropped_paths, file_words, quoted, split_words, typed_paths, web_pictures
 from llava_edge.runtime.errors import OptionError
 
 
@@ -35,7 +35,9 @@ def test_what_is_quoted_is_one_word(path: str) -> None:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("x.png", "y.png", "My Photo.png", "it's.png", "100%.png", "naïve.png"):
+    for name in ("x.png", "y.png", "My Photo.png", "it's.png", "he's gone.png", "100%.png", "naïve.png"):
+        (tmp_path / name).write_bytes(b"")
+    for name in ('say"cheese.png', r"back\slash.png"):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "pics").mkdir()
     (tmp_path / "pics" / "z.jpg").write_bytes(b"")
@@ -68,6 +70,16 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("pics/*", ["pics/z.jpg"]),
         ("none*.png", ["none*.png"]),
         ("nothing here.png", ["nothing", "here.png"]),
+        ("it's.png x.png", ["it's.png", "x.png"]),
+        ("HOME/it's.png HOME/he's gone.png ./x.png", ["HOME/it's.png", "HOME/he's gone.png", "./x.png"]),
+        ("~/it's.png", ["HOME/it's.png"]),
+        ("file://HOME/it's.png", ["HOME/it's.png"]),
+        ("'HOME/it's.png'", ["HOME/it's.png"]),  # quotes put around it by hand
+        ('say"cheese.png x.png', ['say"cheese.png', "x.png"]),
+        (r"back\slash.png x.png", [r"back\slash.png", "x.png"]),
+        ("My Photo.png x.png", ["My Photo.png", "x.png"]),
+        ("none's.png x.png", ["none's.png", "x.png"]),
+        ("none's.png he's none.png", ["none's.png", "he's", "none.png"]),
     ],
 )
 def test_files_behind_a_command(home: Path, line: str, expected: list[str]) -> None:
@@ -79,6 +91,13 @@ def test_files_behind_a_command(home: Path, line: str, expected: list[str]) -> N
 def test_an_open_quote_is_said(home: Path) -> None:
     with pytest.raises(OptionError, match="a second '"):
         typed_paths("'x.png")
+    with pytest.raises(OptionError, match="a second '"):
+        file_words("x.md 'y.md")
+
+
+def test_a_file_that_is_to_be_written_may_have_an_apostrophe(home: Path) -> None:
+    assert file_words("--force it's.md") == ["--force", "it's.md"]
+    assert file_words("'My talk.md' it\\'s.md") == ["My talk.md", "it's.md"]
 
 
 @pytest.mark.parametrize(
@@ -100,6 +119,18 @@ def test_an_open_quote_is_said(home: Path) -> None:
         ("./x.png what?", ["./x.png"], "what?"),
         ("HOME/none.png what?", ["HOME/none.png"], "what?"),  # the error about it is better than a question
         ("/data/none.heic", ["/data/none.heic"], ""),
+        ("HOME/it's.png", ["HOME/it's.png"], ""),
+        ("HOME/it's.png what's this?", ["HOME/it's.png"], "what's this?"),
+        ("HOME/it's.png HOME/he's gone.png Same?", ["HOME/it's.png", "HOME/he's gone.png"], "Same?"),
+        ("HOME/he's gone.png whose is it?", ["HOME/he's gone.png"], "whose is it?"),
+        ("file://HOME/it's.png what?", ["HOME/it's.png"], "what?"),
+        ("./it's.png", ["./it's.png"], ""),
+        ("'HOME/it's.png' what?", ["HOME/it's.png"], "what?"),
+        (r"'HOME/it'\''s.png' what?", ["HOME/it's.png"], "what?"),
+        ('HOME/say"cheese.png what?', ['HOME/say"cheese.png'], "what?"),
+        (r"HOME/back\slash.png what?", [r"HOME/back\slash.png"], "what?"),
+        ("/data/none's.png what's this?", ["/data/none's.png"], "what's this?"),
+        (r"/data/none\'s.png what?", ["/data/none's.png"], "what?"),
         ("x.png is a file", [], "x.png is a file"),
         ("What is in HOME/x.png?", [], "What is in HOME/x.png?"),
         ("/nonsense a", [], "/nonsense a"),
@@ -121,6 +152,23 @@ def test_dropped_files(home: Path, line: str, paths: list[str], question: str) -
 def test_no_line_is_an_accident(line: str) -> None:
     assert isinstance(dropped_paths(line)[0], list)
     assert isinstance(typed_paths(line), list)
+
+
+@pytest.mark.parametrize(
+    ("text", "addresses"),
+    [
+        ("https://example.com/a.png", ["https://example.com/a.png"]),
+        ("https://example.com/page", ["https://example.com/page"]),
+        ("HTTP://example.com/A.JPG?x=1#y what?", ["HTTP://example.com/A.JPG?x=1#y"]),
+        ("What is in s3://bucket/a.webp?", ["s3://bucket/a.webp"]),
+        ("Same: 'https://a.b/c.png', https://a.b/d.gif.", ["https://a.b/c.png", "https://a.b/d.gif"]),
+        ("Does the sign say https://example.com?", []),
+        ("What is a.png?", []),
+        ("file:///data/a.png", []),
+    ],
+)
+def test_pictures_of_the_web(text: str, addresses: list[str]) -> None:
+    assert web_pictures(text) == addresses
 
 
 def test_undecodable_names_come_back_as_bytes(home: Path) -> None:

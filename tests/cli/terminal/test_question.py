@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import os
 import shlex
+import tracemalloc
 from pathlib import Path
 
 import pytest
 from llava_edge.cli.terminal import question as module
-from llava_edge.cli.terminal.question import pictures_and_question
+from llava_edge.cli.terminal.question import check_pictures, pictures_and_question
 from llava_edge.runtime.errors import ImageError, OptionError
 from llava_edge.runtime.pictures.picture import load_picture
 from PIL import Image
@@ -126,6 +127,44 @@ def test_standard_input_is_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.sys, "stdin", Input(b"", terminal=True))
     with pytest.raises(OptionError, match="got a terminal"):
         pictures_and_question(["-", "What?"], None)
+
+
+@pytest.mark.parametrize(("words", "place"), [(["-", "What?"], None), (["a.png"], "-"), (["a.png"], "q.txt")])
+def test_reading_takes_the_memory_of_what_is_there(
+    folder: Path, words: list[str], place: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "q.txt").write_text("What?")
+    (folder / "a.png").write_bytes(b"")
+    with (folder / "q.txt").open("r") as file:  # with a buffer, as standard input has one
+        monkeypatch.setattr(module.sys, "stdin", file)
+        tracemalloc.start()
+        try:
+            pictures_and_question(words, place)
+            assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
+        finally:
+            tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["sign.png", "What does the sign say?"], "ask like this: llava-edge ask sign.png 'What does the sign say?'"),
+        (["Who", "is", "this?"], "'Who', which is no file; ask like this: llava-edge ask 'Who is this?'"),
+        (["sign.png", "-"], "- standard input|standard input is where"),
+        (["none.png"], "no such file"),
+        (["https://example.org/a.png"], "begin the chat with that"),
+        (["folder"], "a directory"),
+    ],
+)
+def test_what_a_chat_can_not_begin_with(words: list[str], said: str) -> None:
+    with pytest.raises((OptionError, ImageError), match=said.replace("?", r"\?")) as caught:
+        check_pictures(words)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_chat_can_begin_with() -> None:
+    check_pictures([])
+    check_pictures(["sign.png", "./sign.png"])
 
 
 def test_a_question_from_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

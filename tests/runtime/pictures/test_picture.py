@@ -111,6 +111,14 @@ def test_digest_knows_pixels_not_names(tmp_path: Path) -> None:
     assert digests[0] == digests[1] == digests[2] != digests[3]
 
 
+@pytest.mark.parametrize("height", [1, 255, 256, 257, 700])
+def test_digest_of_tall_pictures(height: int) -> None:
+    """Whose rows are not copied all at once."""
+    pixels = np.random.default_rng(height).integers(0, 256, (height, 5, 3), np.uint8)
+    expected = hashlib.sha256(f"RGB 5x{height} ".encode() + pixels.tobytes()).hexdigest()
+    assert load_picture(pixels).digest == expected
+
+
 def test_digest_is_the_sha256_of_mode_size_and_pixels() -> None:
     image = Image.fromarray(noise((3, 2), 3))
     picture = load_picture(image)

@@ -8,6 +8,7 @@ import io
 import os
 import socket
 import threading
+import tracemalloc
 import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from llava_edge.runtime.errors import ImageError
-from llava_edge.runtime.pictures.picture import load_picture
+from llava_edge.runtime.pictures.picture import load_picture, picture_size
 from PIL import Image
 
 SMOOTH = Image.fromarray(np.random.default_rng(0).integers(0, 256, (10, 15, 3), np.uint8)).resize((150, 100))
@@ -54,6 +55,26 @@ class Stream:
         return self._file.read(size)
 
 
+class Trickle(Stream):
+    """A file that gives less than it is asked for, as pipes and connections do."""
+
+    def read(self, size: int = -1) -> bytes:
+        return self._file.read(min(size, 7) if size >= 0 else 7)
+
+
+class Unbuffered(io.RawIOBase):
+    """A raw file: it takes memory for all that it is asked for."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = io.BytesIO(data)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        return self._data.readinto(buffer)
+
+
 def read_on(file: io.BytesIO) -> io.BytesIO:
     file.read(20)
     return file
@@ -78,6 +99,8 @@ SOURCES: dict[str, Callable[[Path], Any]] = {
     "BytesIO": lambda path: io.BytesIO(path.read_bytes()),
     "BytesIO read on": lambda path: read_on(io.BytesIO(path.read_bytes())),
     "stream": lambda path: Stream(path.read_bytes()),
+    "trickle": lambda path: Trickle(path.read_bytes()),
+    "unbuffered": lambda path: Unbuffered(path.read_bytes()),
     "Pillow": lambda _: SMOOTH,
     "array": lambda _: np.asarray(SMOOTH),
     "array seen backwards": lambda _: np.ascontiguousarray(np.asarray(SMOOTH)[::-1])[::-1],
@@ -109,6 +132,54 @@ def test_an_open_file_keeps_its_name(tmp_path: Path) -> None:
     with (tmp_path / "a.png").open("rb") as file:
         assert load_picture(file).name == str(tmp_path / "a.png")
         assert load_picture(file).size == (150, 100)  # and again
+
+
+@pytest.mark.parametrize("look", [load_picture, picture_size])
+@pytest.mark.parametrize("source", ["str", "BytesIO", "stream", "trickle", "unbuffered", "bytes", "data URL"])
+def test_a_picture_takes_the_memory_of_what_is_there(source: str, look: Callable[[Any], Any], tmp_path: Path) -> None:
+    """And not that of the largest file there may be."""
+    path = tmp_path / "a.png"
+    path.write_bytes(png())
+    load_picture(path)  # what is imported first is counted to nobody
+    tracemalloc.start()
+    try:
+        look(SOURCES[source](path))
+        assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def exhausted(*_: object, **__: object) -> Any:
+    raise MemoryError
+
+
+@pytest.mark.parametrize(
+    ("source", "broken"),
+    [
+        ("str", "pathlib.Path.open"),
+        ("unbuffered", "Unbuffered.readinto"),
+        ("stream", "Stream.read"),
+        ("data URL", "base64.b64decode"),
+        ("bytes", "PIL.Image.open"),
+        ("bytes", "PIL.ImageFile.ImageFile.load"),
+        ("bytes", "llava_edge.runtime.pictures.picture.take_apart"),
+        ("Pillow", "PIL.Image.Image.load"),
+        ("array", "PIL.Image.fromarray"),
+    ],
+)
+def test_too_little_memory_is_one_line(
+    source: str, broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.png").write_bytes(png())
+    value = SOURCES[source](tmp_path / "a.png")
+    where, _, name = broken.rpartition(".")
+    ours: dict[str, Any] = {"Stream": Stream, "Unbuffered": Unbuffered}
+    if where in ours:
+        monkeypatch.setattr(ours[where], name, exhausted)
+    else:
+        monkeypatch.setattr(broken, exhausted)
+    with pytest.raises(ImageError, match=r"expected memory for the picture .*; got too little; close other programs"):
+        load_picture(value)
 
 
 def closed(file: Any) -> Any:
