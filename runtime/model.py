@@ -30,7 +30,7 @@ def load(
     cancelled: Cancel | None = None,
     **options: Unpack[LoadChoices],
 ) -> Model:
-    """Load a bundle; without ``path`` the demo model that ships in the package.
+    """Load a bundle, by its folder's path or the name it was pulled under; without ``path`` the package's demo model.
 
     ``options`` are those of :class:`LoadOptions`. ``on_load`` hears what share of the language model is loaded,
     from 0 to 1; ``cancelled`` is asked meanwhile. Raises BundleError, OptionError, NativeError, WorkerError,
@@ -38,7 +38,9 @@ def load(
     """
     chosen = make_options(LoadOptions, **options)
     if path is not None and not (isinstance(path, str | os.PathLike) and str(path)):
-        raise OptionError(expected="a bundle folder's path, or None for the demo", got=repr(path)[:200], fix="give one")
+        raise OptionError(
+            expected="a bundle's path or name, or None for the demo", got=repr(path)[:200], fix="give one"
+        )
     bundle = Bundle.open(demo_bundle() if path is None else path)
     if chosen.isolate == "engine":
         return Model(IsolatedEngine(bundle, chosen, on_load=on_load, cancelled=cancelled))

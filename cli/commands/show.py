@@ -11,7 +11,9 @@ from ...runtime.bundle.manifest import Manifest
 
 
 def show(
-    bundle: Annotated[Path | None, typer.Argument(metavar="BUNDLE", help="Bundle folder; the demo without it.")] = None,
+    bundle: Annotated[
+        Path | None, typer.Argument(metavar="BUNDLE", help="Bundle folder or name; the demo without it.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
     """Show what a bundle is: source, geometry, recipes, files and parity record."""
@@ -19,11 +21,13 @@ def show(
     from ..terminal.streams import say
     from ..terminal.visible import visible
 
-    manifest = Bundle.open(bundle or demo_bundle()).manifest
+    opened = Bundle.open(bundle or demo_bundle())
+    manifest = opened.manifest
     if as_json:
         print(manifest.to_json(), end="")
         return
-    for name, value in rows(manifest):
+    place = [("folder", str(opened.path))] if bundle is not None and opened.path != bundle else []
+    for name, value in [*place, *rows(manifest)]:
         say(f"{name:<18}{visible(value)}")
 
 

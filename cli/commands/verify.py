@@ -11,7 +11,9 @@ from ...runtime.errors import BundleError, listed
 
 
 def verify(
-    bundle: Annotated[Path | None, typer.Argument(metavar="BUNDLE", help="Bundle folder; the demo without it.")] = None,
+    bundle: Annotated[
+        Path | None, typer.Argument(metavar="BUNDLE", help="Bundle folder or name; the demo without it.")
+    ] = None,
 ) -> None:
     """Check every file's hash and measure the parity record again."""
     from ...runtime.bundle.bundle import Bundle, demo_bundle

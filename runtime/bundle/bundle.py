@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import BundleError, first_line
+from ..errors import BundleError, first_line, listed, shown
 from ..system.storage import file_sha256
 from .arrays import read_archive, read_array
 from .gguf_layout import split_names
 from .kinds import Kind, path_kind
 from .manifest import FileEntry, Manifest
 from .manifest_checks import check_manifest
+from .named import find_bundle, is_name, model_names
 
 MANIFEST = "manifest.json"
 GIVE = "give the folder that 'llava-edge export' wrote"
@@ -33,17 +36,17 @@ class Bundle:
 
     @staticmethod
     def open(path: str | os.PathLike[str], *, hash_all: bool = False) -> Bundle:
-        """Open and check the bundle at ``path``.
+        """Open and check the bundle at ``path``, or of the model of the store that is called so.
 
         Names, sizes and file kinds of the files that the manifest lists are checked always, SHA-256 for files up to
         ``HASH_ON_OPEN`` bytes or, with ``hash_all``, for all. Raises :class:`BundleError`.
         """
-        folder = Path(path)
-        if not folder.is_dir():
-            found = path_kind(folder) or Kind("a file" if folder.exists() else "nothing", GIVE)
-            raise BundleError(expected=f"a bundle folder at {folder}", got=found.what, fix=found.fix)
+        folder = find_bundle(path)
+        if not _is_folder(folder):
+            _refuse_path(folder)
         manifest = Manifest.from_json(_read_manifest(folder), where=str(folder / MANIFEST))
-        _check_names(folder, manifest)
+        check_listing(manifest, str(folder))
+        _check_present(folder, manifest)
         check_manifest(manifest, str(folder / MANIFEST))
         for entry in manifest.files:
             _check_file(folder / entry.name, entry, hashed=hash_all or entry.size <= HASH_ON_OPEN)
@@ -103,6 +106,26 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     (folder / MANIFEST).write_text(complete.to_json(), encoding="utf-8")
 
 
+def _is_folder(path: Path) -> bool:
+    with suppress(OSError, ValueError):  # a name too long, or with a zero in it
+        return path.is_dir()
+    return False
+
+
+def _refuse_path(path: Path) -> NoReturn:
+    """Say what is at a path that is no folder, and which names there are where it may have been one."""
+    try:
+        found = path_kind(path) or Kind("a file" if path.exists() else "nothing", GIVE)
+    except (OSError, ValueError) as error:
+        found = Kind(first_line(error), GIVE)
+    expected, fix = f"a bundle folder at {shown(path)}", found.fix
+    if found.what == "nothing" and is_name(str(path)):
+        names = model_names()
+        expected += ", or a model of that name"
+        fix += f", or a name of 'llava-edge list': {listed(names)}" if names else ", or 'llava-edge pull' a model"
+    raise BundleError(expected=expected, got=found.what, fix=fix)
+
+
 def _read_manifest(folder: Path) -> str:
     path = folder / MANIFEST
     if _leads_out(path) or not path.is_file():
@@ -119,18 +142,22 @@ def _read_manifest(folder: Path) -> str:
         raise BundleError(expected=f"UTF-8 text in {path}", got=str(error), fix="export the bundle again") from error
 
 
-def _check_names(folder: Path, manifest: Manifest) -> None:
-    """Refuse unsafe names, and a file that is listed but not there. What is there but not listed is nobody's."""
-    listed = [entry.name for entry in manifest.files]
+def check_listing(manifest: Manifest, where: str) -> None:
+    """Refuse names of files that are paths, and a file that is used but not listed. Raises :class:`BundleError`."""
+    listing = [entry.name for entry in manifest.files]
     used = _used(manifest)
-    for name in [*listed, *used]:
+    for name in [*listing, *used]:
         plain = PurePosixPath(name).name == PureWindowsPath(name).name == name
         if not plain or name in ("", ".", "..", MANIFEST):
-            _refuse_file(folder, "plain file names in the manifest", repr(name))
-    if unlisted := sorted(set(used) - set(listed)):
-        _refuse_file(folder, "every used file among the manifest's files", f"{', '.join(unlisted)} not listed")
+            _refuse_file(where, "plain file names in the manifest", shown(repr(name)))
+    if unlisted := sorted(set(used) - set(listing)):
+        _refuse_file(where, "every used file among the manifest's files", f"{', '.join(unlisted)} not listed")
+
+
+def _check_present(folder: Path, manifest: Manifest) -> None:
+    """Refuse a file that is listed but not there. What is there but not listed is nobody's."""
     present = {path.name for path in folder.iterdir()} - {MANIFEST}
-    if missing := sorted(set(listed) - present):
+    if missing := sorted({entry.name for entry in manifest.files} - present):
         _refuse_file(folder, f"the files {', '.join(missing)}", "none of them" if missing[1:] else "none")
 
 
@@ -164,5 +191,5 @@ def _check_file(path: Path, entry: FileEntry, *, hashed: bool) -> None:
         _refuse_file(path, f"SHA-256 {entry.sha256[:12]}…", f"{found[:12]}…")
 
 
-def _refuse_file(path: Path, expected: str, got: str) -> None:
+def _refuse_file(path: Path | str, expected: str, got: str) -> None:
     raise BundleError(expected=f"{expected} ({path})", got=got, fix="copy the bundle again or export it again")
