@@ -118,12 +118,11 @@ def _refuse_path(path: Path) -> NoReturn:
         found = path_kind(path) or Kind("a file" if path.exists() else "nothing", GIVE)
     except (OSError, ValueError) as error:
         found = Kind(first_line(error), GIVE)
-    expected, fix = f"a bundle folder at {shown(path)}", found.fix
+    fix, where = found.fix, shown(path)
     if found.what == "nothing" and is_name(str(path)):
-        names = model_names()
-        expected += ", or a model of that name"
+        names, where = model_names(), f"{where}, or a model of that name"
         fix += f", or a name of 'llava-edge list': {listed(names)}" if names else ", or 'llava-edge pull' a model"
-    raise BundleError(expected=expected, got=found.what, fix=fix)
+    raise BundleError(expected=f"a bundle folder at {where}", got=found.what, fix=fix)
 
 
 def _read_manifest(folder: Path) -> str:

@@ -82,9 +82,10 @@ def named_model(name: str, root: Path | None = None) -> NamedModel | None:
     except (OSError, ValueError, RecursionError) as error:
         raise _unreadable(path, first_line(error)) from error
     texts = [raw.get(key) for key in ("source", "revision", "manifest")] if isinstance(raw, dict) else []
-    if not texts or not all(isinstance(one, str) for one in texts) or not SHA256.fullmatch(texts[2]):
-        raise _unreadable(path, shown(raw))
-    return NamedModel(name, texts[0], texts[1], texts[2], bundle_folder(place, texts[2]))
+    match texts:
+        case [str(source), str(revision), str(manifest)] if SHA256.fullmatch(manifest):
+            return NamedModel(name, source, revision, manifest, bundle_folder(place, manifest))
+    raise _unreadable(path, shown(raw))
 
 
 def find_bundle(path: str | os.PathLike[str]) -> Path:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from llava_edge.runtime.bundle.bundle import Bundle
-from llava_edge.runtime.bundle.named import NAME, find_bundle, is_name, model_names, models_folder, names_of
+from llava_edge.runtime.bundle.named import find_bundle, is_name, model_names, models_folder, names_of
 from llava_edge.runtime.errors import BundleError, LlavaEdgeError, OptionError, StorageError
 from llava_edge.runtime.system import filesystems
 from llava_edge.store import blobs, http
@@ -228,6 +228,8 @@ def test_an_unknown_name_is_told_the_known_ones(bundle: Path, store: Path) -> No
 
 
 def test_where_the_store_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """And the two pages that say so."""
+    pages = [(ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("models.md", "install.md")]
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("LLAVA_EDGE_MODELS", "~/models")
     assert models_folder() == tmp_path / "models"
@@ -236,7 +238,9 @@ def test_where_the_store_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert models_folder() == tmp_path / "data" / "llava-edge" / "models"
     monkeypatch.delenv("XDG_DATA_HOME")
     assert models_folder() == tmp_path / ".local" / "share" / "llava-edge" / "models"
-    assert NAME.fullmatch("llama3-8b.q4_k_m")
+    assert all(f"`~/{models_folder().relative_to(tmp_path)}` (`XDG_DATA_HOME`)" in page for page in pages)
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert all(f"`~/{models_folder().relative_to(tmp_path)}`" in page for page in pages)
 
 
 # servers that are broken
@@ -679,6 +683,16 @@ def test_a_disk_that_is_full_nevertheless(
             pull(str(bundle))
     assert catalogue() == ()
     assert contents(pull(str(bundle)).folder) == contents(bundle)
+
+
+def test_a_store_that_can_not_be_made(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LLAVA_EDGE_MODELS", str(tmp_path / "file" / "store"))
+    assert catalogue() == ()
+    with pytest.raises(StorageError, match="room and permission"):
+        pull(str(bundle))
+    with pytest.raises(BundleError):
+        remove("small")
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
