@@ -23,9 +23,12 @@ from .commands import (
     chat,
     doctor,
     export,
+    list_models,
     optimize,
     plan,
+    pull,
     quantize,
+    rm,
     serve,
     show,
     tiles,
@@ -57,6 +60,9 @@ register(app, "quantize", quantize.quantize)
 register(app, "optimize", optimize.optimize)
 register(app, "show", show.show)
 register(app, "verify", verify.verify)
+register(app, "pull", pull.pull)
+register(app, "list", list_models.list_models)
+register(app, "rm", rm.rm)
 register(app, "train", train.train)
 register(app, "plan", plan.plan)
 register(app, "serve", serve.serve)

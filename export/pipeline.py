@@ -21,6 +21,8 @@ from ..runtime.planning.checkpoint_config import MALFORMED
 from ..runtime.prompts.template_spec import TemplateSpec
 from ..runtime.system.storage import check_absent, check_outside_bundles
 from ..runtime.system.torch_threads import torch_within_quota
+from ..store.card import licence_in, write_card
+from ..store.origins import hub_licence
 from .language.settings import LlmSettings
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ Progress = Callable[[str, int, int], None]
 class Plan:
     """Everything known of a checkpoint before a byte is written."""
 
+    source: str
     checkpoint: Checkpoint
     geometry: Geometry
     settings: LlmSettings
@@ -110,7 +113,16 @@ def _write_rest(
     if verify:
         manifest = _verified(folder, manifest, llm_type, vision_type, report)
         write_manifest(folder, manifest)
-    return Bundle.open(folder).manifest
+    manifest = Bundle.open(folder).manifest
+    _write_card(plan, folder, manifest)
+    return manifest
+
+
+def _write_card(plan: Plan, folder: Path, manifest: Manifest) -> None:
+    """Say on the bundle's card what it was made of: a hub id by its name, a folder by nothing but its own."""
+    base = "" if Path(plan.source).is_dir() else plan.source
+    licence = licence_in(plan.checkpoint.folder) or (hub_licence(base) if base else "")
+    write_card(folder, manifest, base=base, licence=licence)
 
 
 def make_plan(source: str, *, allow_pickle: bool = False, vision_tower: str = "") -> Plan:
@@ -150,7 +162,7 @@ def _make_plan(source: str, allow_pickle: bool, vision_tower: str) -> Plan:
     check_template(
         tokenizer, template, checkpoint_template(checkpoint) or template.chat_template, str(checkpoint.folder)
     )
-    return Plan(checkpoint, geometry, settings, tokenizer, vocabulary, template)
+    return Plan(source, checkpoint, geometry, settings, tokenizer, vocabulary, template)
 
 
 def _lay_out_llm(plan: Plan, llm_type: str, split_size: int) -> tuple[GgufFile, ...]:

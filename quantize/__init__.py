@@ -1,5 +1,5 @@
 """A bundle becomes a smaller one.
 
-May import: runtime, runtime/bundle, runtime/pictures, runtime/system, quantize/importance, quantize/language,
-quantize/vision.
+May import: runtime, runtime/bundle, runtime/pictures, runtime/system, store, quantize/importance,
+quantize/language, quantize/vision.
 """

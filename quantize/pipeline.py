@@ -22,11 +22,13 @@ from ..runtime.pictures.built_in import built_in_picture
 from ..runtime.pictures.tiles import pixels_of
 from ..runtime.pictures.vision_recipes import QUANTIZED
 from ..runtime.system.storage import check_absent, check_outside_bundles
+from ..store.card import base_in, licence_in, write_card
 from .importance.matrix import ImportanceMatrix, write_imatrix
 from .importance.source import DEFAULT_PROMPTS, NONE, check_fits, importance_matrix
 from .language.layout import LlmLayout, lay_out_quantized
 from .language.quantizer import ImportanceByWeight, check_llm_recipe, quantize_llm
 from .language.stream import write_quantized
+from .presets import cost_of
 from .vision.choice import choose_vision_here
 
 KEEP = "keep"
@@ -89,7 +91,9 @@ def quantize_bundle(
         vision_part = _write_vision(bundle, folder, vision)
         smaller = dataclasses.replace(manifest, llm=llm_part, vision=vision_part)
         on_step("measuring parity")
-        return _write_measured(folder, smaller)
+        written = _write_measured(folder, smaller)
+        write_card(folder, written, base=base_in(bundle.path), licence=licence_in(bundle.path), cost=cost_of(written))
+        return written
 
 
 def _checked(manifest: Manifest, llm: str, vision: str, imatrix: str) -> str:

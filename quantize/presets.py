@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..runtime.bundle.manifest import Manifest
 from ..runtime.errors import OptionError
 from .preset_costs import COSTS
 
@@ -42,13 +44,26 @@ def describe() -> str:
     return "; ".join(f"{name}: {_describe(name, one)}" for name, one in PRESETS.items())
 
 
+def cost_of(manifest: Manifest) -> str:
+    """What the recipes of a bundle were measured to cost, where they are those of a preset; else nothing."""
+    matrix = "none" if manifest.llm.importance is None else manifest.llm.importance.source
+    made = Preset(manifest.llm.recipe, manifest.vision.recipe, matrix)
+    name = next((name for name, one in PRESETS.items() if one == made), None)
+    cost = COSTS.get(name or "")
+    return f"on the demo model, of f16 and f32: {_cost(cost)}" if cost is not None else ""
+
+
 def _describe(name: str, one: Preset) -> str:
     matrix = "" if one.imatrix == "none" else f", matrix {one.imatrix}"
     recipes, cost = f"{one.llm} and {one.vision}{matrix}", COSTS.get(name)
     if cost is None:
         return recipes
+    return f"{recipes}, {_cost(cost)}"
+
+
+def _cost(cost: Mapping[str, float]) -> str:
     speed = _speed(cost["decode"])
-    return f"{recipes}, {cost['share']:.0%} of the size, KL {cost['divergence']:.0e}, decoding {speed}"
+    return f"{cost['share']:.0%} of the size, KL {cost['divergence']:.0e}, decoding {speed}"
 
 
 def _speed(time_share: float) -> str:

@@ -30,7 +30,7 @@ def load(
     cancelled: Cancel | None = None,
     **options: Unpack[LoadChoices],
 ) -> Model:
-    """Load a bundle; without ``path`` the demo model that ships in the package.
+    """Load a bundle, by its folder's path or the name it was pulled under; without ``path`` the package's demo model.
 
     ``options`` are those of :class:`LoadOptions`. ``on_load`` hears what share of the language model is loaded,
     from 0 to 1; ``cancelled`` is asked meanwhile. Raises BundleError, OptionError, NativeError, WorkerError,

@@ -1,4 +1,4 @@
-"""Where models come from: the Hugging Face hub.
+"""Where models come from: checkpoints of the hub, and bundles pulled into a store under a name.
 
-May import: nothing of ours but ground files.
+May import: runtime/bundle, runtime/system.
 """

@@ -17,6 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # tests import onnxruntime themselves too
 os.environ["LLAVA_EDGE_CONFIG"] = os.devnull  # what a developer has set for the commands is not for their tests
+os.environ["LLAVA_EDGE_MODELS"] = os.path.join(os.devnull, "models")  # nor are the models that they have pulled
 
 from support.checkpoints import make_checkpoint
 

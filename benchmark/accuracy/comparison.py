@@ -7,10 +7,10 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ...runtime.bundle.bundle import Bundle
+from ...runtime.bundle.named import names_of
 from ...runtime.errors import OptionError
 from ..data.questions import Question
 from .answer_store import CandidateAnswer
@@ -216,8 +216,8 @@ def _accuracy(asked: _Asked, scores: Scores, chosen: Sequence[int]) -> Accuracy:
 
 
 def _names(bundles: Sequence[Bundle]) -> list[str]:
-    """Folder names, or whole paths where two are equal."""
-    short = [Path(one.path).resolve().name for one in bundles]
+    """Names in the store or folders', or whole paths where two are equal."""
+    short = [names_of(one.path)[0] for one in bundles]
     return [str(one.path) if short.count(name) > 1 else name for one, name in zip(bundles, short, strict=True)]
 
 

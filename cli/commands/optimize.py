@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 
 def optimize(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder; nothing is written into it.")],
+    bundle: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", help="Bundle folder or name; nothing is written into it.")
+    ],
     vision: Annotated[
         Literal["tensorrt", "cuda"],
         typer.Option("--vision", help="tensorrt: an engine for this GPU; cuda: the graph in f16."),

@@ -24,7 +24,9 @@ WorkerOption = Annotated[
 def plan(
     model: Annotated[
         str | None,
-        typer.Argument(metavar="MODEL", help="Bundle, checkpoint folder, hub id, or a name such as llama3-8b."),
+        typer.Argument(
+            metavar="MODEL", help="Bundle or its name, checkpoint folder, hub id, or a name such as llama3-8b."
+        ),
     ] = None,
     gpu: GpuOption = None,
     worker: WorkerOption = None,

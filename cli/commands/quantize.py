@@ -15,7 +15,7 @@ from ..terminal.progress import note
 
 
 def quantize(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder to start from.")],
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder or name to start from.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="BUNDLE", help="Folder to write; must not exist.")],
     preset_name: Annotated[
         str | None,

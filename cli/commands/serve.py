@@ -22,7 +22,12 @@ ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 def serve(
     models: Annotated[
         list[Path] | None,
-        typer.Option("--model", "-m", metavar="BUNDLE", help="Bundle folder; may repeat. The demo model without it."),
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="BUNDLE",
+            help="Bundle folder, or name of 'list'; may repeat. The demo model without it.",
+        ),
     ] = None,
     host: Annotated[
         str, typer.Option("--host", help="Address to listen at; others than this machine need a token.")

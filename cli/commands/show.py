@@ -14,7 +14,9 @@ LISTS = ("pinpoints (HxW)", "stop tokens")
 
 
 def show(
-    bundle: Annotated[Path | None, typer.Argument(metavar="BUNDLE", help="Bundle folder; the demo without it.")] = None,
+    bundle: Annotated[
+        Path | None, typer.Argument(metavar="BUNDLE", help="Bundle folder or name; the demo without it.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
     """Show what a bundle is: source, geometry, recipes, files and parity record."""
@@ -22,11 +24,13 @@ def show(
     from ..terminal.streams import say
     from ..terminal.visible import name_of, shortened, visible
 
-    manifest = Bundle.open(bundle or demo_bundle()).manifest
+    opened = Bundle.open(bundle or demo_bundle())
+    manifest = opened.manifest
     if as_json:
         print(manifest.to_json(), end="")
         return
-    for name, value in rows(manifest):
+    place = [("folder", str(opened.path))] if bundle is not None and opened.path != bundle else []
+    for name, value in [*place, *rows(manifest)]:
         say(f"{name_of(name):<18}{visible(shortened(value)) if name in LISTS else name_of(value)}")
 
 

@@ -224,7 +224,9 @@ ResumeOption = Annotated[
 ]
 ModelOption = Annotated[
     Path | None,
-    typer.Option("--model", "-m", metavar="BUNDLE", help="Bundle folder; the demo model without it."),
+    typer.Option(
+        "--model", "-m", metavar="BUNDLE", help="Bundle folder, or name of 'list'; the demo model without it."
+    ),
 ]
 SystemOption = Annotated[str | None, typer.Option("--system", help="System message of the conversation.")]
 StatsOption = Annotated[bool, typer.Option("--stats", help="Say on stderr where the model was placed.")]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ...runtime.bundle.bundle import demo_bundle
 from ...runtime.bundle.kinds import file_kind
+from ...runtime.bundle.named import named_model
 from ...runtime.errors import CheckpointError, OptionError, first_line, shown
 from ...runtime.options import parse_endpoint
 from ...runtime.planning.checkpoint_config import PUBLISHED_TOWER, config_shape
@@ -65,6 +66,8 @@ def shape_of(model: str | None, vision_tower: str = "") -> ModelShape:
     """
     if model is None:
         return folder_shape(demo_bundle())
+    if not os.path.lexists(model) and (named := named_model(model)) is not None:
+        return folder_shape(named.folder)
     if model in PRESETS:
         return preset_shape(model)
     if os.path.isdir(model):
@@ -75,7 +78,7 @@ def shape_of(model: str | None, vision_tower: str = "") -> ModelShape:
         raise CheckpointError(expected=f"the folder of a bundle or a checkpoint at {shown(model)}", got=what, fix=fix)
     if not HUB_ID.fullmatch(model):
         raise CheckpointError(
-            expected=f"a folder, a hub id like owner/name, or one of {', '.join(PRESETS)}",
+            expected=f"a folder, a hub id like owner/name, a name of 'list', or one of {', '.join(PRESETS)}",
             got=repr(shown(model)),
             fix="check the name",
         )

@@ -8,6 +8,7 @@ import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from .gguf_layout import split_names
 from .kinds import Kind, path_kind
 from .manifest import FileEntry, Manifest
 from .manifest_checks import check_manifest
+from .named import find_bundle, is_name, model_names
 
 MANIFEST = "manifest.json"
 GIVE = "give the folder that 'llava-edge export' wrote"
@@ -36,13 +38,13 @@ class Bundle:
 
     @staticmethod
     def open(path: str | os.PathLike[str], *, hash_all: bool = False) -> Bundle:
-        """Open and check the bundle at ``path``.
+        """Open and check the bundle at ``path``, or of the model of the store that is called so.
 
         Names, sizes and file kinds of the files that the manifest lists are checked always, SHA-256 for files up to
         ``HASH_ON_OPEN`` bytes or, with ``hash_all``, for all. ``~`` is the home folder. Raises :class:`BundleError`,
         and :class:`OptionError` for what is no path.
         """
-        folder = _as_folder(path)
+        folder = find_bundle(_as_folder(path))
         try:
             return _opened(folder, hash_all)
         except (OSError, ValueError) as error:  # a name that is too long or holds NUL, a folder that nobody may read
@@ -134,15 +136,27 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 def _opened(folder: Path, hash_all: bool) -> Bundle:
     if not stat.S_ISDIR(_mode(folder)):
-        what = odd_kind(folder) or ("a file" if folder.exists() else "nothing")
-        found = path_kind(folder) or Kind(what, GIVE)
-        raise BundleError(expected=f"a bundle folder at {shown(folder)}", got=found.what, fix=found.fix)
+        _refuse_path(folder)
     manifest = Manifest.from_json(_read_manifest(folder), where=str(folder / MANIFEST))
-    _check_names(folder, manifest)
+    check_listing(manifest, str(folder))
+    _check_present(folder, manifest)
     check_manifest(manifest, str(folder / MANIFEST))
     for entry in manifest.files:
         _check_file(folder / entry.name, entry, hashed=hash_all or entry.size <= HASH_ON_OPEN)
     return Bundle(folder, manifest)
+
+
+def _refuse_path(path: Path) -> NoReturn:
+    """Say what is at a path that is no folder, and which names there are where it may have been one."""
+    try:
+        found = path_kind(path) or Kind(odd_kind(path) or ("a file" if path.exists() else "nothing"), GIVE)
+    except (OSError, ValueError) as error:
+        found = Kind(first_line(error), GIVE)
+    fix, where = found.fix, shown(path)
+    if found.what == "nothing" and is_name(str(path)):
+        names, where = model_names(), f"{where}, or a model of that name"
+        fix += f", or a name of 'llava-edge list': {listed(names)}" if names else ", or 'llava-edge pull' a model"
+    raise BundleError(expected=f"a bundle folder at {where}", got=found.what, fix=fix)
 
 
 def _read_manifest(folder: Path) -> str:
@@ -162,18 +176,22 @@ def _read_manifest(folder: Path) -> str:
         raise BundleError(expected=f"UTF-8 text in {path}", got=str(error), fix="export the bundle again") from error
 
 
-def _check_names(folder: Path, manifest: Manifest) -> None:
-    """Refuse unsafe names, and a file that is listed but not there. What is there but not listed is nobody's."""
-    named = [entry.name for entry in manifest.files]
+def check_listing(manifest: Manifest, where: str) -> None:
+    """Refuse names of files that are paths, and a file that is used but not listed. Raises :class:`BundleError`."""
+    listing = [entry.name for entry in manifest.files]
     used = _used(manifest)
-    for name in [*named, *used]:
+    for name in [*listing, *used]:
         plain = PurePosixPath(name).name == PureWindowsPath(name).name == name
         if not plain or name in ("", ".", "..", MANIFEST):
-            _refuse_file(folder, "plain file names in the manifest", f"'{shown(name)}'")
-    if unlisted := sorted(set(used) - set(named)):
-        _refuse_file(folder, "every used file among the manifest's files", f"{listed(unlisted)} not listed")
+            _refuse_file(where, "plain file names in the manifest", shown(repr(name)))
+    if unlisted := sorted(set(used) - set(listing)):
+        _refuse_file(where, "every used file among the manifest's files", f"{listed(unlisted)} not listed")
+
+
+def _check_present(folder: Path, manifest: Manifest) -> None:
+    """Refuse a file that is listed but not there. What is there but not listed is nobody's."""
     present = {path.name for path in folder.iterdir()} - {MANIFEST}
-    if missing := sorted(set(named) - present):
+    if missing := sorted({entry.name for entry in manifest.files} - present):
         _refuse_file(folder, f"the files {listed(missing)}", "none of them" if missing[1:] else "none")
 
 
@@ -207,5 +225,5 @@ def _check_file(path: Path, entry: FileEntry, *, hashed: bool) -> None:
         _refuse_file(path, f"SHA-256 {entry.sha256[:12]}…", f"{found[:12]}…")
 
 
-def _refuse_file(path: Path, expected: str, got: str) -> None:
+def _refuse_file(path: Path | str, expected: str, got: str) -> None:
     raise BundleError(expected=f"{expected} ({path})", got=got, fix="copy the bundle again or export it again")

@@ -20,6 +20,7 @@ LACKING = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL
 NO_LOCKS = LACKING | {errno.ENOLCK}
 NO_MODES = LACKING | {errno.EPERM, errno.EACCES, errno.EROFS}
 NO_FOLDER_SYNC = LACKING | {errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR}
+NO_LINKS = NO_MODES | {errno.EMLINK, errno.EXDEV}
 OTHER_DEVICE = frozenset({errno.EXDEV, errno.EBUSY})
 """A layer below a container's own, or a file that is itself a mount: nothing can be renamed there."""
 
@@ -88,6 +89,16 @@ def replace_file(source: Path, target: Path) -> None:
         with target.open("r+b") as file:
             sync_open(file.fileno())
         source.unlink()
+
+
+def link_file(source: Path, target: Path) -> None:
+    """Give the file ``source`` a second name ``target``; by copying where the file system has no such names."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        shutil.copyfile(source, target)
 
 
 def rename_folder(source: Path, target: Path) -> None:

@@ -154,8 +154,17 @@ def cache_folder() -> Path:
     """
     if own := os.environ.get("LLAVA_EDGE_CACHE"):
         return Path(os.path.expanduser(own))  # a shell leaves ~ as it is in quotes, and a unit file everywhere
-    named = {"win32": "LOCALAPPDATA", "darwin": ""}.get(sys.platform, "XDG_CACHE_HOME")
-    below = {"win32": "AppData/Local", "darwin": "Library/Caches"}.get(sys.platform, ".cache")
+    return _users_folder("XDG_CACHE_HOME", ".cache", "Library/Caches")
+
+
+def data_folder() -> Path:
+    """Where the system keeps what a user's programs have fetched for good; as :func:`cache_folder` without a home."""
+    return _users_folder("XDG_DATA_HOME", ".local/share", "Library/Application Support")
+
+
+def _users_folder(variable: str, elsewhere: str, on_macos: str) -> Path:
+    named = {"win32": "LOCALAPPDATA", "darwin": ""}.get(sys.platform, variable)
+    below = {"win32": "AppData/Local", "darwin": on_macos}.get(sys.platform, elsewhere)
     usual = os.environ.get(named, "")
     if os.path.isabs(usual):  # a relative one is invalid, says the XDG specification
         return Path(usual) / "llava-edge"

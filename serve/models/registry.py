@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from ...runtime.bundle.bundle import Bundle
+from ...runtime.bundle.named import names_of
 from ...runtime.errors import OptionError
 from ...runtime.pictures.geometry import Geometry
 from ..errors import RequestError, shown
@@ -40,16 +41,16 @@ Opener = Callable[[Facts], ServedModel]
 
 
 def read_facts(folders: Sequence[Path], *, context: int = 0) -> tuple[Facts, ...]:
-    """The facts of bundles, each under its name; a second one of a name goes by its folder's.
+    """The facts of bundles, each under its name; a second one of a name goes by its names in the store or its folder's.
 
     ``context`` is what they will be loaded with, 0 for their own. Raises BundleError, OptionError.
     """
     found: list[Facts] = []
     for folder in folders:
         bundle = Bundle.open(folder)
-        manifest, place = bundle.manifest, bundle.path.resolve()
+        manifest, called = bundle.manifest, names_of(bundle.path)
         taken = {name for one in found for name in (one.id, *one.aliases)}
-        names = [name for name in dict.fromkeys((manifest.name, place.name)) if name not in taken]
+        names = [name for name in dict.fromkeys((manifest.name, *called)) if name not in taken]
         if not names:
             raise OptionError(
                 expected="models with different names",

@@ -51,8 +51,13 @@ def test_export(family: str, layout: str, tmp_path: Path, shared_checkpoint: Cal
     folder = shared_checkpoint(family, layout)
     bundle = exports_and_verifies(folder, tmp_path / "bundle")
     assert {path.name for path in bundle.path.iterdir()} == {
-        "manifest.json", "llm.gguf", "vision.onnx", "newline.npy", "parity.npz",
+        "manifest.json", "llm.gguf", "vision.onnx", "newline.npy", "parity.npz", "README.md",
     }  # fmt: skip
+    card = (bundle.path / "README.md").read_text(encoding="utf-8")
+    measured = bundle.manifest.parity.measured
+    assert "| language model | f16" in card
+    assert f"| first token, KL in nats | {measured['logits_kl']:.3g} |" in card
+    assert str(folder.parent) not in card
     manifest = bundle.manifest
     assert (manifest.name, manifest.source.layout) == (folder.name, "original" if layout == "original" else layout)
     assert manifest.llm.recipe == "f16"

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+Fault = Callable[[BaseHTTPRequestHandler, str, bytes, int], bool]
+"""Answers for the server, if it likes: gets the request, the file's name, its bytes and the first one asked for."""
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @contextmanager
-def hub_server(repositories: dict[str, Path]) -> Iterator[tuple[str, list[str]]]:
+def hub_server(repositories: dict[str, Path], fault: Fault | None = None) -> Iterator[tuple[str, list[str]]]:
     """Serve ``repositories`` (hub id to folder); give the endpoint and the list of files asked for.
 
-    Each is served as a model and as a data set.
+    Each is served as a model and as a data set, whole files and what is behind a byte. ``fault`` may do otherwise.
     """
     asked: list[str] = []
 
@@ -33,13 +36,14 @@ def hub_server(repositories: dict[str, Path]) -> Iterator[tuple[str, list[str]]]
             """Say nothing."""
 
         def _answer(self, *, body: bool) -> None:
-            path = unquote(urlsplit(self.path).path)
+            quoted = urlsplit(self.path).path
+            path = unquote(quoted)
             for repository, folder in repositories.items():
                 if path.startswith((f"/api/models/{repository}", f"/api/datasets/{repository}")):
                     return self._describe(repository, folder, tree="/tree/" in path)
                 for files in (f"/{repository}/resolve/", f"/datasets/{repository}/resolve/"):
                     if path.startswith(files):
-                        name = path.removeprefix(files).split("/", 1)[1]
+                        name = unquote(quoted.removeprefix(files).split("/", 1)[1])  # a revision may have a slash
                         return self._file(folder / name, name, body=body)
             return self._send(404, b'{"error": "Repository not found"}', {"X-Error-Code": "RepoNotFound"})
 
@@ -59,10 +63,16 @@ def hub_server(repositories: dict[str, Path]) -> Iterator[tuple[str, list[str]]]
             if not path.is_file():
                 return self._send(404, b"", {"X-Error-Code": "EntryNotFound"})
             content = path.read_bytes()
+            part = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+            start = int(part[1]) if part else 0
             if body:
                 asked.append(name)
+                if fault is not None and fault(self, name, content, start):
+                    return None
             headers = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
-            return self._send(200, content, headers, body=body)
+            if start:
+                headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            return self._send(206 if start else 200, content[start:], headers, body=body)
 
         def _send(self, status: int, content: bytes, headers: dict[str, str], *, body: bool = True) -> None:
             self.send_response(status)
@@ -73,7 +83,7 @@ def hub_server(repositories: dict[str, Path]) -> Iterator[tuple[str, list[str]]]
                 self.wfile.write(content)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}", asked

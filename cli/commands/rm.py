@@ -1,0 +1,20 @@
+"""``llava-edge rm``: models leave the store."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def rm(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of 'llava-edge list'.")],
+) -> None:
+    """Remove models that were pulled, and what no other model needs of them."""
+    from ...runtime.bundle.disk_space import size_text
+    from ...store.pull import remove
+    from ..terminal.progress import note
+
+    for name in names:
+        freed = remove(name)
+        note(f"{name}: removed, {size_text(freed)} free again")
