@@ -110,7 +110,7 @@ def _as_folder(path: object) -> Path:
         whole = f"{address[0].rstrip('/')}//{given[address.end() :]}"  # a Path has lost a slash
         fix = "give the path without file://" if address[0].startswith("file:") else "download it and give its folder"
         raise BundleError(expected="a bundle folder's path", got=f"an address ({shown(whole)})", fix=fix)
-    return Path(os.path.expanduser(given))
+    return Path(given if "\0" in given else os.path.expanduser(given))  # no account has a NUL in its name
 
 
 def _mode(path: Path) -> int:

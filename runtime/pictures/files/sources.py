@@ -103,8 +103,10 @@ def read_path(path: str | os.PathLike[Any]) -> tuple[bytes, str]:
     if (scheme := name.partition(":")[0].lower()) in ("http", "https", "file", "ftp", "s3") and "://" in name[:9]:
         fix = "give the path without file://" if scheme == "file" else "download the picture and give its path"
         raise ImageError(expected="a picture's path", got=f"an address ({shown_name(name)})", fix=fix)
-    place = Path(name if os.path.lexists(name) else os.path.expanduser(name))
+    place = Path(name)
     try:
+        if not os.path.lexists(name):
+            place = Path(os.path.expanduser(name))
         size = _regular_size(place)
         with place.open("rb") as file:
             return read_file(file, name, size), name

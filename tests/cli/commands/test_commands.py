@@ -197,17 +197,16 @@ def test_a_stream_of_json_ends_with_the_object() -> None:
     assert whole == last
 
 
-def test_warnings_of_an_answer_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    from llava_edge.runtime.answer import Answer
-
-    answer = Answer
-    monkeypatch.setattr(
-        "llava_edge.runtime.chat.Answer", lambda **given: answer(**{**given, "warnings": ("a cut JPEG",)})
-    )
-    asked = ("ask", SIGN, "What?", "--max-tokens", "1")
-    assert run_here(*asked)[2].splitlines()[0] == "a cut JPEG"
+def test_warnings_of_an_answer_are_said(tmp_path: Path) -> None:
+    cut = tmp_path / "cut.jpg"
+    with Image.open(SIGN) as sign:
+        sign.convert("RGB").save(cut, quality=95)
+    cut.write_bytes(cut.read_bytes()[:-10])
+    asked = ("ask", str(cut), "What?", "--max-tokens", "1")
+    assert "cut.jpg is cut short" in run_here(*asked)[2].splitlines()[0]
     assert run_here(*asked, "-q")[2] == ""
-    assert json.loads(run_here(*asked, "-q", "--json")[1])["warnings"] == ["a cut JPEG"]
+    (warning,) = json.loads(run_here(*asked, "-q", "--json")[1])["warnings"]
+    assert "cut.jpg is cut short" in warning
 
 
 def test_layers_for_a_gpu_that_is_not_there() -> None:
