@@ -16,6 +16,7 @@ from ..runtime.bundle.manifest import SCHEMA, LlmPart, Manifest, Parity, Source,
 from ..runtime.bundle.work_folder import Work, continuing_bundle, kept_bytes
 from ..runtime.errors import CheckpointError, LlavaEdgeError, OptionError, first_line, needing_extra, shown
 from ..runtime.ggml.llm_recipes import FULL_PRECISION
+from ..runtime.pictures.geometry import READINGS
 from ..runtime.pictures.vision_recipes import EXPORTED
 from ..runtime.planning.checkpoint_config import MALFORMED
 from ..runtime.prompts.template_spec import TemplateSpec
@@ -23,7 +24,7 @@ from ..runtime.system.storage import check_absent, check_outside_bundles
 from .language.settings import LlmSettings
 
 if TYPE_CHECKING:
-    from ..runtime.pictures.geometry import Geometry
+    from ..runtime.pictures.geometry import Geometry, Reading
     from .checkpoint.checkpoint import Checkpoint
     from .language.settings import LlmSettings
     from .tokenizer.vocabulary import Vocabulary
@@ -54,6 +55,7 @@ def export_checkpoint(
     split_size: int = SPLIT_SIZE,
     allow_pickle: bool = False,
     vision_tower: str = "",
+    reading: Reading | None = None,
     verify: bool = True,
     resume: bool = True,
     progress: Progress | None = None,
@@ -67,7 +69,8 @@ def export_checkpoint(
     killed leaves what it finished, and the same export continues there (``runtime.work_folder``)
     unless ``resume`` is false; ``on_note`` hears of that.
 
-    ``vision_tower`` is where the tower lies that an original-layout config names (folder or hub id).
+    ``vision_tower`` is where the tower lies that an original-layout config names (folder or hub id). ``reading`` is
+    whose anyres the bundle follows, by itself that of the code whose layout the checkpoint has.
     ``verify`` measures the finished bundle against the reference and refuses one that fails a rung
     of the fidelity ladder; the LLM's part of it needs memory for the model in float32 and is left
     out where that is missing. Returns the manifest. Raises CheckpointError, OptionError,
@@ -75,12 +78,13 @@ def export_checkpoint(
     """
     _check_option("LLM type", llm_type, FULL_PRECISION)
     _check_option("vision type", vision_type, EXPORTED)
+    check_reading(reading)
     report = progress or _ignore
     check_absent(destination)
     check_outside_bundles(destination)
     with needing_extra("export,cpu"):
         report("checkpoint", 0, 1)
-        plan = make_plan(source, allow_pickle=allow_pickle, vision_tower=vision_tower)
+        plan = make_plan(source, allow_pickle=allow_pickle, vision_tower=vision_tower, reading=reading)
         report("checkpoint", 1, 1)
         llm_files = _lay_out_llm(plan, llm_type, split_size)
         names = [file.name for file in llm_files]
@@ -109,10 +113,12 @@ def _write_rest(
     return Bundle.open(folder).manifest
 
 
-def make_plan(source: str, *, allow_pickle: bool = False, vision_tower: str = "") -> Plan:
+def make_plan(
+    source: str, *, allow_pickle: bool = False, vision_tower: str = "", reading: Reading | None = None
+) -> Plan:
     """Open a checkpoint and settle all that is written about it. Raises :class:`CheckpointError`."""
     try:
-        return _make_plan(source, allow_pickle, vision_tower)
+        return _make_plan(source, allow_pickle, vision_tower, reading)
     except MALFORMED as error:
         if isinstance(error, LlavaEdgeError):
             raise
@@ -123,7 +129,7 @@ def make_plan(source: str, *, allow_pickle: bool = False, vision_tower: str = ""
         ) from error
 
 
-def _make_plan(source: str, allow_pickle: bool, vision_tower: str) -> Plan:
+def _make_plan(source: str, allow_pickle: bool, vision_tower: str, reading: Reading | None) -> Plan:
     from .checkpoint.checkpoint import open_checkpoint
     from .checkpoint.geometry import read_geometry
     from .checkpoint.names import CANONICAL
@@ -136,7 +142,7 @@ def _make_plan(source: str, allow_pickle: bool, vision_tower: str) -> Plan:
 
     checkpoint = open_checkpoint(source, allow_pickle=allow_pickle, vision_tower=vision_tower)
     check_shapes(checkpoint)
-    geometry = read_geometry(checkpoint)
+    geometry = read_geometry(checkpoint, reading)
     settings = read_llm_settings(checkpoint.config.text_config)
     tokenizer = load_tokenizer(checkpoint.folder)
     image_token = image_token_of(checkpoint)
@@ -267,6 +273,12 @@ def _check_option(what: str, value: str, known: tuple[str, ...]) -> None:
         raise OptionError(
             expected=f"{what} {', '.join(known)}", got=repr(value), fix="use 'quantize' for smaller types"
         )
+
+
+def check_reading(reading: str | None) -> None:
+    """Refuse a reading that there is none of. Raises :class:`OptionError`."""
+    if reading is not None and reading not in READINGS:
+        raise OptionError(expected=f"a reading among {', '.join(READINGS)}", got=shown(reading), fix="choose one")
 
 
 def _ignore(stage: str, done: int, total: int) -> None:

@@ -25,7 +25,7 @@ def check_rungs(measured: Mapping[str, float], *, llm_type: str, vision_type: st
         ("embeddings", FEATURES[vision_type]),
         ("logits_kl", logits),
     )
-    for name, least in (("tiles", 1.0), ("prompt_ids", 1.0)):
+    for name, least in (("grids", 1.0), ("tiles", 1.0), ("prompt_ids", 1.0)):
         if measured.get(name, least) < least:
             _fail(name, "equal to the reference's", "different")
     for name, limit in limits:

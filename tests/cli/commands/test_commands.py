@@ -191,7 +191,7 @@ def test_layers_for_a_gpu_that_is_not_there() -> None:
 def test_show_and_verify() -> None:
     shown = run("show")
     assert "q4_k_m" in shown.stdout
-    assert json.loads(run("show", "--json").stdout)["schema"] == 1
+    assert json.loads(run("show", "--json").stdout)["schema"] == 2
     verified = run("verify")
     assert verified.returncode == 0, verified.stderr
     assert verified.stdout.splitlines()[-1] == "parity holds"
