@@ -17,6 +17,7 @@ from .commands import (
     chat,
     doctor,
     export,
+    import_pair,
     optimize,
     plan,
     quantize,
@@ -47,6 +48,7 @@ register(app, "chat", chat.chat)
 register(app, "ask", ask.ask, cls=ask.Ask)
 register(app, "tiles", tiles.tiles)
 register(app, "export", export.export)
+register(app, "import", import_pair.import_pair)
 register(app, "quantize", quantize.quantize)
 register(app, "optimize", optimize.optimize)
 register(app, "show", show.show)

@@ -17,6 +17,7 @@ from ..runtime.bundle.work_folder import Work, continuing_bundle, kept_bytes
 from ..runtime.errors import CheckpointError, LlavaEdgeError, OptionError, first_line, needing_extra, shown
 from ..runtime.ggml.llm_recipes import FULL_PRECISION
 from ..runtime.pictures.geometry import READINGS
+from ..runtime.pictures.towers import find_tower
 from ..runtime.pictures.vision_recipes import EXPORTED
 from ..runtime.planning.checkpoint_config import MALFORMED
 from ..runtime.prompts.template_spec import TemplateSpec
@@ -76,10 +77,10 @@ def export_checkpoint(
     out where that is missing. Returns the manifest. Raises CheckpointError, OptionError,
     StorageError and MissingExtraError; then nothing is left at ``destination``.
     """
-    _check_option("LLM type", llm_type, FULL_PRECISION)
-    _check_option("vision type", vision_type, EXPORTED)
+    check_option("LLM type", llm_type, FULL_PRECISION)
+    check_option("vision type", vision_type, EXPORTED)
     check_reading(reading)
-    report = progress or _ignore
+    report = progress or ignore
     check_absent(destination)
     check_outside_bundles(destination)
     with needing_extra("export,cpu"):
@@ -103,12 +104,12 @@ def _write_rest(
     plan: Plan, folder: Path, llm: str, llm_type: str, vision_type: str, verify: bool, report: Progress
 ) -> Manifest:
     """Write what is not the language model, measure it all, and return the manifest."""
-    vision = _write_vision(plan, folder, vision_type, report)
+    vision = write_vision(plan.checkpoint, folder, vision_type, report)
     _write_reference(plan, folder / PARITY, verify, report)
     manifest = _manifest(plan, llm, llm_type, vision)
     write_manifest(folder, manifest)
     if verify:
-        manifest = _verified(folder, manifest, llm_type, vision_type, report)
+        manifest = verified(folder, manifest, llm_type, vision_type, report)
         write_manifest(folder, manifest)
     return Bundle.open(folder).manifest
 
@@ -205,24 +206,26 @@ def _write_llm(plan: Plan, work: Work, files: Sequence[GgufFile], llm_type: str,
     check_tokenizer(work.folder / files[0].name, plan.tokenizer, plan.template)
 
 
-def _write_vision(plan: Plan, folder: Path, vision_type: str, report: Progress) -> VisionPart:
+def write_vision(checkpoint: Checkpoint, folder: Path, vision_type: str, report: Progress) -> VisionPart:
+    """Write the vision graph and the newline, and return what the manifest says of them."""
     import numpy as np
 
     from .checkpoint.tower import load_connector, load_newline, load_tower
     from .vision.onnx_export import export_vision
 
     report("vision", 0, 1)
-    newline = load_newline(plan.checkpoint)
+    newline = load_newline(checkpoint)
     np.save(folder / NEWLINE, newline)
     error = export_vision(
-        load_tower(plan.checkpoint),
-        load_connector(plan.checkpoint),
-        feature_layer=int(plan.checkpoint.config.vision_feature_layer),
+        load_tower(checkpoint),
+        load_connector(checkpoint),
+        feature_layer=int(checkpoint.config.vision_feature_layer),
         path=folder / VISION,
         precision=vision_type,
     )
     report("vision", 1, 1)
-    return VisionPart(VISION, vision_type, dim=len(newline), feature_error=float(error))
+    kind = find_tower(checkpoint.config.vision_config.model_type, checkpoint.name).kind.lower()
+    return VisionPart(VISION, vision_type, dim=len(newline), feature_error=float(error), kind=kind)
 
 
 def _write_reference(plan: Plan, path: Path, verify: bool, report: Progress) -> None:
@@ -256,7 +259,7 @@ def _manifest(plan: Plan, llm: str, llm_type: str, vision: VisionPart) -> Manife
     )
 
 
-def _verified(folder: Path, manifest: Manifest, llm_type: str, vision_type: str, report: Progress) -> Manifest:
+def verified(folder: Path, manifest: Manifest, llm_type: str, vision_type: str, report: Progress) -> Manifest:
     """Measure the bundle in ``folder``, check every rung, and return the manifest with the results."""
     from ..runtime.parity import measure
     from .verification.rungs import check_rungs
@@ -268,7 +271,8 @@ def _verified(folder: Path, manifest: Manifest, llm_type: str, vision_type: str,
     return dataclasses.replace(manifest, parity=dataclasses.replace(manifest.parity, measured=measured))
 
 
-def _check_option(what: str, value: str, known: tuple[str, ...]) -> None:
+def check_option(what: str, value: str, known: tuple[str, ...]) -> None:
+    """Refuse a type that this does not write. Raises :class:`OptionError`."""
     if value not in known:
         raise OptionError(
             expected=f"{what} {', '.join(known)}", got=repr(value), fix="use 'quantize' for smaller types"
@@ -281,5 +285,5 @@ def check_reading(reading: str | None) -> None:
         raise OptionError(expected=f"a reading among {', '.join(READINGS)}", got=shown(reading), fix="choose one")
 
 
-def _ignore(stage: str, done: int, total: int) -> None:
+def ignore(stage: str, done: int, total: int) -> None:
     """No one is listening."""

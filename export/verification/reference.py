@@ -66,6 +66,14 @@ def reference_values(
     return values
 
 
+def vision_reference(checkpoint: Checkpoint, geometry: Geometry) -> Values:
+    """The arrays that need no language model and no prompt, as :func:`reference_values` gives them."""
+    processor = image_processor(checkpoint, geometry)
+    model = build_reference(checkpoint, geometry, with_llm=False)
+    with torch.no_grad():
+        return vision_values(model, processor, built_in_picture(geometry), geometry)[0]
+
+
 def build_reference(checkpoint: Checkpoint, geometry: Geometry, *, with_llm: bool) -> Any:
     """Return ``LlavaNextForConditionalGeneration`` in eager float32, weights copied one at a time.
 

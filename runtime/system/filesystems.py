@@ -90,6 +90,15 @@ def replace_file(source: Path, target: Path) -> None:
         source.unlink()
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make ``target`` the very file that ``source`` is; a copy of it where the two are not on one disk with links."""
+    source = Path(os.path.realpath(source))  # a link in the hub's cache, say
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def rename_folder(source: Path, target: Path) -> None:
     """Rename a folder; by copying where that leaves the layer or device, nothing at ``target`` until all is there."""
     try:
