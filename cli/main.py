@@ -11,13 +11,14 @@ import typer
 import typer.main
 
 from ..runtime.errors import OURS, LlavaEdgeError
+from ..runtime.freezing import freeze_support
 from .commands import (
     ask,
     benchmark,
     chat,
     doctor,
     export,
-    import_pair,
+    import_,
     optimize,
     plan,
     quantize,
@@ -48,7 +49,7 @@ register(app, "chat", chat.chat)
 register(app, "ask", ask.ask, cls=ask.Ask)
 register(app, "tiles", tiles.tiles)
 register(app, "export", export.export)
-register(app, "import", import_pair.import_pair)
+register(app, "import", import_.import_pair)
 register(app, "quantize", quantize.quantize)
 register(app, "optimize", optimize.optimize)
 register(app, "show", show.show)
@@ -80,6 +81,7 @@ def root(
 
 def main() -> None:
     """Run a command. What a user can mend is one line on stderr; the exit status says what kind of thing it was."""
+    freeze_support()
     streams.prepare()
     status = run(sys.argv[1:])
     clear_bars()

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..answer import Answer, Memory, Timings
 from ..bundle.bundle import Bundle
@@ -29,8 +29,8 @@ from ..processes.isolated_llm import LlmProcess, open_llm
 from ..processes.repacking import settle_repacking
 from ..prompts.prompt import Prompt, build_prompt, keeps_places
 from ..prompts.template import TemplateMessage
-from .asking import AskedPicture, Callbacks, Checked, Conversation, Outcome, worth_keeping
-from .decoded import DecodedPictures
+from .asking import Callbacks, Checked, Conversation, Outcome, worth_keeping
+from .decoded import DecodedPictures, asked_again
 from .encode_ahead import Encoding
 from .turns import Turns, Wait
 
@@ -262,9 +262,9 @@ class Engine:
                 f"The detail of {names} was lowered to the overview (detail low), because the prompt does not fit the "
                 "context."
             )
-            conversation, opened = _asked_again(conversation, opened), lowered
+            conversation, opened = asked_again(conversation, opened), lowered
         else:
-            conversation = _asked_again(conversation, opened)
+            conversation = asked_again(conversation, opened)
         return Checked(
             conversation,
             len(prompt),
@@ -384,15 +384,6 @@ class Engine:
         except OptionError:
             self.close()
             raise
-
-
-def _asked_again(conversation: Conversation, opened: Sequence[Opened]) -> Conversation:
-    """The same with its pictures as they were opened: a file's bytes may be read only once."""
-    pictures = (
-        AskedPicture(picture if isinstance(picture, EncodedImage) else picture.picture, one.name, one.detail)
-        for one, picture in zip(conversation.pictures, opened, strict=True)
-    )
-    return replace(conversation, pictures=tuple(pictures))
 
 
 def _check_context(options: LoadOptions, limit: int) -> None:
