@@ -112,16 +112,17 @@ def _layers_used(model: GgufModel, sizes: dict[str, int], path: Path) -> int:
     """Layers that are run.
 
     The converters drop the last layer of the tower, whose output LLaVA does not use, and so say one less than CLIP
-    has: what is stored is what is run, whatever block_count says. A whole tower is told by its post layer norm, or
-    by the size of the family's own.
+    has: what is stored is what is run, whatever block_count says. A whole tower is told by the feature layer that the
+    file names, by its post layer norm, or by the size of the family's own.
     """
     stored = sizes["stored"]
-    if isinstance(listed := model.settings.get("clip.vision.feature_layer"), GgufArray):
-        layers = listed.read()
+    if (listed := model.settings.get("clip.vision.feature_layer")) is not None:
+        layers = listed.read() if isinstance(listed, GgufArray) else [listed]
         if len(layers) != 1 or type(layers[0]) is not int:
             refuse(f"features of one layer in {shown(path)}", f"of {shown(layers)}, as Granite Vision's",
                    "run it with llama.cpp; 'import' takes LLaVA-NeXT (1.6) projectors")  # fmt: skip
-        layer = layers[0] if layers[0] >= 0 else stored + 1 + layers[0]
+        whole_tower = CLIP_L_336["num_hidden_layers"] if _is_clip_l(sizes) else stored
+        layer = layers[0] if layers[0] >= 0 else whole_tower + 1 + layers[0]
         if not 1 <= layer <= stored:
             refuse(f"the {layer} layers that clip.vision.feature_layer asks for in {shown(path)}", f"{stored}", _AGAIN)
         return layer
