@@ -23,6 +23,7 @@ from .commands import (
     chat,
     doctor,
     export,
+    import_,
     list_models,
     optimize,
     plan,
@@ -56,6 +57,7 @@ register(app, "chat", chat.chat)
 register(app, "ask", ask.ask, cls=ask.Ask)
 register(app, "tiles", tiles.tiles)
 register(app, "export", export.export)
+register(app, "import", import_.import_pair)
 register(app, "quantize", quantize.quantize)
 register(app, "optimize", optimize.optimize)
 register(app, "show", show.show)

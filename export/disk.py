@@ -24,28 +24,28 @@ def bundle_bytes(
     checkpoint: Checkpoint, llm: Sequence[GgufFile], *, vision_type: str, vision: str, newline: str, parity: str
 ) -> dict[str, int]:
     """Bytes by file name: exact for the LLM's, an upper bound for the small rest."""
-    shapes = [
-        checkpoint.tensors.shape(name)
-        for name in checkpoint.tensors.names(CANONICAL["vision"], CANONICAL["connector_1"], CANONICAL["connector_2"])
-    ]
     dim = checkpoint.tensors.shape(CANONICAL["newline"])[0]
     vocabulary = checkpoint.tensors.shape(CANONICAL["decoder"] + "embed_tokens.weight")[0]
     return {
         **{file.name: file.size for file in llm},
-        vision: _vision_bytes(checkpoint, shapes, vision_type),
+        vision: vision_bytes(checkpoint, vision_type),
         newline: dim * FLOAT32_BYTES + ARRAY_BYTES,
-        parity: _parity_bytes(dim, vocabulary),
+        parity: parity_bytes(dim, vocabulary),
         MANIFEST: MANIFEST_BYTES,
     }
 
 
-def _vision_bytes(checkpoint: Checkpoint, shapes: list[tuple[int, ...]], vision_type: str) -> int:
+def vision_bytes(checkpoint: Checkpoint, vision_type: str) -> int:
+    """Bytes of the vision graph at most."""
+    names = checkpoint.tensors.names(CANONICAL["vision"], CANONICAL["connector_1"], CANONICAL["connector_2"])
+    shapes = [checkpoint.tensors.shape(name) for name in names]
     width = math.ceil(VISION_RECIPES[vision_type].stored)
     weights = sum(math.prod(shape) * (width if len(shape) == 2 else FLOAT32_BYTES) for shape in shapes)
     layers = int(checkpoint.config.vision_config.num_hidden_layers)
     return weights + GRAPH_BYTES + layers * GRAPH_LAYER_BYTES
 
 
-def _parity_bytes(dim: int, vocabulary: int) -> int:
+def parity_bytes(dim: int, vocabulary: int) -> int:
+    """Bytes of the parity record at most."""
     numbers = PIXELS_KEPT + (FEATURES_KEPT + EMBEDDINGS_KEPT) * dim + vocabulary + 2 * GREEDY_TOKENS
     return numbers * FLOAT32_BYTES + 16 * ARRAY_BYTES

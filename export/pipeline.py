@@ -16,6 +16,8 @@ from ..runtime.bundle.manifest import SCHEMA, LlmPart, Manifest, Parity, Source,
 from ..runtime.bundle.work_folder import Work, continuing_bundle, kept_bytes
 from ..runtime.errors import CheckpointError, LlavaEdgeError, OptionError, first_line, needing_extra, shown
 from ..runtime.ggml.llm_recipes import FULL_PRECISION
+from ..runtime.pictures.geometry import READINGS
+from ..runtime.pictures.towers import find_tower
 from ..runtime.pictures.vision_recipes import EXPORTED
 from ..runtime.planning.checkpoint_config import MALFORMED
 from ..runtime.prompts.template_spec import TemplateSpec
@@ -26,7 +28,7 @@ from ..store.origins import hub_licence
 from .language.settings import LlmSettings
 
 if TYPE_CHECKING:
-    from ..runtime.pictures.geometry import Geometry
+    from ..runtime.pictures.geometry import Geometry, Reading
     from .checkpoint.checkpoint import Checkpoint
     from .language.settings import LlmSettings
     from .tokenizer.vocabulary import Vocabulary
@@ -58,6 +60,7 @@ def export_checkpoint(
     split_size: int = SPLIT_SIZE,
     allow_pickle: bool = False,
     vision_tower: str = "",
+    reading: Reading | None = None,
     verify: bool = True,
     resume: bool = True,
     progress: Progress | None = None,
@@ -71,20 +74,22 @@ def export_checkpoint(
     killed leaves what it finished, and the same export continues there (``runtime.work_folder``)
     unless ``resume`` is false; ``on_note`` hears of that.
 
-    ``vision_tower`` is where the tower lies that an original-layout config names (folder or hub id).
+    ``vision_tower`` is where the tower lies that an original-layout config names (folder or hub id). ``reading`` is
+    whose anyres the bundle follows, by itself that of the code whose layout the checkpoint has.
     ``verify`` measures the finished bundle against the reference and refuses one that fails a rung
     of the fidelity ladder; the LLM's part of it needs memory for the model in float32 and is left
     out where that is missing. Returns the manifest. Raises CheckpointError, OptionError,
     StorageError and MissingExtraError; then nothing is left at ``destination``.
     """
-    _check_option("LLM type", llm_type, FULL_PRECISION)
-    _check_option("vision type", vision_type, EXPORTED)
-    report = progress or _ignore
+    check_option("LLM type", llm_type, FULL_PRECISION)
+    check_option("vision type", vision_type, EXPORTED)
+    check_reading(reading)
+    report = progress or ignore
     check_absent(destination)
     check_outside_bundles(destination)
     with needing_extra("export,cpu"):
         report("checkpoint", 0, 1)
-        plan = make_plan(source, allow_pickle=allow_pickle, vision_tower=vision_tower)
+        plan = make_plan(source, allow_pickle=allow_pickle, vision_tower=vision_tower, reading=reading)
         report("checkpoint", 1, 1)
         llm_files = _lay_out_llm(plan, llm_type, split_size)
         names = [file.name for file in llm_files]
@@ -106,12 +111,12 @@ def _write_rest(
     plan: Plan, folder: Path, llm: str, llm_type: str, vision_type: str, verify: bool, report: Progress
 ) -> Manifest:
     """Write what is not the language model, measure it all, and return the manifest."""
-    vision = _write_vision(plan, folder, vision_type, report)
+    vision = write_vision(plan.checkpoint, folder, vision_type, report)
     _write_reference(plan, folder / PARITY, verify, report)
     manifest = _manifest(plan, llm, llm_type, vision)
     write_manifest(folder, manifest)
     if verify:
-        manifest = _verified(folder, manifest, llm_type, vision_type, report)
+        manifest = verified(folder, manifest, llm_type, vision_type, report)
         write_manifest(folder, manifest)
     manifest = Bundle.open(folder).manifest
     _write_card(plan, folder, manifest)
@@ -125,10 +130,12 @@ def _write_card(plan: Plan, folder: Path, manifest: Manifest) -> None:
     write_card(folder, manifest, base=base, licence=licence)
 
 
-def make_plan(source: str, *, allow_pickle: bool = False, vision_tower: str = "") -> Plan:
+def make_plan(
+    source: str, *, allow_pickle: bool = False, vision_tower: str = "", reading: Reading | None = None
+) -> Plan:
     """Open a checkpoint and settle all that is written about it. Raises :class:`CheckpointError`."""
     try:
-        return _make_plan(source, allow_pickle, vision_tower)
+        return _make_plan(source, allow_pickle, vision_tower, reading)
     except MALFORMED as error:
         if isinstance(error, LlavaEdgeError):
             raise
@@ -139,7 +146,7 @@ def make_plan(source: str, *, allow_pickle: bool = False, vision_tower: str = ""
         ) from error
 
 
-def _make_plan(source: str, allow_pickle: bool, vision_tower: str) -> Plan:
+def _make_plan(source: str, allow_pickle: bool, vision_tower: str, reading: Reading | None) -> Plan:
     from .checkpoint.checkpoint import open_checkpoint
     from .checkpoint.geometry import read_geometry
     from .checkpoint.names import CANONICAL
@@ -152,7 +159,7 @@ def _make_plan(source: str, allow_pickle: bool, vision_tower: str) -> Plan:
 
     checkpoint = open_checkpoint(source, allow_pickle=allow_pickle, vision_tower=vision_tower)
     check_shapes(checkpoint)
-    geometry = read_geometry(checkpoint)
+    geometry = read_geometry(checkpoint, reading)
     settings = read_llm_settings(checkpoint.config.text_config)
     tokenizer = load_tokenizer(checkpoint.folder)
     image_token = image_token_of(checkpoint)
@@ -215,24 +222,26 @@ def _write_llm(plan: Plan, work: Work, files: Sequence[GgufFile], llm_type: str,
     check_tokenizer(work.folder / files[0].name, plan.tokenizer, plan.template)
 
 
-def _write_vision(plan: Plan, folder: Path, vision_type: str, report: Progress) -> VisionPart:
+def write_vision(checkpoint: Checkpoint, folder: Path, vision_type: str, report: Progress) -> VisionPart:
+    """Write the vision graph and the newline, and return what the manifest says of them."""
     import numpy as np
 
     from .checkpoint.tower import load_connector, load_newline, load_tower
     from .vision.onnx_export import export_vision
 
     report("vision", 0, 1)
-    newline = load_newline(plan.checkpoint)
+    newline = load_newline(checkpoint)
     np.save(folder / NEWLINE, newline)
     error = export_vision(
-        load_tower(plan.checkpoint),
-        load_connector(plan.checkpoint),
-        feature_layer=int(plan.checkpoint.config.vision_feature_layer),
+        load_tower(checkpoint),
+        load_connector(checkpoint),
+        feature_layer=int(checkpoint.config.vision_feature_layer),
         path=folder / VISION,
         precision=vision_type,
     )
     report("vision", 1, 1)
-    return VisionPart(VISION, vision_type, dim=len(newline), feature_error=float(error))
+    kind = find_tower(checkpoint.config.vision_config.model_type, checkpoint.name).kind.lower()
+    return VisionPart(VISION, vision_type, dim=len(newline), feature_error=float(error), kind=kind)
 
 
 def _write_reference(plan: Plan, path: Path, verify: bool, report: Progress) -> None:
@@ -266,7 +275,7 @@ def _manifest(plan: Plan, llm: str, llm_type: str, vision: VisionPart) -> Manife
     )
 
 
-def _verified(folder: Path, manifest: Manifest, llm_type: str, vision_type: str, report: Progress) -> Manifest:
+def verified(folder: Path, manifest: Manifest, llm_type: str, vision_type: str, report: Progress) -> Manifest:
     """Measure the bundle in ``folder``, check every rung, and return the manifest with the results."""
     from ..runtime.parity import measure
     from .verification.rungs import check_rungs
@@ -278,12 +287,19 @@ def _verified(folder: Path, manifest: Manifest, llm_type: str, vision_type: str,
     return dataclasses.replace(manifest, parity=dataclasses.replace(manifest.parity, measured=measured))
 
 
-def _check_option(what: str, value: str, known: tuple[str, ...]) -> None:
+def check_option(what: str, value: str, known: tuple[str, ...]) -> None:
+    """Refuse a type that this does not write. Raises :class:`OptionError`."""
     if value not in known:
         raise OptionError(
             expected=f"{what} {', '.join(known)}", got=repr(value), fix="use 'quantize' for smaller types"
         )
 
 
-def _ignore(stage: str, done: int, total: int) -> None:
+def check_reading(reading: str | None) -> None:
+    """Refuse a reading that there is none of. Raises :class:`OptionError`."""
+    if reading is not None and reading not in READINGS:
+        raise OptionError(expected=f"a reading among {', '.join(READINGS)}", got=shown(reading), fix="choose one")
+
+
+def ignore(stage: str, done: int, total: int) -> None:
     """No one is listening."""

@@ -16,7 +16,7 @@ from .errors import BundleError, LlavaEdgeError, first_line, listed
 from .language.scoring import logits_along
 from .model import Model, load
 from .options import LoadChoices
-from .pictures.built_in import built_in_picture
+from .pictures.built_in import built_in_picture, built_in_sizes
 from .pictures.encoded import EncodedImage
 from .pictures.pack import pack
 from .pictures.picture import load_picture
@@ -34,8 +34,9 @@ Values = dict[str, npt.NDArray[Any]]
 def measure(bundle_path: Path) -> dict[str, float]:
     """Measure a bundle against the reference values it carries.
 
-    Returns, for the values that are there: ``tiles`` (1 where bit-identical), ``pixels`` (largest
-    difference after normalisation), ``features`` and ``embeddings`` (relative error),
+    Returns, for the values that are there: ``grids`` (1 where those of all built-in sizes are the reference's, small
+    pictures among them, whose grid the manifest's reading decides), ``tiles`` (1 where bit-identical),
+    ``pixels`` (largest difference after normalisation), ``features`` and ``embeddings`` (relative error),
     ``prompt_ids`` and ``argmax`` (1 where equal), ``logits_kl`` (nats, reference to ours),
     ``greedy`` (leading tokens equal) and ``greedy_expected`` (how many should be: those before
     the reference's first near-tie). Raises what ``load`` raises.
@@ -73,7 +74,7 @@ RECORD = {
 }  # fmt: skip
 """What every record holds: kind of numbers, and dimensions."""
 MORE = {
-    "tiles_sha256": ("u", 1), "prompt_ids": ("i", 1), "clock": ("i", 1),
+    "grids": ("i", 2), "tiles_sha256": ("u", 1), "prompt_ids": ("i", 1), "clock": ("i", 1),
     "logprobs": ("f", 1), "greedy": ("i", 1), "margins": ("f", 1),
 }  # fmt: skip
 """What a record may hold."""
@@ -130,6 +131,11 @@ def _measure_vision(model: Model, values: Values) -> tuple[dict[str, float], Enc
     }
     if len(embeddings) != int(values["embedding_count"]):
         measured["embeddings"] = float("inf")
+    if "grids" in values:
+        grids = [
+            (*one.grid, one.image_tokens) for one in (lay_out(size, geometry) for size in built_in_sizes(geometry))
+        ]
+        measured["grids"] = float(np.array_equal(values["grids"], grids))
     if "tiles_sha256" in values:
         digest = hashlib.sha256(tiles.tobytes()).digest()
         measured["tiles"] = float(digest == values["tiles_sha256"].tobytes())
@@ -175,7 +181,7 @@ SLACK = 2.0
 FLOOR = 1e-5
 
 
-EQUALS = ("tiles", "prompt_ids", "argmax")
+EQUALS = ("grids", "tiles", "prompt_ids", "argmax")
 """Measures that are 1 where equal; every other one is an error, except the greedy counts."""
 
 

@@ -37,11 +37,14 @@ TINY_HEAD = 64
 """Width of the one attention head of the text model, which mtmd wants to see but never runs here."""
 
 
-def write_projector(path: Path, tower: Any, connector: Any, geometry: Geometry) -> None:
+def write_projector(
+    path: Path, tower: Any, connector: Any, geometry: Geometry, *, newline: npt.NDArray[np.float32] | None = None
+) -> None:
     """Write a CLIP tower and a two-layer connector as the mmproj file that mtmd reads.
 
     ``tower`` is a ``CLIPVisionModel``, ``connector`` a Sequential of Linear, GELU, Linear. Matrices
-    are float16, vectors and the patch embedding float32, as llama.cpp's own converter leaves them.
+    are float16, vectors and the patch embedding float32, as llama.cpp's own converter leaves them. ``newline``
+    (dim,) is zeros where it is not given: mtmd does not use it, ``llava-edge import`` does.
     """
     from gguf import GGUFWriter
 
@@ -67,7 +70,11 @@ def write_projector(path: Path, tower: Any, connector: Any, geometry: Geometry) 
     pinpoints = [side for height, width in geometry.pinpoints for side in (width, height)]
     writer.add_array("clip.vision.image_grid_pinpoints", pinpoints)
     writer.add_string("clip.vision.mm_patch_merge_type", "spatial_unpad")
-    for name, tensor in _projector_tensors(tower, connector).items():
+    writer.add_array("clip.vision.feature_layer", [config.num_hidden_layers - 1])
+    tensors = _projector_tensors(tower, connector)
+    if newline is not None:
+        tensors["model.image_newline"] = np.asarray(newline, np.float32)
+    for name, tensor in tensors.items():
         writer.add_tensor(name, tensor)
     _finish(writer)
 

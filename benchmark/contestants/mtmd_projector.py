@@ -38,7 +38,8 @@ def write_checkpoint_projector(checkpoint: Path, path: Path) -> None:
     parts = model.model.multi_modal_projector
     connector = nn.Sequential(parts.linear_1, nn.GELU(), parts.linear_2).to(torch.float32)
     tower = model.model.vision_tower.to(torch.float32)
-    write_whole(path, lambda file: write_projector(Path(file.name), tower, connector, geometry))
+    newline = model.model.image_newline.detach().to(torch.float32).numpy()
+    write_whole(path, lambda file: write_projector(Path(file.name), tower, connector, geometry, newline=newline))
 
 
 def main() -> None:

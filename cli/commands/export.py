@@ -9,7 +9,7 @@ import typer
 
 from ...runtime.ggml.llm_recipes import FULL_PRECISION
 from ...runtime.pictures.vision_recipes import EXPORTED
-from ..terminal.options import ResumeOption, SplitSizeOption, parse_size
+from ..terminal.options import ReadingOption, ResumeOption, SplitSizeOption, parse_size
 from ..terminal.progress import note
 from .optimize import compile_for
 
@@ -37,6 +37,7 @@ def export(
             "--vision-tower", metavar="DIR", help="The tower's folder or hub id, if not where config.json says."
         ),
     ] = "",
+    reading: ReadingOption = None,
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Measure the bundle against the reference.")
     ] = True,
@@ -71,6 +72,7 @@ def export(
             split_size=parse_size(split_size),
             allow_pickle=allow_pickle,
             vision_tower=vision_tower,
+            reading=reading,  # type: ignore[arg-type]
             verify=verify,
             resume=resume,
             progress=show,

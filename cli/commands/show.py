@@ -49,6 +49,7 @@ def rows(manifest: Manifest) -> list[tuple[str, str]]:
             f"{geometry.image_size} px, patch {geometry.patch_size} px, {geometry.features_per_tile} features",
         ),
         ("pinpoints (HxW)", pinpoints),
+        ("reading", manifest.reading),
         ("vision", f"{manifest.vision.recipe}, feature error {manifest.vision.feature_error:.2g}"),
         ("llm", f"{manifest.llm.recipe}, {manifest.llm.architecture}, width {manifest.llm.dim}"),
         ("context", f"{manifest.llm.context_length} positions"),
@@ -57,7 +58,7 @@ def rows(manifest: Manifest) -> list[tuple[str, str]]:
     ]
     if (matrix := manifest.llm.importance) is not None:
         seen = f"{matrix.prompts} prompts, {matrix.pictures} pictures, {matrix.positions} positions"
-        table.insert(10, ("matrix", f"{matrix.source} of {matrix.data}, {seen}"))
+        table.insert(11, ("matrix", f"{matrix.source} of {matrix.data}, {seen}"))
     table += [(f"  {name}", f"{value:.3g}") for name, value in sorted(manifest.parity.measured.items())]
     table += [(f"  {entry.name}", f"{entry.size / 1e6:,.2f} MB") for entry in manifest.files]
     table.append(("size", f"{sum(entry.size for entry in manifest.files) / 1e6:,.2f} MB"))

@@ -15,6 +15,7 @@ import typer.core
 
 from ...runtime.errors import OptionError
 from ...runtime.options import GenerationOptions, LoadOptions, declared
+from ...runtime.pictures.geometry import READINGS
 from .failure import GIVEN
 from .text_or_file import text_or_file
 from .visible import typed_text
@@ -218,6 +219,14 @@ def shares(text: str | None) -> tuple[float, ...]:
 
 SplitSizeOption = Annotated[
     str, typer.Option("--split-size", metavar="SIZE", help="Split the LLM into GGUF files of at most this size.")
+]
+ReadingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--reading",
+        metavar="|".join(READINGS),
+        help="Whose anyres the bundle follows. By itself the code's that the model was trained with.",
+    ),
 ]
 ResumeOption = Annotated[
     bool, typer.Option("--resume/--no-resume", help="Continue what a killed run of the same command left.")

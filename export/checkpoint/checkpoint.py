@@ -63,11 +63,14 @@ class Tensors:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An opened checkpoint. ``config`` is transformers' ``LlavaNextConfig``; ``raw`` its config.json."""
+    """An opened checkpoint. ``config`` is transformers' ``LlavaNextConfig``; ``raw`` its config.json.
+
+    Of a pair of GGUF files ("gguf") it is the vision half, and there is no config.json.
+    """
 
     name: str
     folder: Path
-    layout: CheckpointLayout
+    layout: CheckpointLayout | Literal["gguf"]
     architecture: str
     raw: dict[str, Any]
     config: Any

@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ...runtime.errors import CheckpointError
-from ...runtime.pictures.geometry import Geometry
+from ...runtime.pictures.geometry import Geometry, Pinpoint, Reading
 from ...runtime.pictures.towers import CLIP
-from ...runtime.planning.checkpoint_config import checked_pinpoints
+from ...runtime.planning.checkpoint_config import checked_pinpoints, original_pinpoints, swapped
 from .checkpoint import Checkpoint
 from .weights import read_json
 
 BICUBIC = 3
 
 
-def read_geometry(checkpoint: Checkpoint) -> Geometry:
+def read_geometry(checkpoint: Checkpoint, reading: Reading | None = None) -> Geometry:
     """Describe how this checkpoint's pictures become tiles.
 
+    ``reading`` is whose anyres it follows, by itself that of the code whose layout the checkpoint has.
     Raises :class:`CheckpointError` where the processor does something else than anyres with square
     tiles, bicubic resizing, rescaling and normalising.
     """
@@ -26,12 +27,8 @@ def read_geometry(checkpoint: Checkpoint) -> Geometry:
     side, patch = int(vision.image_size), int(vision.patch_size)
     settings = _processor_settings(checkpoint.tower_folder or checkpoint.folder)
     _check_processor(settings, side)
-    pinpoints = checked_pinpoints(checkpoint.config.image_grid_pinpoints, side)
-    if checkpoint.layout == "transformers" and "image_grid_pinpoints" in settings:
-        listed = checked_pinpoints(settings["image_grid_pinpoints"], side)
-        if sorted(listed) != sorted(pinpoints):
-            _refuse("the same image_grid_pinpoints in config.json and the image processor", "two lists")
-        pinpoints = listed
+    reading = reading or ("original" if checkpoint.layout == "original" else "transformers")
+    pinpoints = _pinpoints(checkpoint, settings, side, reading)
     if side % patch:
         _refuse("an image size that is a multiple of the patch size", f"{side} and {patch}")
     return Geometry(
@@ -41,7 +38,21 @@ def read_geometry(checkpoint: Checkpoint) -> Geometry:
         mean=_triple(settings.get("image_mean", CLIP.mean)),
         std=_triple(settings.get("image_std", CLIP.std)),
         rescale=float(settings.get("rescale_factor", 1 / 255)),
+        reading=reading,
     )
+
+
+def _pinpoints(checkpoint: Checkpoint, settings: dict[str, Any], side: int, reading: Reading) -> tuple[Pinpoint, ...]:
+    """(height, width) in pixels, in the order that decides ties."""
+    if checkpoint.layout == "original":
+        return checked_pinpoints(original_pinpoints(checkpoint.raw.get("image_grid_pinpoints"), side, reading), side)
+    pinpoints = checked_pinpoints(checkpoint.config.image_grid_pinpoints, side)
+    if "image_grid_pinpoints" in settings:
+        listed = checked_pinpoints(settings["image_grid_pinpoints"], side)
+        if sorted(listed) != sorted(pinpoints):
+            _refuse("the same image_grid_pinpoints in config.json and the image processor", "two lists")
+        pinpoints = listed
+    return swapped(pinpoints) if reading == "original" else pinpoints
 
 
 def _processor_settings(folder: Path) -> dict[str, Any]:

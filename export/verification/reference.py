@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from ...runtime.parity import QUESTION
-from ...runtime.pictures.built_in import built_in_picture
+from ...runtime.pictures.built_in import built_in_picture, built_in_sizes
 from ...runtime.pictures.geometry import Geometry
 from ...runtime.prompts.template import TemplateMessage
 from ...runtime.prompts.template_spec import TemplateSpec
@@ -43,6 +43,7 @@ def reference_values(
 ) -> Values:
     """Compute the arrays of ``parity.npz``, on the built-in picture and question.
 
+    ``grids`` (K, 3: rows and columns of tiles, positions) of the built-in sizes,
     ``pixels`` (every ``pixels_stride``-th normalised value), ``tiles_sha256`` (of the uint8 tiles),
     ``features`` (K, dim) at ``feature_index`` (K, 2: tile, position), ``embeddings`` (K, dim) at
     ``embedding_index`` of ``embedding_count``, ``prompt_ids`` (-1 where the picture is), the ``clock`` (year to
@@ -55,7 +56,7 @@ def reference_values(
     with_llm = llm and reference_fits(checkpoint)
     model = build_reference(checkpoint, geometry, with_llm=with_llm)
     with torch.no_grad():
-        values, packed = _vision_values(model, processor, picture)
+        values, packed = vision_values(model, processor, picture, geometry)
         ids, clock = prompt_ids(tokenizer, spec, len(packed), template=checkpoint_template(checkpoint))
         values["prompt_ids"] = np.array(ids, np.int32)
         if clock is not None:
@@ -63,6 +64,14 @@ def reference_values(
         if with_llm:
             values |= _llm_values(model, ids, packed, spec.stop_ids)
     return values
+
+
+def vision_reference(checkpoint: Checkpoint, geometry: Geometry) -> Values:
+    """The arrays that need no language model and no prompt, as :func:`reference_values` gives them."""
+    processor = image_processor(checkpoint, geometry)
+    model = build_reference(checkpoint, geometry, with_llm=False)
+    with torch.no_grad():
+        return vision_values(model, processor, built_in_picture(geometry), geometry)[0]
 
 
 def build_reference(checkpoint: Checkpoint, geometry: Geometry, *, with_llm: bool) -> Any:
@@ -101,15 +110,19 @@ def image_processor(checkpoint: Checkpoint, geometry: Geometry) -> Any:
     """The reference's Pillow image processor: the checkpoint's own, or one made for the original."""
     from transformers import LlavaNextImageProcessorPil
 
+    pinpoints = [list(pinpoint) for pinpoint in geometry.pinpoints]
     if checkpoint.layout == "transformers":
-        return LlavaNextImageProcessorPil.from_pretrained(str(checkpoint.folder))
+        processor = LlavaNextImageProcessorPil.from_pretrained(str(checkpoint.folder))
+        if geometry.reading == "original":
+            processor.image_grid_pinpoints = pinpoints
+        return processor
     side = geometry.image_size
     return LlavaNextImageProcessorPil(
         size={"shortest_edge": side},
         crop_size={"height": side, "width": side},
         image_mean=list(geometry.mean),
         image_std=list(geometry.std),
-        image_grid_pinpoints=[list(pinpoint) for pinpoint in geometry.pinpoints],
+        image_grid_pinpoints=pinpoints,
     )
 
 
@@ -136,8 +149,8 @@ def prompt_ids(
     return [-1 if token == image else int(token) for token in ids], clock
 
 
-def _vision_values(model: Any, processor: Any, picture: Image.Image) -> tuple[Values, torch.Tensor]:
-    """Pixels, features and packed embeddings of ``picture``, subsampled; and all the embeddings."""
+def vision_values(model: Any, processor: Any, picture: Image.Image, geometry: Geometry) -> tuple[Values, torch.Tensor]:
+    """Grids; pixels, features and packed embeddings of ``picture``, subsampled; and all the embeddings."""
     batch = processor(picture, return_tensors="pt")
     pixels = batch["pixel_values"][0]  # (tiles, 3, side, side)
     layer = model.config.vision_feature_layer
@@ -160,10 +173,22 @@ def _vision_values(model: Any, processor: Any, picture: Image.Image) -> tuple[Va
         "embedding_index": positions,
         "embeddings": packed[0][torch.from_numpy(positions).long()].numpy(),
         "embedding_count": np.array(len(packed[0]), np.int64),
+        "grids": np.array([_grid(size, geometry) for size in built_in_sizes(geometry)], np.int32),
     }
     if tiles.dtype == np.uint8:
         values["tiles_sha256"] = np.frombuffer(hashlib.sha256(tiles.tobytes()).digest(), np.uint8)
     return values, packed[0]
+
+
+def _grid(size: tuple[int, int], geometry: Geometry) -> tuple[int, int, int]:
+    """Rows and columns of tiles, and positions, that transformers gives a picture of ``size`` (width, height)."""
+    from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
+
+    side, patches = geometry.image_size, geometry.patches_per_side
+    pinpoints = [list(pinpoint) for pinpoint in geometry.pinpoints]
+    rows, columns = get_anyres_image_grid_shape(size[::-1], pinpoints, side)
+    kept = unpad_image(torch.zeros(1, rows * patches, columns * patches), size[::-1])
+    return rows, columns, geometry.features_per_tile + kept.shape[1] * (kept.shape[2] + 1)
 
 
 def _embedding_index(packed: torch.Tensor, newline: torch.Tensor) -> npt.NDArray[np.int32]:

@@ -31,7 +31,7 @@ def check_rungs(measured: Mapping[str, float], *, llm_type: str, vision_type: st
         ("logits_kl", logits, whole),
     )
     template = "compare its tokenizer's files and its chat template with what it was trained with"
-    for name, least, fix in (("tiles", 1.0, _IMAGES), ("prompt_ids", 1.0, template)):
+    for name, least, fix in (("grids", 1.0, _IMAGES), ("tiles", 1.0, _IMAGES), ("prompt_ids", 1.0, template)):
         if measured.get(name, least) < least:
             _fail(name, "equal to the reference's", "different", fix)
     for name, limit, fix in limits:

@@ -24,7 +24,7 @@ LORA = (
 QUANTIZED = "export the full-precision checkpoint, then 'llava-edge quantize' the bundle"
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _MAGIC = {
-    b"GGUF": Kind("a GGUF file", "export reads trained checkpoints (safetensors); a bundle holds its GGUF itself"),
+    b"GGUF": Kind("a GGUF file", "a language model and its projector become a bundle: llava-edge import LLM MMPROJ"),
     b"PK\x03\x04": Kind("a zip archive, as torch.save writes pickles", "give the checkpoint's folder"),
     b"\x80\x02": Kind("a pickle", "give the checkpoint's folder, with weights as safetensors"),
     b"\x80\x04": Kind("a pickle", "give the checkpoint's folder, with weights as safetensors"),

@@ -5,23 +5,30 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from ..errors import BundleError, first_line, shown
-from ..pictures.geometry import Geometry
+from ..pictures.geometry import Geometry, Reading
+from ..pictures.towers import CLIP
 from ..prompts.template_spec import TemplateSpec
 from .strict_reading import StrictReader
 
-SCHEMA = 1
-"""Version of the manifest's layout. A bundle of another version is refused, not guessed at."""
+SCHEMA = 2
+"""Version of the manifest's layout. A bundle of a version that is not known is refused, not guessed at."""
+FIRST_SCHEMA = 1
+"""The oldest that is read: without a reading, which was transformers', and a kind of tower, which was CLIP."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the weights came from. ``fingerprint`` is a SHA-256 over config and weight headers."""
+    """Where the weights came from: a checkpoint's layout, or a pair of GGUF files.
+
+    ``architecture`` is the checkpoint's, of GGUF files the language model's. ``fingerprint`` is a SHA-256 over config
+    and weight headers.
+    """
 
     name: str
-    layout: Literal["transformers", "original"]
+    layout: Literal["transformers", "original", "gguf"]
     architecture: str
     fingerprint: str
 
@@ -31,13 +38,15 @@ class VisionPart:
     """Vision tower and connector: float32 pixels (N, 3, S, S) to float32 features (N, P*P, dim).
 
     ``recipe`` names the numbers inside (``VISION_RECIPES``); ``feature_error`` is the relative error of the features
-    against the checkpoint's own in float32, measured when this part was made.
+    against the checkpoint's own in float32, measured when this part was made. ``kind`` is the tower's, as in
+    ``TOWERS``, in lower case.
     """
 
     file: str
     recipe: str
     dim: int
     feature_error: float
+    kind: str = CLIP.kind.lower()
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,10 @@ class Importance:
 
 @dataclass(frozen=True)
 class LlmPart:
-    """The language model as GGUF. ``recipe`` is one of ``LLM_RECIPES``, in lower case."""
+    """The language model as GGUF.
+
+    ``recipe`` is one of ``LLM_RECIPES``, in lower case; of an imported file it may be another that llama.cpp knows.
+    """
 
     file: str
     recipe: str
@@ -111,19 +123,26 @@ class Manifest:
     parity: Parity
     files: tuple[FileEntry, ...] = field(default=())
 
+    @property
+    def reading(self) -> Reading:
+        """Whose anyres the model follows, as its geometry has it."""
+        return self.geometry.reading
+
     def to_json(self) -> str:
         """Return the manifest as indented JSON with a final newline; what is None by default is left out."""
         raw = dataclasses.asdict(self)
         for part, name in (("llm", "importance"), ("template", "named_tokens"), ("template", "other_stops")):
             if raw[part][name] is None:
                 del raw[part][name]
+        raw["reading"] = raw["geometry"].pop("reading")
         return json.dumps(raw, indent=2, ensure_ascii=False) + "\n"
 
     @staticmethod
     def from_json(text: str, *, where: str) -> Manifest:
         """Read a manifest, refusing unknown or missing keys, wrong types and other schemas.
 
-        ``where`` is the path to name in errors. Raises :class:`BundleError`.
+        One of an earlier schema is read as what it means in this one. ``where`` is the path to name in errors. Raises
+        :class:`BundleError`.
         """
         try:
             raw = json.loads(text)
@@ -132,12 +151,37 @@ class Manifest:
                 expected=f"JSON in {where}", got=first_line(error), fix="export the bundle again"
             ) from error
         schema = raw.get("schema") if isinstance(raw, dict) else None
-        if type(schema) is not int or schema != SCHEMA:
+        if type(schema) is not int or not FIRST_SCHEMA <= schema <= SCHEMA:
             later = type(schema) is int and schema > SCHEMA
             raise BundleError(
-                expected=f"manifest schema {SCHEMA} in {where}",
+                expected=f"manifest schema {FIRST_SCHEMA} to {SCHEMA} in {where}",
                 got=f"schema {shown(schema)}",
                 fix="upgrade llava-edge" if later else "export the bundle again",
             )
         reader = StrictReader(BundleError, "export the bundle again", defaults=False)
-        return reader.read(Manifest, raw, f"{where}: manifest")
+        for part, key in _NOT_HERE[schema]:
+            if isinstance(raw.get(part), dict) and key in raw[part]:
+                raise BundleError(
+                    expected=f"no {part}.{key} in a manifest of schema {schema} ({where})",
+                    got=shown(raw[part][key]),
+                    fix="export the bundle again",
+                )
+        return reader.read(Manifest, _placed(raw), f"{where}: manifest")
+
+
+_NOT_HERE = {1: (("geometry", "reading"), ("vision", "kind")), 2: (("geometry", "reading"),)}
+"""Keys, by schema, that are fields in memory and no part of the file, or not there."""
+
+
+def _placed(raw: dict[str, Any]) -> dict[str, Any]:
+    """The manifest as the fields have it: the reading inside the geometry; schema 1 with what it could not say."""
+    placed = dict(raw)
+    if raw["schema"] < SCHEMA:
+        if "reading" in raw:
+            return raw  # an unknown key there
+        placed |= {"schema": SCHEMA, "reading": "transformers"}
+        if isinstance(raw.get("vision"), dict):
+            placed["vision"] = {**raw["vision"], "kind": CLIP.kind.lower()}
+    if "reading" in placed and isinstance(raw.get("geometry"), dict):
+        placed["geometry"] = {**raw["geometry"], "reading": placed.pop("reading")}
+    return placed

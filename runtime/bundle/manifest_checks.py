@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from ..errors import BundleError, shown
 from ..pictures.geometry import Geometry
+from ..pictures.towers import TOWERS
 from ..pictures.vision_recipes import VISION_RECIPES
 from ..prompts.template_spec import TemplateSpec
 from .manifest import Manifest
@@ -36,6 +37,8 @@ def check_manifest(manifest: Manifest, where: str) -> None:
         _refuse(f"features as wide as the language model ({manifest.llm.dim})", manifest.vision.dim, where)
     if manifest.vision.recipe not in VISION_RECIPES:
         _refuse(f"a vision recipe among {', '.join(VISION_RECIPES)}", manifest.vision.recipe, where)
+    if manifest.vision.kind not in (kinds := [tower.kind.lower() for tower in TOWERS.values()]):
+        _refuse(f"a vision tower among {', '.join(kinds)}", manifest.vision.kind, where)
     if any(entry.size < 0 for entry in manifest.files):
         _refuse("file sizes from 0", "a negative one", where)
 

@@ -8,6 +8,13 @@ from PIL import Image
 from .geometry import Geometry
 
 
+def built_in_sizes(geometry: Geometry) -> tuple[tuple[int, int], ...]:
+    """Sizes (width, height) whose grids parity compares: of them several hold in more than one grid equally well."""
+    side = geometry.image_size
+    shares = ((9, 6), (6, 9), (5, 5), (10, 10), (19, 11), (11, 19), (31, 9), (9, 31), (40, 30))
+    return tuple((max(side * width // 10, 1), max(side * height // 10, 1)) for width, height in shares)
+
+
 def built_in_picture(geometry: Geometry) -> Image.Image:
     """Draw the built-in picture: RGB, drawn with integers only, the same on every machine.
 

@@ -1,7 +1,8 @@
 """Anyres: from a picture's size to a tile grid (plain integers), and from a picture to tiles.
 
 Source of the algorithm: LLaVA-NeXT's anyres as transformers reads it (``select_best_resolution``,
-``get_patch_output_size``, ``unpad_image``) with its Pillow image processor. The float expressions
+``get_patch_output_size``, ``unpad_image``) with its Pillow image processor, or as the original code has it
+(``llava/mm_utils.py``, ``llava/model/llava_arch.py``), as the geometry's reading says. The float expressions
 are written in the same order as there, because their rounding decides which sizes lose a row.
 """
 
@@ -15,10 +16,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from ..errors import ImageError
-from .geometry import Geometry, Pinpoint
+from .geometry import Geometry, Pinpoint, Reading
 
 UNPAD_DIGITS = 7
-"""transformers rounds to 7 digits before truncating; the original code does not (352x748 differs)."""
+"""transformers rounds to 7 digits before truncating; the original code only truncates (352x748 differs)."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def lay_out(size: tuple[int, int], geometry: Geometry, *, overview_only: bool = 
     resized = _fit(size, (canvas_width, canvas_height))
     offset = ((canvas_width - resized[0]) // 2, (canvas_height - resized[1]) // 2)
     side = geometry.patches_per_side
-    cut_rows, cut_columns = _padding_to_cut(size, (columns * side, rows * side))
+    cut_rows, cut_columns = _padding_to_cut(size, (columns * side, rows * side), geometry.reading)
     unpadded = (rows * side - 2 * cut_rows, columns * side - 2 * cut_columns)
     image_tokens = geometry.features_per_tile + unpadded[0] * (unpadded[1] + 1)
     return Layout(size, (rows, columns), resized, offset, unpadded, (cut_rows, cut_columns), image_tokens)
@@ -98,14 +99,19 @@ def _fit(size: tuple[int, int], canvas: tuple[int, int]) -> tuple[int, int]:
     return min(math.ceil(size[0] * scale_height), canvas[0]), canvas[1]
 
 
-def _padding_to_cut(size: tuple[int, int], feature_map: tuple[int, int]) -> tuple[int, int]:
+def _padding_to_cut(size: tuple[int, int], feature_map: tuple[int, int], reading: Reading) -> tuple[int, int]:
     """Rows cut at top and bottom, and columns cut at left and right, of a (columns, rows) map."""
     (width, height), (columns, rows) = size, feature_map
     if width / height > columns / rows:
-        used_rows = int(round(height * (columns / width), UNPAD_DIGITS))
+        used_rows = _whole(height * (columns / width), reading)
         return (rows - used_rows) // 2, 0
-    used_columns = int(round(width * (rows / height), UNPAD_DIGITS))
+    used_columns = _whole(width * (rows / height), reading)
     return 0, (columns - used_columns) // 2
+
+
+def _whole(features: float, reading: Reading) -> int:
+    """Rows or columns that a picture fills, as whole ones."""
+    return int(features if reading == "original" else round(features, UNPAD_DIGITS))
 
 
 def cut_tiles(image: Image.Image, layout: Layout, geometry: Geometry) -> npt.NDArray[np.uint8]:

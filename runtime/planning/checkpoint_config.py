@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..errors import CheckpointError, LlavaEdgeError, first_line, shown
-from ..pictures.geometry import Geometry, Pinpoint
+from ..pictures.geometry import Geometry, Pinpoint, Reading
 from ..pictures.towers import CLIP, CLIP_L_336, find_tower, layers_used
 from ..system.plain_files import read_plain_text
 from .shapes import LlmShape, ModelShape, VisionShape
@@ -87,11 +87,12 @@ def _config_shape(
     settings = checked_config(raw, where)
     architecture = (raw.get("architectures") or ["none"])[0]
     if architecture in ORIGINAL_TEXTS:
-        settings = transformers_settings(raw, _original_tower(raw, shapes, where, tower))
+        settings = transformers_settings(raw, _original_tower(raw, shapes, where, tower), reading="original")
     elif architecture != TRANSFORMERS_ARCHITECTURE:
         _refuse(f"a LLaVA-NeXT architecture in {where}", str(architecture))
     llm = _llm(settings.get("text_config") or {}, settings, shapes, where)
-    return ModelShape(name, llm, _vision(settings, llm.dim, where))
+    reading: Reading = "original" if architecture in ORIGINAL_TEXTS else "transformers"
+    return ModelShape(name, llm, _vision(settings, llm.dim, reading, where))
 
 
 def checked_config(raw: Any, where: str) -> dict[str, Any]:
@@ -126,7 +127,9 @@ LARGEST = {
 MOST_PINPOINTS = 4096
 
 
-def transformers_settings(raw: dict[str, Any], vision: dict[str, Any]) -> dict[str, Any]:
+def transformers_settings(
+    raw: dict[str, Any], vision: dict[str, Any], *, reading: Reading = "transformers"
+) -> dict[str, Any]:
     """Settings of a ``LlavaNextConfig`` for an original config, ``vision`` being its tower's.
 
     Raises :class:`CheckpointError` for connectors, mergings and selections other than LLaVA-NeXT's.
@@ -145,7 +148,7 @@ def transformers_settings(raw: dict[str, Any], vision: dict[str, Any]) -> dict[s
     outer = ("mm_", "image_", "tune_", "architectures", "model_type", "tokenizer_")
     text = {key: value for key, value in raw.items() if not key.startswith(outer)}
     text["model_type"] = ORIGINAL_TEXTS[raw["architectures"][0]]
-    pinpoints = original_pinpoints(raw.get("image_grid_pinpoints"), int(vision["image_size"]))
+    pinpoints = original_pinpoints(raw.get("image_grid_pinpoints"), int(vision["image_size"]), reading)
     return {
         "architectures": [TRANSFORMERS_ARCHITECTURE],
         "model_type": "llava_next",
@@ -160,18 +163,25 @@ def transformers_settings(raw: dict[str, Any], vision: dict[str, Any]) -> dict[s
     }
 
 
-def original_pinpoints(value: Any, side: int) -> tuple[Pinpoint, ...]:
+def original_pinpoints(value: Any, side: int, reading: Reading = "transformers") -> tuple[Pinpoint, ...]:
     """Pinpoints (height, width) in pixels from the original config's ``image_grid_pinpoints``.
 
     A list of pixel pairs, a range of grids such as ``"(1x1),...,(6x6)"`` (every grid between, as
     later LLaVA-NeXT code reads it), or none: then the article's. The original code reads a pair as
-    (width, height), transformers' converted checkpoints the same pair as (height, width); the lists
-    of all released checkpoints hold each pair both ways, and are kept in the converted order, which
-    decides ties. Raises :class:`CheckpointError`.
+    (width, height), transformers' converted checkpoints the same pair as (height, width). The lists
+    of all released checkpoints hold each pair both ways, so that ``reading`` decides about ties alone; a list
+    that does not means (width, height) in either reading. Raises :class:`CheckpointError`.
     """
     pairs = _listed_pairs(value, side)
+    if reading == "original":
+        return swapped(pairs)
     symmetric = set(pairs) == {(second, first) for first, second in pairs}
-    return pairs if symmetric or value is None else tuple((second, first) for first, second in pairs)
+    return pairs if symmetric or value is None else swapped(pairs)
+
+
+def swapped(pinpoints: Sequence[Pinpoint]) -> tuple[Pinpoint, ...]:
+    """The list read by the other code: what was a height is a width, the order stays."""
+    return tuple((second, first) for first, second in pinpoints)
 
 
 def _listed_pairs(value: Any, side: int) -> tuple[Pinpoint, ...]:
@@ -310,7 +320,7 @@ def _biases(kind: str, text: dict[str, Any]) -> tuple[str, ...]:
     return attention + output + (("ffn_gate", "ffn_up", "ffn_down") if text.get("mlp_bias") else ())
 
 
-def _vision(settings: dict[str, Any], dim: int, where: str) -> VisionShape:
+def _vision(settings: dict[str, Any], dim: int, reading: Reading, where: str) -> VisionShape:
     given = settings.get("vision_config")
     tower = find_tower((given or {}).get("model_type", CLIP.model_type), where)
     read = CLIP_L_336 if given is None else {**tower.sizes, **{k: v for k, v in given.items() if v is not None}}
@@ -320,7 +330,8 @@ def _vision(settings: dict[str, Any], dim: int, where: str) -> VisionShape:
         _refuse(f"one vision feature layer in {where}", repr(layer))
     pinpoints = checked_pinpoints(RELEASED_PINPOINTS if listed is None else listed, side)
     # mean and standard deviation change pixels, not sizes
-    geometry = Geometry(side, _size(read, "patch_size", where), pinpoints, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    patch, mean, std = _size(read, "patch_size", where), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    geometry = Geometry(side, patch, pinpoints, mean, std, reading=reading)
     return VisionShape(
         hidden=_size(read, "hidden_size", where),
         feed_forward=_size(read, "intermediate_size", where),

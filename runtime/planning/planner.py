@@ -183,7 +183,8 @@ def _completed(model: ModelShape, request: Request) -> Request:
     if vision not in VISION_RECIPES:
         raise OptionError(expected=f"a vision type among {', '.join(VISION_RECIPES)}", got=vision, fix="choose one")
     recipe = request.recipe or model.llm.recipe or "q4_k_m"
-    check_recipe(recipe)
+    if recipe != model.llm.recipe or not model.llm.sizes:  # a file's own may be any: its bytes are known
+        check_recipe(recipe)
     return dataclasses.replace(request, context=padded_context(context), recipe=recipe, vision_recipe=vision)
 
 

@@ -93,6 +93,7 @@ def replace_file(source: Path, target: Path) -> None:
 
 def link_file(source: Path, target: Path) -> None:
     """Give the file ``source`` a second name ``target``; by copying where the file system has no such names."""
+    source = Path(os.path.realpath(source))  # a link in the hub's cache, say
     try:
         os.link(source, target)
     except OSError as error:

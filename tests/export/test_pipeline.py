@@ -24,6 +24,8 @@ from llava_edge.runtime.bundle import disk_space, work_folder
 from llava_edge.runtime.bundle.bundle import Bundle
 from llava_edge.runtime.bundle.disk_space import DiskNeed
 from llava_edge.runtime.errors import CheckpointError, OptionError, StorageError
+from llava_edge.runtime.parity import measure
+from llava_edge.runtime.pictures.tiles import lay_out
 from safetensors.torch import load_file, save_file
 from support.checkpoints import FAMILIES, LAYOUTS, make_checkpoint
 
@@ -72,6 +74,29 @@ def test_export_every_family_and_layout(
     family: str, layout: str, tmp_path: Path, shared_checkpoint: Callable[..., Path]
 ) -> None:
     exports_and_verifies(shared_checkpoint(family, layout), tmp_path / "bundle")
+
+
+@pytest.mark.parametrize(
+    ("layout", "reading", "expected"),
+    [
+        ("original", None, "original"),
+        ("transformers", "original", "original"),
+        ("original", "transformers", "transformers"),
+    ],
+)
+def test_readings(
+    layout: str, reading: Any, expected: str, tmp_path: Path, shared_checkpoint: Callable[..., Path]
+) -> None:
+    """A small picture's grid in the bundle: one column in the original reading, one row in transformers'."""
+    manifest = export_checkpoint(str(shared_checkpoint("llama3", layout)), tmp_path / "bundle", reading=reading)
+    assert manifest.reading == expected
+    assert lay_out((50, 30), manifest.geometry).grid == ((2, 1) if expected == "original" else (1, 2))
+    assert manifest.parity.measured["grids"] == manifest.parity.measured["tiles"] == 1.0
+    raw = json.loads((tmp_path / "bundle" / "manifest.json").read_text())
+    other = "transformers" if expected == "original" else "original"
+    raw["geometry"]["pinpoints"] = [[width, height] for height, width in raw["geometry"]["pinpoints"]]
+    (tmp_path / "bundle" / "manifest.json").write_text(json.dumps(raw | {"reading": other}))
+    assert measure(tmp_path / "bundle")["grids"] == 0.0
 
 
 @pytest.mark.parametrize(("llm_type", "vision_type"), [("bf16", "f32"), ("f32", "f32"), ("f16", "f16")])
@@ -270,14 +295,14 @@ def test_types_of_other_commands(options: dict[str, Any], tmp_path: Path) -> Non
 
 GOOD = {
     "pixels": 0.0, "tiles": 1.0, "features": 1e-6, "embeddings": 1e-6, "prompt_ids": 1.0,
-    "argmax": 1.0, "logits_kl": 1e-6, "greedy": 32.0, "greedy_expected": 9.0,
+    "grids": 1.0, "argmax": 1.0, "logits_kl": 1e-6, "greedy": 32.0, "greedy_expected": 9.0,
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "bad",
     [
-        {"pixels": 1e-5}, {"tiles": 0.0}, {"features": 1e-4}, {"embeddings": float("nan")},
+        {"pixels": 1e-5}, {"tiles": 0.0}, {"grids": 0.0}, {"features": 1e-4}, {"embeddings": float("nan")},
         {"prompt_ids": 0.0}, {"argmax": 0.0}, {"logits_kl": 1e-3}, {"greedy": 8.0},
     ],
 )  # fmt: skip

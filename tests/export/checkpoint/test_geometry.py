@@ -21,7 +21,10 @@ def edit(path: Path, **changes: Any) -> None:
 def test_all_layouts_agree(layout: str, shared_checkpoint: Callable[..., Path]) -> None:
     geometry = make_plan(str(shared_checkpoint("llama3", layout))).geometry
     assert (geometry.image_size, geometry.patch_size) == (56, 14)
-    assert geometry.pinpoints == tuple((rows * 56, columns * 56) for rows, columns in PINPOINTS)
+    listed = tuple((rows * 56, columns * 56) for rows, columns in PINPOINTS)
+    read = tuple((second, first) for first, second in listed) if layout == "original" else listed
+    assert (geometry.pinpoints, geometry.reading) == (read, "original" if layout == "original" else "transformers")
+    assert make_plan(str(shared_checkpoint("llama3", layout)), reading="transformers").geometry.pinpoints == listed
     assert (list(geometry.mean), list(geometry.std)) == (CLIP_MEAN, CLIP_STD)
     assert geometry.rescale == pytest.approx(1 / 255)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from llava_edge.runtime.bundle import bundle as bundle_module
-from llava_edge.runtime.bundle.bundle import Bundle, write_manifest
+from llava_edge.runtime.bundle.bundle import Bundle, demo_bundle, write_manifest
 from llava_edge.runtime.bundle.manifest import SCHEMA, LlmPart, Manifest, Parity, Source, VisionPart
 from llava_edge.runtime.errors import BundleError, StorageError
 from llava_edge.runtime.pictures.geometry import Geometry
@@ -92,6 +93,13 @@ def rename_in_manifest(name: str) -> Damage:
     return edit(change)
 
 
+def first_schema(raw: dict[str, Any]) -> dict[str, Any]:
+    """Make a manifest what it was in schema 1."""
+    raw["schema"] = 1
+    del raw["reading"], raw["vision"]["kind"]
+    return raw
+
+
 DAMAGES: dict[str, tuple[Damage, str]] = {
     "no manifest": (lambda folder: (folder / "manifest.json").unlink(), "got none"),
     "a symlinked manifest": (link_manifest, "symbolic link"),
@@ -129,6 +137,16 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "a negative id": (edit(lambda raw: raw["template"]["special_tokens"].update({"<s>": -3})), "got -3"),
     "another width": (edit(lambda raw: raw["llm"].update(dim=5)), "as wide as the language model"),
     "a context of 0": (edit(lambda raw: raw["llm"].update(context_length=0)), "llm.context_length above 0"),
+    "another reading": (edit(lambda raw: raw.update(reading="ours")), "one of transformers, original"),
+    "no reading": (edit(lambda raw: raw.pop("reading")), "the keys reading"),
+    "a reading in the geometry": (edit(lambda raw: raw["geometry"].update(reading="original")), "no geometry.reading"),
+    "another kind of tower": (edit(lambda raw: raw["vision"].update(kind="resnet")), "a vision tower among clip"),
+    "no kind of tower": (edit(lambda raw: raw["vision"].pop("kind")), "the keys kind"),
+    "a reading in schema 1": (edit(lambda raw: first_schema(raw).update(reading="original")), "got 'reading'"),
+    "a kind of tower in schema 1": (
+        edit(lambda raw: first_schema(raw)["vision"].update(kind="clip")),
+        "no vision.kind",
+    ),
     "another vision recipe": (edit(lambda raw: raw["vision"].update(recipe="w1")), "a vision recipe among f32"),
     "altered file": (lambda folder: (folder / "llm.gguf").write_bytes(b"GGUF" * 10), "SHA-256"),
     "longer file": (lambda folder: (folder / "llm.gguf").write_bytes(b"gguf" * 11), "40 bytes"),
@@ -145,6 +163,25 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "a BOS without an id": (edit(lambda raw: raw["template"].update(bos_token="<b>")), "none for <b>"),
     "a used file not listed": (edit(lambda raw: raw["llm"].update(file="other.gguf")), "other.gguf not listed"),
 }
+
+
+def test_schema_1_reads_as_transformers(folder: Path) -> None:
+    now = Bundle.open(folder).manifest
+    edit(first_schema)(folder)
+    opened = Bundle.open(folder).manifest
+    assert (opened.reading, opened.vision.kind) == ("transformers", "clip")
+    assert opened == now
+    assert Bundle.open(demo_bundle()).manifest.reading == "transformers"
+
+
+@pytest.mark.parametrize("reading", ["transformers", "original"])
+def test_a_reading_is_kept(reading: Any, folder: Path) -> None:
+    before = Bundle.open(folder).manifest
+    write_manifest(folder, dataclasses.replace(before, geometry=dataclasses.replace(before.geometry, reading=reading)))
+    raw = json.loads((folder / "manifest.json").read_text())
+    assert (raw["schema"], raw["reading"], "reading" in raw["geometry"]) == (2, reading, False)
+    opened = Bundle.open(folder).manifest
+    assert opened.reading == opened.geometry.reading == reading
 
 
 @pytest.mark.parametrize("case", DAMAGES)

@@ -111,7 +111,12 @@ def test_original_layout_with_the_published_tower(tmp_path: Path) -> None:
     }
     (tmp_path / "config.json").write_text(json.dumps(raw))
     published = preset_shape("llava-72b")
-    assert dataclasses.replace(folder_shape(tmp_path), name="llava-72b") == published
+    shape = folder_shape(tmp_path)
+    geometry = shape.vision.geometry  # the same list, each pair read as (width, height)
+    assert geometry.pinpoints == tuple((high, wide) for wide, high in published.vision.geometry.pinpoints)
+    other = dataclasses.replace(geometry, pinpoints=published.vision.geometry.pinpoints, reading="transformers")
+    vision = dataclasses.replace(shape.vision, geometry=other)
+    assert dataclasses.replace(shape, name="llava-72b", vision=vision) == published
     assert published.picture_tokens == 576 + 48 * 49
 
 
