@@ -19,6 +19,7 @@ from ..runtime.pictures.geometry import Reading
 from ..runtime.pictures.vision_recipes import EXPORTED
 from ..runtime.system.filesystems import link_file
 from ..runtime.system.storage import check_absent, check_outside_bundles, writing_folder
+from ..store.card import write_card
 from .pipeline import (
     LLM,
     NEWLINE,
@@ -138,7 +139,9 @@ def _write(opened: _Opened, folder: Path, vision_type: str, verify: bool, report
     if verify:
         manifest = verified(folder, manifest, "f16", vision_type, report)
         write_manifest(folder, manifest)
-    return Bundle.open(folder).manifest
+    manifest = Bundle.open(folder).manifest
+    write_card(folder, manifest)
+    return manifest
 
 
 def _write_reference(opened: _Opened, path: Path, report: Progress) -> None:
