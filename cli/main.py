@@ -14,6 +14,7 @@ from ..runtime.errors import OURS, LlavaEdgeError
 from .commands import (
     ask,
     benchmark,
+    cache,
     chat,
     doctor,
     export,
@@ -57,6 +58,7 @@ register(app, "serve", serve.serve)
 register(app, "worker", worker.worker)
 register(app, "doctor", doctor.doctor)
 app.add_typer(benchmark.app, name="benchmark")
+app.add_typer(cache.app, name="cache")
 
 
 def _show_version(wanted: bool) -> None:

@@ -41,10 +41,11 @@ def accuracy(
     attribution: Annotated[
         bool, typer.Option("--attribution/--no-attribution", help="Also measure vision and LLM alone.")
     ] = True,
-    cache: Annotated[
+    answers: Annotated[
         Path | None,
-        typer.Option("--cache", metavar="FOLDER", help="Where answers are kept; ~/.cache/llava-edge without it."),
+        typer.Option("--answers", metavar="FOLDER", help="Where answers are kept; in the user's cache without it."),
     ] = None,
+    cache: Annotated[Path | None, typer.Option("--cache", hidden=True, help="As --answers, which it was.")] = None,
     judge: Annotated[
         str, typer.Option("--judge", metavar="URL", help="OpenAI-compatible endpoint that marks free-form answers.")
     ] = "",
@@ -72,8 +73,8 @@ def accuracy(
     from ..terminal.visible import visible
 
     _check(json_file, as_json, out, judge, judge_model)
-    folder = cache or cache_folder() / "accuracy"
-    check_output_folder(folder, (), "--cache")
+    folder = answers or cache or cache_folder() / "accuracy"
+    check_output_folder(folder, (), "--answers")
     questions = load_questions(data, limit=limit)
     for line in left_out(questions.left_out):
         note(visible(line))

@@ -24,6 +24,7 @@ def chat(
     sampling: GenerationOptions,
     system: arguments.SystemOption = None,
     loading: LoadOptions,
+    no_cache: arguments.NoCacheOption = False,
     stats: arguments.StatsOption = False,
 ) -> None:
     """Talk about pictures. Ctrl-C ends an answer and keeps the conversation; twice leaves."""
@@ -32,9 +33,13 @@ def chat(
     from ..chat.history import History, history_file
     from ..chat.lines import Lines
     from ..chat.session import Session
+    from ..terminal.answers import remembered
     from ..terminal.progress import Bar, note
 
     _check_streams()
+    loading = arguments.with_cache(loading, no_cache)
+    if kept := remembered(loading)[0]:
+        note(kept)
     with load(model, on_load=Bar("loading").share, **vars(loading)) as loaded:
         if stats:
             note(loaded.placement)

@@ -1,4 +1,4 @@
 """What the commands share: options, progress, files written, the tables they print.
 
-May import: runtime, runtime/bundle, runtime/ggml, runtime/pictures, runtime/planning, store.
+May import: runtime, runtime/bundle, runtime/durable, runtime/ggml, runtime/pictures, runtime/planning, store.
 """

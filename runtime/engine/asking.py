@@ -6,16 +6,18 @@ plain values, so it may cross a process boundary.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from ..answer import Answer, Memory
+from ..answer import Answer, Memory, Timings
 from ..bundle.bundle import Bundle
 from ..callbacks import Cancel, Progress
+from ..language.generation import Run
 from ..options import Detail, GenerationOptions
 from ..pictures.encoded import EncodedImage
+from ..pictures.encoder import Opened
 from ..pictures.files.sources import UNNAMED
 from ..pictures.inputs import ImageInput
 from ..prompts.template import TemplateMessage
@@ -106,6 +108,30 @@ def worth_keeping(finish_reason: str, tokens: tuple[int, ...] | list[int]) -> bo
     return finish_reason != "cancel" or bool(tokens)
 
 
+def asked_again(conversation: Conversation, opened: Sequence[Opened]) -> Conversation:
+    """The same with its pictures as they were opened: a file's bytes may be read only once."""
+    pictures = (
+        AskedPicture(picture if isinstance(picture, EncodedImage) else picture.picture, one.name, one.detail)
+        for one, picture in zip(conversation.pictures, opened, strict=True)
+    )
+    return replace(conversation, pictures=tuple(pictures))
+
+
+def answer_of(checked: Checked, run: Run, load_seconds: float) -> Answer:
+    """The answer that a run came to."""
+    return Answer(
+        text=run.stream.text,
+        tokens=tuple(run.tokens),
+        finish_reason=run.finish_reason,
+        prompt_tokens=checked.prompt_tokens,
+        image_tokens=checked.image_tokens,
+        cached_tokens=run.cached_tokens,
+        seed=run.seed,
+        timings=Timings(load_seconds, run.encode, run.prefill, run.decode, run.first_token),
+        warnings=checked.warnings,
+    )
+
+
 class AnsweringEngine(Protocol):
     """What ``Model``, ``Chat`` and the server ask of an engine, wherever it computes.
 
@@ -166,5 +192,7 @@ class AnsweringEngine(Protocol):
     def memory(self) -> Memory: ...
 
     def unload(self, wait: Wait = False) -> None: ...
+
+    def save(self) -> None: ...
 
     def close(self) -> None: ...
