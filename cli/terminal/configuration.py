@@ -132,11 +132,12 @@ def _merged(commands: Commands, read: Mapping[str, Any], named: Sequence[str]) -
     """``default_map``: the file's values for every command, the environment's for the one that is named."""
     found: dict[str, Any] = {}
     for name, inner in commands.items():
+        own = table if isinstance(table := read.get(name), dict) else {}  # an option may be called as a command is
         if any(isinstance(one, dict) for one in inner.values()):
-            below = {**{key: one for key, one in read.items() if not isinstance(one, dict)}, **read.get(name, {})}
+            below = {**{key: one for key, one in read.items() if not isinstance(one, dict)}, **own}
             found[name] = _merged(inner, below, named[1:] if named[:1] == [name] else [])
             continue
-        values = _fitting_values(inner, read) | _fitting_values(inner, read.get(name, {}))
+        values = _fitting_values(inner, read) | _fitting_values(inner, own)
         if named[:1] == [name]:
             values |= _from_environment(inner)
         found[name] = {inner[key].parameter: one for key, one in values.items()}

@@ -143,14 +143,14 @@ class Command(typer.core.TyperCommand):
         """Parse ``args`` with the values that such options have then."""
         end = args.index("--") if "--" in args else len(args)
         left = super().parse_args(ctx, [*(BARE.get(word, word) for word in args[:end]), *args[end:]])
-        if _typed_here(ctx, "cache") and not _typed_here(ctx, "no_cache"):
+        if "no_cache" in ctx.params and _typed_here(ctx, "cache") and not _typed_here(ctx, "no_cache"):
             ctx.params["no_cache"] = False  # whatever a configuration says
         return left
 
 
 def _typed_here(ctx: Any, name: str) -> bool:
     """Whether an option stands on the command line."""
-    return name in ctx.params and ctx.get_parameter_source(name).name == "COMMANDLINE"
+    return str(ctx.get_parameter_source(name).name) == "COMMANDLINE"
 
 
 def register(app: typer.Typer, name: str, command: Callable[..., None], *, cls: Any = Command) -> None:
