@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -41,14 +41,18 @@ class Conversation:
         """What was said so far, the system message included."""
         return self._chat.turns
 
-    def add_picture(self, path: str, **callbacks: Any) -> EncodedImage:
-        """Encode a picture for the next question. Raises ImageError, Cancelled.
+    def encode(self, path: str, **callbacks: Any) -> EncodedImage:
+        """Encode a picture, called as its file is, without the folders. Raises ImageError, Cancelled."""
+        return replace(self._model.encode_image(path, **callbacks), name=Path(path).name)
 
-        It is called as its file is, without the folders.
-        """
-        image = replace(self._model.encode_image(path, **callbacks), name=Path(path).name)
-        self.waiting.append(image)
-        return image
+    def restore(self, messages: Sequence[TemplateMessage], images: Sequence[EncodedImage]) -> None:
+        """Go on with a conversation that was kept; its own system message is the one before, if there is none now."""
+        head = [message for message in messages if message.role == "system"]
+        self.system = self.system or (head[0].text if head else None)
+        now = [TemplateMessage("system", self.system)] if self.system else []
+        chat = self._model.chat(system=self.system)
+        chat.restore([*now, *(one for one in messages if one.role != "system")], images)
+        self._chat = chat
 
     def ask(self, question: str, sampling: GenerationOptions, **callbacks: Any) -> Iterator[str]:
         """Ask about the waiting pictures and yield the answer. They go on waiting where none came.
