@@ -6,9 +6,9 @@ plain values, so it may cross a process boundary.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..answer import Answer, Memory, Timings
@@ -17,7 +17,6 @@ from ..callbacks import Cancel, Progress
 from ..language.generation import Run
 from ..options import Detail, GenerationOptions
 from ..pictures.encoded import EncodedImage
-from ..pictures.encoder import Opened
 from ..pictures.files.sources import UNNAMED
 from ..pictures.inputs import ImageInput
 from ..prompts.template import TemplateMessage
@@ -106,15 +105,6 @@ class Outcome:
 def worth_keeping(finish_reason: str, tokens: tuple[int, ...] | list[int]) -> bool:
     """Whether there is anything of an answer: not where it was cancelled before a token."""
     return finish_reason != "cancel" or bool(tokens)
-
-
-def asked_again(conversation: Conversation, opened: Sequence[Opened]) -> Conversation:
-    """The same with its pictures as they were opened: a file's bytes may be read only once."""
-    pictures = (
-        AskedPicture(picture if isinstance(picture, EncodedImage) else picture.picture, one.name, one.detail)
-        for one, picture in zip(conversation.pictures, opened, strict=True)
-    )
-    return replace(conversation, pictures=tuple(pictures))
 
 
 def answer_of(checked: Checked, run: Run, load_seconds: float) -> Answer:

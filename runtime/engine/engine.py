@@ -29,8 +29,8 @@ from ..processes.isolated_llm import LlmProcess, open_llm
 from ..processes.repacking import settle_repacking
 from ..prompts.prompt import Prompt, build_prompt, keeps_places
 from ..prompts.template import TemplateMessage
-from .asking import Callbacks, Checked, Conversation, Outcome, answer_of, asked_again, worth_keeping
-from .decoded import DecodedPictures
+from .asking import Callbacks, Checked, Conversation, Outcome, answer_of, worth_keeping
+from .decoded import DecodedPictures, asked_again
 from .encode_ahead import Encoding
 from .remembering import Remembering
 from .turns import Turns, Wait
