@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from .filesystems import LACKING
+
 BLOCK = 2**24
 
 
@@ -52,11 +54,15 @@ def reserve(descriptor: int, size: int) -> None:
     Raises OSError.
     """
     if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, 0, size)
-        return
-    zeros = bytes(2**20)
-    for done in range(0, size, len(zeros)):
-        os.write(descriptor, zeros[: size - done])
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+            return
+        except OSError as error:
+            if error.errno not in LACKING:
+                raise
+    zeros, done = memoryview(bytes(2**20)), 0
+    while done < size:
+        done += os.write(descriptor, zeros[: size - done])
 
 
 @contextmanager

@@ -156,6 +156,19 @@ def test_a_disk_that_fails_leaves_nothing_half(
     assert not [one for one in all_files(place) if one.startswith(".")]
 
 
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EINVAL])
+def test_a_file_system_that_reserves_nothing_is_written_to(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacking(*_: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "posix_fallocate", lacking, raising=False)
+    place = CacheFolder(tmp_path, ROOMY)
+    assert put(place, 1)
+    assert [why for _, why in contents.check_all(place)] == [""]
+
+
 def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
     """Down to nine tenths of the limit, in the order of their use, and only for what fits at all."""
     limits = Limits(pictures=10 * 5000, states=0, min_free=0, min_positions=1)

@@ -269,7 +269,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     folder = tmp_path_factory.mktemp("kept")
     with load(**remember(folder)) as model:
         answer = model.ask("What is this?", [PICTURES[0]], max_tokens=4)
-        model.ask("What is this?", [PICTURES[1]], max_tokens=4)
+        model.ask("What is this?", [255 - PICTURES[0]], max_tokens=4)
     return folder, answer
 
 
