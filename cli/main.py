@@ -20,6 +20,7 @@ from ..runtime.freezing import freeze_support
 from .commands import (
     ask,
     benchmark,
+    cache,
     chat,
     doctor,
     export,
@@ -71,6 +72,7 @@ register(app, "serve", serve.serve)
 register(app, "worker", worker.worker)
 register(app, "doctor", doctor.doctor)
 app.add_typer(benchmark.app, name="benchmark")
+app.add_typer(cache.app, name="cache")
 
 
 def _show_version(wanted: bool) -> None:

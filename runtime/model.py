@@ -81,15 +81,22 @@ class Model:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None or issubclass(kind, Exception):
+            self.close()
+        else:  # whoever interrupts does not want to wait for a cache to be written
+            self._engine.close()
 
     def close(self) -> None:
         """Stop an answer under way, wait for its native code, and free the session and the model.
 
-        Safe to call twice, and from any thread. The answer that was stopped, and every later call, is a NativeError.
+        Where none is under way, the durable cache gets what it is to have first. Safe to call twice, and from any
+        thread. The answer that was stopped, and every later call, is a NativeError.
         """
-        self._engine.close()
+        try:
+            self._engine.save()
+        finally:
+            self._engine.close()
 
     def unload(self, *, wait: Wait = False) -> None:
         """Give the memory back until the next request, which loads the bundle again; conversations go on.

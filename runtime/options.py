@@ -8,11 +8,13 @@ beside each class gives type checkers the keywords of ``load``, ``ask`` and ``st
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, TypedDict, get_args, get_origin, get_type_hints
 
 from .answer_forms import AnswerForm, answer_form
 from .errors import OptionError
+from .option_checks import check_number, check_tuple, folder_named, plain, repeated
 
 DEFAULT_MAX_TOKENS = 512
 MICRO_BATCH = 512
@@ -94,6 +96,11 @@ class LoadOptions:
     that takes longer. ``kept_states`` are bytes for what was read of conversations that made way for others, so that
     several that take turns are not read again; 0 keeps none.
 
+    ``cache`` is a folder in which encoded pictures and what was read of conversations are found again by later
+    processes, True the user's cache, None no folder: it holds what was asked in another form. ``cache_pictures`` and
+    ``cache_states`` are bytes that each may take there, ``cache_min_free_disk`` bytes that stay free on its disk, and
+    states of fewer than ``cache_min_positions`` are not written.
+
     ``repack`` None means yes, on CPUs with AMX only after a trial, because a llama.cpp compiled by
     GCC 12 dies there (``repacking``; an ``Llm`` on its own makes no trial and leaves it off there).
     """
@@ -161,12 +168,27 @@ class LoadOptions:
     kept_states: Annotated[
         int, Option("Bytes for what was read of displaced conversations.", (0, 2**50), in_python_only=True)
     ] = 0
+    cache: Annotated[
+        str | os.PathLike[str] | bool | None,
+        Option(
+            "Keep what was seen and read for later runs in this folder; in the user's cache without it.",
+            metavar="DIR",
+            show_default=False,
+        ),
+    ] = None
+    cache_pictures: Annotated[int, Option("Bytes of pictures kept there.", (0, 2**50), metavar="BYTES")] = 2**30
+    cache_states: Annotated[int, Option("Bytes of conversations kept there.", (0, 2**50), metavar="BYTES")] = 4 * 2**30
+    cache_min_free_disk: Annotated[int, Option("Bytes of its disk that stay free.", (0, 2**60), metavar="BYTES")] = (
+        10 * 2**30
+    )
+    cache_min_positions: Annotated[int, Option("Positions below which nothing read is kept there.", (0, 2**24))] = 512
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "isolate", _isolation(self.isolate))
+        object.__setattr__(self, "cache", folder_named(self.cache, "cache"))
         _check_declared(self)
         if self.micro_batch is not None:
-            _check("micro_batch", self.micro_batch, 1, self.batch)
+            check_number("micro_batch", self.micro_batch, 1, self.batch)
         if len(set(self.workers)) < len(self.workers):
             raise OptionError(
                 expected="workers as a tuple of different HOST:PORT", got=repr(self.workers), fix="name each one once"
@@ -180,7 +202,7 @@ class LoadOptions:
         for endpoint in self.workers:
             parse_endpoint(endpoint)
         for share in self.tensor_split:
-            _check("tensor_split", share, 0.0, 1e9)
+            check_number("tensor_split", share, 0.0, 1e9)
         if len(self.tensor_split) > MAX_DEVICES or (self.tensor_split and not any(self.tensor_split)):
             raise OptionError(
                 expected=f"1 to {MAX_DEVICES} shares, one above 0",
@@ -223,6 +245,11 @@ class LoadChoices(TypedDict, total=False):
     repack: bool | None
     images_kept: int
     kept_states: int
+    cache: str | os.PathLike[str] | bool | None
+    cache_pictures: int
+    cache_states: int
+    cache_min_free_disk: int
+    cache_min_positions: int
 
 
 @dataclass(frozen=True)
@@ -311,7 +338,7 @@ def padded_context(positions: int) -> int:
 
 def _isolation(value: Any) -> Any:
     """True as the word that it stands for, and "off" as False; anything else as it is."""
-    value = _plain(value, bool)
+    value = plain(value, bool)
     if value is True:
         return "llm"
     return False if isinstance(value, str) and value == "off" else value
@@ -336,50 +363,17 @@ def _check_declared(options: Any) -> None:
             continue
         if value is False and option.bare:
             continue
-        value = _plain(value, hints[field])
+        value = plain(value, hints[field])
         object.__setattr__(options, field, value)
         if option.bounds is not None:
-            _check(name, value, *option.bounds, whole=hints[field] in (int, int | None), fix=option.fix)
+            check_number(name, value, *option.bounds, whole=hints[field] in (int, int | None), fix=option.fix)
         elif hints[field] in (bool, bool | None) and not isinstance(value, bool):
-            raise OptionError(expected=f"{name} as True or False", got=_repeated(value), fix="give one of them")
+            raise OptionError(expected=f"{name} as True or False", got=repeated(value), fix="give one of them")
         elif get_origin(hints[field]) is tuple:
-            _check_tuple(name, value, get_args(hints[field])[0])
+            check_tuple(name, value, get_args(hints[field])[0])
         elif option.words and (not isinstance(value, str) or value not in option.words):
             words = ", ".join(filter(None, option.words))
-            raise OptionError(expected=f"{name} among {words}", got=_repeated(value), fix="choose one of those")
-
-
-def _plain(value: Any, hint: Any) -> Any:
-    """A number or truth value of numpy's as Python's, and a list as a tuple; anything else as it is."""
-    if isinstance(value, list) and get_origin(hint) is tuple:
-        return tuple(_plain(one, get_args(hint)[0]) for one in value)
-    if getattr(value, "shape", None) == () and hasattr(value, "item") and hasattr(value, "dtype"):
-        return value.item()
-    return value
-
-
-def _check_tuple(name: str, value: Any, kind: type[Any]) -> None:
-    """A tuple of texts or numbers; a text alone is none, though it is made of texts."""
-    kinds = str if kind is str else int | float
-    if not isinstance(value, tuple) or any(isinstance(one, bool) or not isinstance(one, kinds) for one in value):
-        what = "strings" if kind is str else "numbers"
-        fix = f"write {name}=({_repeated(value)},)" if isinstance(value, kinds) else "give a tuple"
-        raise OptionError(expected=f"{name} as a tuple of {what}", got=_repeated(value), fix=fix)
-
-
-def _repeated(value: Any) -> str:
-    """A wrong value as Python writes it, at most 200 characters of it."""
-    said = repr(value)
-    return said if len(said) <= 200 else f"{said[:199]}…"
-
-
-def _check(name: str, value: Any, low: float, high: float, *, whole: bool = False, fix: str = "") -> None:
-    number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-    if not number or not low <= value <= high:
-        kind = f"{name} as a whole number" if whole and isinstance(value, float) else name
-        bounds = f"{low:.15g} to {high:.15g}"  # no exponent
-        fix = (number and fix) or f"give {name} a value in that range"
-        raise OptionError(expected=f"{kind} from {bounds}", got=_repeated(value), fix=fix)
+            raise OptionError(expected=f"{name} among {words}", got=repeated(value), fix="choose one of those")
 
 
 DEFAULT_PORT = 50052
@@ -392,7 +386,7 @@ def parse_endpoint(endpoint: str) -> tuple[str, int]:
     if not host or not colon or not port.isdecimal() or not 0 < int(port) < 65536 or ":" in host:
         raise OptionError(
             expected="a worker as HOST:PORT (IPv4 address or name)",
-            got=_repeated(endpoint),
+            got=repeated(endpoint),
             fix=f"write it like 127.0.0.1:{DEFAULT_PORT}",
         )
     return host, int(port)

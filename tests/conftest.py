@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,9 @@ os.environ["LLAVA_EDGE_MODELS"] = os.path.join(os.devnull, "models")  # nor are 
 
 from support.checkpoints import make_checkpoint
 
+_cache = tempfile.TemporaryDirectory(prefix="llava-edge-tests-")
+os.environ["LLAVA_EDGE_CACHE"] = _cache.name  # nothing that tests do is kept in the user's own
+
 # the same examples at every run; how long one takes is the machine's business
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
@@ -29,10 +33,11 @@ MakeBundle = Callable[..., tuple[Path, Path]]
 
 
 def pytest_unconfigure() -> None:
-    """Close the two files on /dev/null that llama_cpp opens when it is imported and never closes.
+    """Remove the cache, and close the two files on /dev/null that llama_cpp opens when it is imported and never closes.
 
     Any left open are a ResourceWarning when the interpreter goes.
     """
+    _cache.cleanup()
     utilities = sys.modules.get("llama_cpp._utils")
     if utilities is not None:
         utilities.outnull_file.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -46,16 +46,19 @@ class Conversation:
         """Whether there is a question to take back."""
         return self._last() is not None
 
-    def add_picture(self, path: str, **callbacks: Any) -> EncodedImage:
-        """Encode a picture for the next question. Raises ImageError, Cancelled.
-
-        It is called as its file is, without the folders.
-        """
+    def encode(self, path: str, **callbacks: Any) -> EncodedImage:
+        """Encode a picture, called as its file is, without the folders. Raises ImageError, Cancelled."""
         image = self._model.encode_image(path, **callbacks)
-        if path[:5].lower() != "data:":
-            image = replace(image, name=Path(path).name)
-        self.waiting.append(image)
-        return image
+        return image if path[:5].lower() == "data:" else replace(image, name=Path(path).name)
+
+    def restore(self, messages: Sequence[TemplateMessage], images: Sequence[EncodedImage]) -> None:
+        """Go on with a conversation that was kept; its own system message is the one before, if there is none now."""
+        head = [message for message in messages if message.role == "system"]
+        self.system = self.system or (head[0].text if head else None)
+        now = [TemplateMessage("system", self.system)] if self.system else []
+        chat = self._model.chat(system=self.system)
+        chat.restore([*now, *(one for one in messages if one.role != "system")], images)
+        self._chat = chat
 
     def ask(self, question: str, sampling: GenerationOptions, **callbacks: Any) -> Iterator[str]:
         """Ask about the waiting pictures and yield the answer. They go on waiting where none came.

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from ...runtime.errors import Cancelled, ContextError, LlavaEdgeError, OptionError
 from ...runtime.model import Model
-from ...runtime.options import GenerationOptions
+from ...runtime.options import Detail, GenerationOptions
+from ...runtime.pictures.encoded import EncodedImage
+from ...runtime.system.storage import file_sha256
 from ..terminal.progress import Bar, columns, note, statistics
 from ..terminal.visible import name_of, printable, visible
 from . import transcript
 from .conversation import Asked, Conversation
 from .lines import GONE, Entry, Lines
+from .named import NamedConversation, find_file
 from .settings import changed
 from .signals import ending_cleanly, forget_output, interruptible
 from .slash import find, help_text, superfluous, unknown
@@ -26,8 +30,15 @@ SHOWN = 60
 class Session:
     """A conversation at a terminal or behind a pipe."""
 
-    def __init__(self, model: Model, system: str | None, sampling: GenerationOptions) -> None:
+    def __init__(
+        self,
+        model: Model,
+        system: str | None,
+        sampling: GenerationOptions,
+        named: NamedConversation | None = None,
+    ) -> None:
         self._model = model
+        self._named = named
         self._sampling = sampling
         self.conversation = Conversation(model, system)
         self._commands: dict[str, Callable[[str], object]] = {
@@ -41,6 +52,34 @@ class Session:
             "/stats": self._stats,
             "/help": lambda _: note(help_text(columns())),
         }
+
+    def resume(self, lines: Lines, given: list[str]) -> list[str]:
+        """Go on with the conversation of this name; return the ``given`` pictures that are not its own already.
+
+        Raises OptionError for a picture that is nowhere, StorageError, ImageError.
+        """
+        if self._named is None:
+            return given
+        turns = self._named.turns()
+        images, known = [], set()
+        for picture in (one for turn in turns for one in turn.pictures):
+            path = find_file(picture, given, lambda one: self._ask_where(one.name, lines))
+            images.append(self._encode(path, "low" if picture.low else "high"))
+            known.add(picture.sha256)
+        self.conversation.restore([turn.message for turn in turns], images)
+        if turns:
+            asked = sum(turn.role == "user" for turn in turns)
+            note(f"{self._named.name}: going on after {asked} questions about {len(images)} pictures")
+        return [path for path in given if not os.path.isfile(path) or file_sha256(Path(path)) not in known]
+
+    @staticmethod
+    def _ask_where(name: str, lines: Lines) -> str | None:
+        """Where a picture is now, as a person at a terminal says it."""
+        if not lines.interactive:
+            return None
+        note(f"where is {visible(name)} now? Its file, or an empty line to leave")
+        entry = lines.read()
+        return as_path(entry.text) if entry is not None and entry.text else None
 
     def run(self, lines: Lines) -> None:
         """Read entries until the end of input, /quit, or a second Ctrl-C in a row at the prompt (KeyboardInterrupt).
@@ -81,7 +120,10 @@ class Session:
     def take(self, entry: Entry) -> bool:
         """Carry out an entry; False means leave. What is wrong with it is said, and the conversation stays."""
         try:
-            return self._take(entry)
+            goes_on = self._take(entry)
+            if self._named is not None:
+                self._named.write(self.conversation.turns, model=self._model.manifest.name)
+            return goes_on
         except LlavaEdgeError as error:
             note(visible(str(error)))
             return True
@@ -135,19 +177,24 @@ class Session:
         """Encode a picture, and say of what size it is."""
         if web_pictures(path):
             raise _on_the_web(path)
+        image = self._encode(path, self._sampling.detail)
+        self.conversation.waiting.append(image)
+        rows, across = image.layout.grid
+        name, positions = visible(image.name), image.layout.image_tokens
+        return f"{name}: {rows}x{across} tiles and the overview, {positions} positions"
+
+    def _encode(self, path: str, detail: Detail) -> EncodedImage:
         bar = Bar("encoding tiles")
         try:
             with interruptible() as interrupted:
-                image = self.conversation.add_picture(
-                    path, detail=self._sampling.detail, on_progress=bar, cancelled=interrupted
-                )
+                image = self.conversation.encode(path, detail=detail, on_progress=bar, cancelled=interrupted)
         except Cancelled:
             raise OptionError(expected="a picture", got="Ctrl-C", fix="nothing was added; ask for it again") from None
         finally:
             bar.close()
-        rows, across = image.layout.grid
-        name, positions = visible(image.name), image.layout.image_tokens
-        return f"{name}: {rows}x{across} tiles and the overview, {positions} positions"
+        if self._named is not None:
+            self._named.note_file(image, path)
+        return image
 
     def ask(self, question: str) -> None:
         """Ask, and write the answer as it comes. Raises what ``Chat.stream`` does; the conversation is as it was."""

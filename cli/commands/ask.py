@@ -59,13 +59,14 @@ def ask(
     sampling: GenerationOptions,
     system: arguments.SystemOption = None,
     loading: LoadOptions,
+    no_cache: arguments.NoCacheOption = False,
 ) -> None:
     """Answer one question about pictures; the text goes to stdout, statistics to stderr.
 
     On a terminal, control characters in the answer are shown as \\x1b; elsewhere it is printed as it is.
     """
     from ...runtime.model import load
-    from ..terminal.answers import NO_PICTURE, placed, unheeded
+    from ..terminal.answers import NO_PICTURE, placed, remembered, unheeded
     from ..terminal.progress import Bar, note
     from ..terminal.question import pictures_and_question
 
@@ -73,12 +74,14 @@ def ask(
     tell = _silent if quiet else note
     if not pictures:
         tell(NO_PICTURE)
+    loading = arguments.with_cache(loading, no_cache)
+    kept, new = remembered(loading)
     with load(model, on_load=None if quiet else Bar("loading").share, **vars(loading)) as loaded:
-        for line in [*unheeded(loading), *(placed(loaded) if verbose else ())]:
+        for line in [*unheeded(loading), *(filter(None, (*placed(loaded), kept)) if verbose else ())]:
             tell(line)
         shown: Shown = "stream" if json_stream else "object" if as_json else "text"
         answer = _print(loaded.chat(system=system), question, pictures, sampling, shown, quiet)
-        _tell(answer, loaded, tell, verbose)
+        _tell(answer, loaded, tell, verbose, kept if new and not verbose else "")
 
 
 def _silent(text: str) -> None:
@@ -112,10 +115,14 @@ def _print(
     return answer
 
 
-def _tell(answer: Answer, loaded: Model, tell: Callable[[str], None], verbose: bool) -> None:
-    """What there is to say about an answer: warnings, statistics, and with ``verbose`` each stage."""
+def _tell(answer: Answer, loaded: Model, tell: Callable[[str], None], verbose: bool, kept: str) -> None:
+    """What there is to say about an answer: warnings, statistics and ``kept``, and with ``verbose`` each stage."""
     from ..terminal.answers import stages
     from ..terminal.progress import statistics
 
-    for line in [*answer.warnings, statistics(answer), *(stages(answer, loaded) if verbose else ())]:
+    for line in [
+        *answer.warnings,
+        "; ".join(filter(None, (statistics(answer), kept))),
+        *(stages(answer, loaded) if verbose else ()),
+    ]:
         tell(line)

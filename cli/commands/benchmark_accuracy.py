@@ -48,10 +48,11 @@ def accuracy(
     attribution: Annotated[
         bool, typer.Option("--attribution/--no-attribution", help="Also measure vision and LLM alone.")
     ] = True,
-    cache: Annotated[
+    answers: Annotated[
         Path | None,
-        typer.Option("--cache", metavar="FOLDER", help="Where answers are kept; ~/.cache/llava-edge without it."),
+        typer.Option("--answers", metavar="FOLDER", help="Where answers are kept; in the user's cache without it."),
     ] = None,
+    cache: Annotated[Path | None, typer.Option("--cache", hidden=True, help="As --answers, which it was.")] = None,
     judge: Annotated[
         str, typer.Option("--judge", metavar="URL", help="OpenAI-compatible endpoint that marks free-form answers.")
     ] = "",
@@ -79,10 +80,10 @@ def accuracy(
     from ..terminal.visible import visible
 
     _check(json_file, as_json, out, judge, judge_model)
-    if cache is not None:
-        check_output_folder(cache, KEPT, "--cache")
+    if (given := answers or cache) is not None:
+        check_output_folder(given, KEPT, "--answers")
     questions = load_questions(data, limit=limit)
-    folder = cache or _usual_place(cache_folder() / "accuracy")
+    folder = given or _usual_place(cache_folder() / "accuracy")
     for line in left_out(questions.left_out):
         note(visible(line))
     marking = None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,11 +14,18 @@ from ...runtime.options import GenerationOptions, LoadOptions
 from ..terminal import options as arguments
 from ..terminal.streams import was_closed
 
+if TYPE_CHECKING:
+    from ..chat.named import NamedConversation
+
 
 @arguments.with_options
 def chat(
     images: Annotated[list[str] | None, typer.Argument(metavar="[IMAGE]...", help="Pictures to begin with.")] = None,
     model: arguments.ModelOption = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="NAME", help="Keep the conversation under a name, and go on with it."),
+    ] = None,
     history: Annotated[
         bool, typer.Option("--history/--no-history", help="Keep what is typed for the arrow keys of later chats.")
     ] = True,
@@ -24,6 +33,7 @@ def chat(
     sampling: GenerationOptions,
     system: arguments.SystemOption = None,
     loading: LoadOptions,
+    no_cache: arguments.NoCacheOption = False,
     stats: arguments.StatsOption = False,
 ) -> None:
     """Talk about pictures. Ctrl-C ends an answer and keeps the conversation; twice leaves."""
@@ -32,18 +42,44 @@ def chat(
     from ..chat.history import History, history_file
     from ..chat.lines import Lines
     from ..chat.session import Session
+    from ..terminal.answers import remembered
     from ..terminal.progress import Bar, note
     from ..terminal.question import check_pictures
 
     _check_streams()
     check_pictures(images or ())
-    with load(model, on_load=Bar("loading").share, **vars(loading)) as loaded:
+    loading = arguments.with_cache(loading, no_cache)
+    if kept := remembered(loading)[0]:
+        note(kept)
+    with _named(name, loading) as named, load(model, on_load=Bar("loading").share, **vars(loading)) as loaded:
         if stats:
             note(loaded.placement)
             note(loaded.provider)
-        session = Session(loaded, system, sampling)
-        session.add_images(list(images or []))
-        session.run(Lines(History(history_file() if history and sys.stdin.isatty() else None), completions))
+        session = Session(loaded, system, sampling, named)
+        lines = Lines(History(history_file() if history and sys.stdin.isatty() else None), completions)
+        session.add_images(session.resume(lines, list(images or [])))
+        session.run(lines)
+
+
+@contextmanager
+def _named(name: str | None, loading: LoadOptions) -> Iterator[NamedConversation | None]:
+    """The conversation of a name, which lies beside the cache also where nothing is kept there."""
+    if name is None:
+        yield None
+        return
+    from ...runtime.durable.durable import cache_root
+    from ...runtime.system.storage import storage_error
+    from ..chat.named import NamedConversation
+
+    root = cache_root(loading.cache or True)
+    try:
+        named = NamedConversation(root, name)
+    except OSError as error:
+        if isinstance(error, LlavaEdgeError):
+            raise
+        raise storage_error(error, root) from error
+    with closing(named):
+        yield named
 
 
 def _check_streams() -> None:

@@ -80,6 +80,7 @@ def serve(
     *,
     sampling: GenerationOptions,
     loading: LoadOptions,
+    no_cache: arguments.NoCacheOption = False,
 ) -> None:
     """Serve OpenAI's and Ollama's HTTP dialects. Sampling options are defaults for requests that say nothing.
 
@@ -92,6 +93,7 @@ def serve(
         from ...serve.server import Server
         from ...serve.sidecar import choose_token, leash, standard_input
     from ...runtime.bundle.bundle import demo_bundle
+    from ..terminal.answers import remembered
     from ..terminal.progress import note
 
     stdin = standard_input() if sidecar else None
@@ -106,10 +108,13 @@ def serve(
         shutdown_endpoint=sidecar,
         queue=queue,
     )
+    loading = arguments.with_cache(loading, no_cache)
     loading = served_options(dataclasses.replace(loading, isolate=isolate))  # type: ignore[arg-type]  # checked there
     facts = read_facts(models or [demo_bundle()], context=loading.context)
     listener = listen_in(socket) if socket else listen_at(host, _port(port, sidecar))
     settings = _listening(settings, 0 if socket else listener.getsockname()[1])
+    if kept := remembered(loading)[0]:
+        note(kept)
     if stdin is not None:
         leash(stdin, lambda: forget(socket))
     server = Server(

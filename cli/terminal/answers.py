@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from ...runtime.options import LoadOptions
+from .visible import visible
 
 if TYPE_CHECKING:
     from ...runtime.answer import Answer
@@ -24,6 +25,22 @@ def unheeded(loading: LoadOptions) -> list[str]:
                 "one; all layers are on the CPU"
             ]
     return []
+
+
+def remembered(loading: LoadOptions) -> tuple[str, bool]:
+    """Where is kept what later runs use, or why nothing is, and whether that is new; nothing without a cache."""
+    if not loading.cache:
+        return "", False
+    from ...runtime.durable.durable import cache_root
+    from ...runtime.durable.folder import CacheFolder, Limits
+
+    folder = CacheFolder(cache_root(loading.cache), Limits.of(loading))
+    if why := folder.why_unusable():
+        return f"nothing is kept for later runs: {visible(why)}", True
+    if not folder.disk_has(0):
+        return f"nothing new is kept for later runs: the disk of {visible(str(folder.root))} is nearly full", False
+    new = not folder.place.exists()
+    return f"pictures and conversations are kept for later runs in {visible(str(folder.root))} (--no-cache: none)", new
 
 
 def placed(model: Model) -> list[str]:

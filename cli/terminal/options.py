@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import os
@@ -23,7 +24,7 @@ from .visible import typed_text
 _UNITS = {"K": 10**3, "M": 10**6, "G": 10**9}
 _TEXTS = ("question", "system", "stop")
 """Parameters that are prose: what of them is no UTF-8 is replaced, where a path needs the very bytes."""
-_PATHS = ("imatrix", "data", "checkpoint", "model", "vision_tower", "question_file", "image", "images")
+_PATHS = ("imatrix", "data", "cache", "checkpoint", "model", "vision_tower", "question_file", "image", "images")
 """Parameters that may be a path beside other things, and so are declared as text."""
 
 
@@ -43,7 +44,7 @@ def _flag(kind: type[Any], name: str) -> str:
 def _typed(kind: type[Any], name: str) -> Any:
     """The type that typer parses for a field: lists and comma-separated shares for tuples, a word for words."""
     hint = get_type_hints(kind)[name]
-    if declared(kind)[name].or_file or declared(kind)[name].bare:
+    if declared(kind)[name].or_file or declared(kind)[name].bare or os.PathLike[str] in get_args(hint):
         return str | None
     if get_origin(hint) is tuple:
         return (list[str] if get_args(hint)[0] is str else str) | None
@@ -143,7 +144,15 @@ class Command(typer.core.TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse ``args`` with the values that such options have then."""
         end = args.index("--") if "--" in args else len(args)
-        return super().parse_args(ctx, [*(BARE.get(word, word) for word in args[:end]), *args[end:]])
+        left = super().parse_args(ctx, [*(BARE.get(word, word) for word in args[:end]), *args[end:]])
+        if "no_cache" in ctx.params and _typed_here(ctx, "cache") and not _typed_here(ctx, "no_cache"):
+            ctx.params["no_cache"] = False  # whatever a configuration says
+        return left
+
+
+def _typed_here(ctx: Any, name: str) -> bool:
+    """Whether an option stands on the command line."""
+    return str(ctx.get_parameter_source(name).name) == "COMMANDLINE"
 
 
 def register(app: typer.Typer, name: str, command: Callable[..., None], *, cls: Any = Command) -> None:
@@ -217,6 +226,12 @@ def shares(text: str | None) -> tuple[float, ...]:
         raise OptionError(expected="shares such as 2,1,1", got=repr(text), fix="write numbers and commas") from None
 
 
+def with_cache(loading: LoadOptions, no_cache: bool) -> LoadOptions:
+    """``loading`` as commands have it: with the user's cache, where they are not told of another or of none."""
+    return dataclasses.replace(loading, cache=None if no_cache else loading.cache or True)
+
+
+NoCacheOption = Annotated[bool, typer.Option("--no-cache", help="Keep nothing for later runs, and use nothing kept.")]
 SplitSizeOption = Annotated[
     str, typer.Option("--split-size", metavar="SIZE", help="Split the LLM into GGUF files of at most this size.")
 ]

@@ -11,9 +11,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ..answer import Answer, Memory
+from ..answer import Answer, Memory, Timings
 from ..bundle.bundle import Bundle
 from ..callbacks import Cancel, Progress
+from ..language.generation import Run
 from ..options import Detail, GenerationOptions
 from ..pictures.encoded import EncodedImage
 from ..pictures.files.sources import UNNAMED
@@ -106,6 +107,21 @@ def worth_keeping(finish_reason: str, tokens: tuple[int, ...] | list[int]) -> bo
     return finish_reason != "cancel" or bool(tokens)
 
 
+def answer_of(checked: Checked, run: Run, load_seconds: float) -> Answer:
+    """The answer that a run came to."""
+    return Answer(
+        text=run.stream.text,
+        tokens=tuple(run.tokens),
+        finish_reason=run.finish_reason,
+        prompt_tokens=checked.prompt_tokens,
+        image_tokens=checked.image_tokens,
+        cached_tokens=run.cached_tokens,
+        seed=run.seed,
+        timings=Timings(load_seconds, run.encode, run.prefill, run.decode, run.first_token),
+        warnings=checked.warnings,
+    )
+
+
 class AnsweringEngine(Protocol):
     """What ``Model``, ``Chat`` and the server ask of an engine, wherever it computes.
 
@@ -166,5 +182,7 @@ class AnsweringEngine(Protocol):
     def memory(self) -> Memory: ...
 
     def unload(self, wait: Wait = False) -> None: ...
+
+    def save(self) -> None: ...
 
     def close(self) -> None: ...

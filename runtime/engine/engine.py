@@ -5,17 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from ..answer import Answer, Memory, Timings
+from ..answer import Memory
 from ..bundle.bundle import Bundle
 from ..bundle.manifest import Manifest
 from ..callbacks import Cancel, Progress, Share
-from ..errors import BundleError, Cancelled, OptionError, listed
-from ..language.generation import Run, generate, new_run, room_for_answer
+from ..durable.durable import open_durable
+from ..errors import BundleError, Cancelled, NativeError, OptionError, listed
+from ..language.generation import generate, new_run, room_for_answer
 from ..language.interface import LanguageModel
-from ..language.kept_states import ContextState, KeptStates
 from ..language.kv_cache import KvCache
 from ..language.llm import Llm
 from ..options import Detail, GenerationOptions, LoadOptions
@@ -29,9 +29,10 @@ from ..processes.isolated_llm import LlmProcess, open_llm
 from ..processes.repacking import settle_repacking
 from ..prompts.prompt import Prompt, build_prompt, keeps_places
 from ..prompts.template import TemplateMessage
-from .asking import Callbacks, Checked, Conversation, Outcome, worth_keeping
+from .asking import Callbacks, Checked, Conversation, Outcome, answer_of, worth_keeping
 from .decoded import DecodedPictures, asked_again
 from .encode_ahead import Encoding
+from .remembering import Remembering
 from .turns import Turns, Wait
 
 
@@ -93,7 +94,13 @@ class Engine:
             self.pictures.close()
             raise
         self.cache = KvCache(self.llm, batch=self.options.batch)
-        self.states = KeptStates(self.options.kept_states)
+        self.remembering = Remembering(
+            self.llm,
+            self.cache,
+            kept_bytes=self.options.kept_states,
+            durable=open_durable(self.bundle, self.options, self.pictures),
+            context_limit=self.context_limit,
+        )
         self._check_llm(manifest)
         self._loaded = True
         self.load_seconds = time.perf_counter() - began
@@ -131,11 +138,19 @@ class Engine:
         Raises :class:`BusyError` during a request, after ``wait``.
         """
         with self._turns.take("an unloading", wait), self._encoding_turns.take("an unloading", wait), self._loading:
+            self.remembering.save()
             self._loaded = False
             self._free()
 
+    def save(self, cancelled: Cancel | None = None) -> None:
+        """Write what the durable cache is to have, where no request is under way; it ends where it is ``cancelled``."""
+        with suppress(NativeError):
+            self._turns.check()
+            if self._loaded:
+                self.remembering.save(cancelled=cancelled)
+
     def _free(self) -> None:
-        self.states.clear()
+        self.remembering.close()
         self._decoded.clear()
         try:
             self.llm.close()
@@ -287,17 +302,20 @@ class Engine:
         try:
             if not encoding.cancelled:
                 prompt = ready.prompt.with_rows(encoding.rows)
-                self._change_to(prompt, callbacks)
-                yield from generate(
-                    self.llm,
-                    self.cache,
-                    prompt,
-                    options=settings,
-                    room=ready.room,
-                    run=run,
-                    on_progress=callbacks.on_prefill,
-                    cancelled=callbacks.cancelled,
-                )
+                with self.remembering.reading([one for one in ready.opened if isinstance(one, EncodedImage)]):
+                    self.remembering.change_to(prompt.segments)
+                    if callbacks.on_reused is not None:
+                        callbacks.on_reused(self.cache.reusable(prompt.segments), len(prompt))
+                    yield from generate(
+                        self.llm,
+                        self.cache,
+                        prompt,
+                        options=settings,
+                        room=ready.room,
+                        run=run,
+                        on_progress=callbacks.on_prefill,
+                        cancelled=callbacks.cancelled,
+                    )
         except Exception:
             broken = True
             raise
@@ -305,7 +323,8 @@ class Engine:
             encoding.close(finish=not broken and worth_keeping(run.finish_reason, run.tokens))
             run.encode = encoding.seconds
             if not broken:
-                outcome.answer = self._answer_of(checked, run)
+                self.remembering.note_speed(len(ready.prompt) - run.cached_tokens, run.prefill)
+                outcome.answer = answer_of(checked, run, self.load_seconds)
                 count = checked.conversation.messages[-1].images
                 outcome.images = encoding.images[len(encoding.images) - count :] if keep and count else ()
 
@@ -345,26 +364,6 @@ class Engine:
             for one, picture in zip(conversation.pictures, opened, strict=True)
         )
         return self.prompt(conversation.messages, lowered), lowered
-
-    def _change_to(self, prompt: Prompt, callbacks: Callbacks) -> None:
-        """Before ``prompt`` is read: keep what it displaces, put back what was read of it, say how much that is."""
-        if isinstance(self.llm, Llm):  # a child's state would cross a pipe
-            self.states.change_to(prompt.segments, ContextState(self.llm, self.cache))
-        if callbacks.on_reused is not None:
-            callbacks.on_reused(self.cache.reusable(prompt.segments), len(prompt))
-
-    def _answer_of(self, checked: Checked, run: Run) -> Answer:
-        return Answer(
-            text=run.stream.text,
-            tokens=tuple(run.tokens),
-            finish_reason=run.finish_reason,
-            prompt_tokens=checked.prompt_tokens,
-            image_tokens=checked.image_tokens,
-            cached_tokens=run.cached_tokens,
-            seed=run.seed,
-            timings=Timings(self.load_seconds, run.encode, run.prefill, run.decode, run.first_token),
-            warnings=checked.warnings,
-        )
 
     def _check_llm(self, manifest: Manifest) -> None:
         """Refuse a GGUF that does not belong to the vision part, and a context beyond what it says itself."""

@@ -130,6 +130,10 @@ class ServedEngine:
         )
         return _lent(encoded, have)
 
+    def save(self) -> None:
+        """As :meth:`Engine.save`, until it is no longer wanted."""
+        self.engine.save(self._child.cancelled)
+
     def memory(self) -> Memory:
         """As :meth:`Engine.memory`."""
         return self.engine.memory()

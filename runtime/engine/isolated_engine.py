@@ -121,6 +121,18 @@ class IsolatedEngine:
         if process is not None:
             process.close()
 
+    def save(self) -> None:
+        """As :meth:`Engine.save`."""
+        with suppress(LlavaEdgeError):  # a request is under way, or the process has gone
+            self._turns.check()
+            with self._turns.take("writing to the cache"):
+                self._save()
+
+    def _save(self) -> None:
+        process = self._process
+        if self._options.cache and process is not None and not process.gone:
+            process.ask(None, "save")
+
     def unload(self, wait: Wait = False) -> None:
         """End the process until the next request, which starts another one; its memory is free when this returns.
 
@@ -132,6 +144,8 @@ class IsolatedEngine:
             self._aside,
             self._starting,
         ):
+            with suppress(LlavaEdgeError):
+                self._save()
             process, self._process = self._process, None
             if process is not None:
                 process.close()

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import hashlib
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -16,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import llama_cpp
 import llama_cpp.llama_cpp as lib
 from llama_cpp._ctypes_extensions import load_shared_library
 
@@ -109,6 +112,23 @@ def kernels() -> dict[str, bool]:
     said = lib.llama_print_system_info().decode("utf-8", "replace")
     pairs = (part.rpartition(":")[2].partition("=")[::2] for part in said.split("|"))
     return {name.strip(): value.strip() == "1" for name, value in pairs if value.strip() in ("0", "1")}
+
+
+def version() -> str:
+    """llama-cpp-python's, which comes with the llama.cpp that it was made for."""
+    return str(llama_cpp.__version__)
+
+
+@functools.cache
+def build_digest() -> str:
+    """SHA-256 over llama.cpp's libraries: another compiler or other flags compute other numbers."""
+    digest = hashlib.sha256()
+    for path in sorted(library_folder().iterdir()):
+        if re.match(r"(lib)?(ggml|llama)", path.name) and path.is_file() and not path.is_symlink():
+            digest.update(path.name.encode())
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def native_error(expected: str, fix: str, *, code: int | None = None) -> NativeError:

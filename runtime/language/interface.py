@@ -7,6 +7,7 @@ raises is said at :class:`llm.Llm` and :class:`sampling.Sampler`, and holds for 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -49,6 +50,12 @@ class LanguageModel(Protocol):
     def is_end(self, token: int) -> bool: ...
 
     def ensure_context(self, positions: int) -> None: ...
+
+    def state_size(self) -> int: ...
+
+    def write_state(self, path: Path, offset: int, size: int) -> bool: ...
+
+    def read_state(self, path: Path, offset: int, size: int, sha256: str, positions: int) -> bool: ...
 
     def truncate(self, positions: int) -> None: ...
 

@@ -104,25 +104,25 @@ class KeptStates:
 
     def _keep(self, held: Record, holder: StateHolder) -> None:
         positions = total_positions(held)
-        whole = _closed(held)
+        whole = closed(held)
         if any(common_prefix(one.segments, whole) >= COVERED * positions for one in self._kept):
             return
         size = holder.state_size()
         if not 0 < size <= self._limit:
             return
-        self._kept = [one for one in self._kept if not _within(one, whole, positions)]
+        self._kept = [one for one in self._kept if not within(one.segments, whole, positions)]
         while self.size + size > self._limit:  # before the copy is made, so that the limit holds at every moment
             self._kept.pop(0)
         with suppress(MemoryError):  # not kept, then: an answer is worth more
             self._kept.append(Kept(tuple(held), size, holder.save()))
 
 
-def _closed(held: Record) -> list[Segment]:
+def closed(held: Record) -> list[Segment]:
     """What would be held if the last picture had been read to its end."""
     return [one.image if isinstance(one, OpenImage) else one for one in held]
 
 
-def _within(kept: Kept, whole: Sequence[Segment], positions: int) -> bool:
+def within(record: Record, whole: Sequence[Segment], positions: int) -> bool:
     """Whether all of a copy is the beginning of what is held in so many ``positions``, perhaps of an open picture."""
-    length = total_positions(kept.segments)
-    return length <= positions and common_prefix(kept.segments, whole) == length
+    length = total_positions(record)
+    return length <= positions and common_prefix(record, whole) == length

@@ -25,6 +25,7 @@ from ..options import GenerationOptions, LoadOptions, padded_context
 from ..system.lifetime import Lifetime
 from ..system.machine import has_amx, physical_cores
 from ..system.native_thread import POLL_SECONDS, NativeThread
+from ..system.payloads import mapped, read_payload
 from .batch import Batch
 from .constraint import Constraint, Constraints
 from .native_model import BUFFERS, Handles, layers_away, load_model, new_context
@@ -172,10 +173,13 @@ class Llm:
         with self._life:
             state = self._save_state() if current else None
             self._native.free_context()
-            with self._native.sizes_noted():
-                self._native.context = new_context(self._native, self._options, wanted, self.threads, self._watcher)
+            self._open_context(wanted)
             if state is not None:
                 lib.llama_state_seq_set_data(self._native.context, state, len(state), 0)
+
+    def _open_context(self, positions: int) -> None:
+        with self._native.sizes_noted():
+            self._native.context = new_context(self._native, self._options, positions, self.threads, self._watcher)
 
     def state_size(self) -> int:
         """Bytes that a copy of the cache takes; 0 without a context."""
@@ -196,6 +200,40 @@ class Llm:
         if not restored:
             self.truncate(0)
         return restored
+
+    def write_state(self, path: Path, offset: int, size: int) -> bool:
+        """Copy what the cache holds into ``size`` bytes of a file, which are reserved; needs a context.
+
+        False where it takes another size. Raises OSError.
+        """
+        with mapped(path) as memory, self._life:
+            place = (ctypes.c_uint8 * size).from_buffer(memory, offset)
+            try:
+                return int(lib.llama_state_seq_get_data(self._native.context, place, size, 0)) == size
+            finally:
+                del place  # a file that is pointed into can't be closed
+
+    def read_state(self, path: Path, offset: int, size: int, sha256: str, positions: int) -> bool:
+        """Put what :meth:`write_state` copied, ``positions`` long, in the place of what the cache holds.
+
+        Nothing is shown to llama.cpp that has not that hash. False, and an empty cache in a new context, where
+        anything is wrong with it.
+        """
+        self.ensure_context(positions)
+        self.truncate(0)
+        try:
+            state = (ctypes.c_uint8 * size).from_buffer(read_payload(path, offset, size, sha256))
+        except (OSError, ValueError, MemoryError):
+            return False
+        with self._life:
+            context = self._native.context
+            read = int(lib.llama_state_seq_set_data(context, state, size, 0))
+            if read == size and lib.llama_memory_seq_pos_max(lib.llama_get_memory(context), 0) == positions - 1:
+                return True
+            wanted = int(lib.llama_n_ctx(context))  # one that refused a state may hold parts of it
+            self._native.free_context()
+            self._open_context(wanted)
+        return False
 
     def watch(self, callback: Any) -> None:
         """Let ``callback`` see what later contexts compute.

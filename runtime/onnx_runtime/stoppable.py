@@ -29,6 +29,11 @@ class StoppableSession:
         with self._life:
             return list(self._sessions[0].get_providers())
 
+    def get_provider_options(self) -> dict[str, dict[str, str]]:
+        """Their options, by name."""
+        with self._life:
+            return dict(self._sessions[0].get_provider_options())
+
     def run(self, outputs: Sequence[str], inputs: Mapping[str, Any], cancelled: Cancel | None = None) -> list[Any]:
         """As ``InferenceSession.run``; ``cancelled`` is asked meanwhile.
 

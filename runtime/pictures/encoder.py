@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +61,14 @@ Opened = LaidOutPicture | EncodedImage
 """A picture whose positions are known."""
 
 
+class PictureMemory(Protocol):
+    """Where encoded pictures are found that another process encoded, and taken down for later ones."""
+
+    def find(self, opened: LaidOutPicture) -> EncodedImage | None: ...
+
+    def add(self, image: EncodedImage) -> None: ...
+
+
 class PictureEncoder:
     """The vision tower of a bundle with all that turns its features into rows, and the pictures encoded last."""
 
@@ -80,6 +89,7 @@ class PictureEncoder:
         self.geometry = geometry
         self._newline = newline
         self._keep = keep
+        self.durable: PictureMemory | None = None
         self._encoded: OrderedDict[str, EncodedImage] = OrderedDict()
         self._lock = threading.Lock()
         parts = f"{vision} {geometry}".encode() + newline.tobytes()
@@ -130,7 +140,7 @@ class PictureEncoder:
         on_progress: Progress | None = None,
         cancelled: Cancel | None = None,
     ) -> EncodedImage:
-        """Encode a picture, or give what is remembered of it.
+        """Encode a picture, or give what is remembered of it, here or on the disk.
 
         ``on_rows`` gets the rows as tiles arrive, ``on_progress`` (tiles done, all). Raises Cancelled between
         tiles, NativeError.
@@ -139,8 +149,12 @@ class PictureEncoder:
             return opened
         if (known := self.remembered(opened.key)) is not None:
             return _told_as(known, opened)
-        with enough_memory(opened.name):
-            encoded = self._encode_tiles(opened, on_rows, on_progress, cancelled)
+        encoded = self.durable.find(opened) if self.durable is not None else None
+        if encoded is None:
+            with enough_memory(opened.name):
+                encoded = self._encode_tiles(opened, on_rows, on_progress, cancelled)
+            if self.durable is not None:
+                self.durable.add(encoded)
         self.remember(encoded)
         return encoded
 

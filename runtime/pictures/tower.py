@@ -68,6 +68,12 @@ class VisionEncoder:
         """onnxruntime's name of the provider that runs the graph, as "CPUExecutionProvider"."""
         return str(self._session.get_providers()[0])
 
+    @property
+    def providers(self) -> list[str]:
+        """All providers of the session, by onnxruntime's names and options: nodes go to the first that has them."""
+        options = self._session.get_provider_options()
+        return [f"{name} {sorted(options.get(name, {}).items())}" for name in self._session.get_providers()]
+
     def encode(
         self,
         pixels: npt.NDArray[np.float32],

@@ -183,6 +183,9 @@ class IsolatedLlm:
     is_end = _in_child(Llm.is_end)
     ensure_context = _in_child(Llm.ensure_context)
     logits = _in_child(Llm.logits)
+    state_size = _in_child(Llm.state_size)
+    write_state = _in_child(Llm.write_state)
+    read_state = _in_child(Llm.read_state)
     check = _in_child(Llm.check)
 
     def decode_tokens(

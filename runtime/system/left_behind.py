@@ -45,6 +45,17 @@ def sweep(target: Path) -> None:
                     _remove(path)
 
 
+def sweep_folder(folder: Path) -> None:
+    """Remove what dead processes of this machine left of any file in ``folder``."""
+    name = re.compile(rf"\..+\.{_machine()}-(\d+)-[0-9a-f]{{16}}")
+    with suppress(OSError):
+        for path in list(folder.iterdir()):
+            found = name.fullmatch(path.name)
+            if found is not None and _dead(int(found[1])):
+                with suppress(OSError):
+                    _remove(path)
+
+
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)

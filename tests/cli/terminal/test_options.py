@@ -29,6 +29,11 @@ LOADING: dict[str, tuple[list[str], Any]] = {
     "tensor_split": (["--tensor-split", "3,1"], (3.0, 1.0)),
     "isolate": (["--isolate"], "llm"),
     "repack": (["--no-repack"], False),
+    "cache": (["--cache", "kept"], "kept"),
+    "cache_pictures": (["--cache-pictures", "1000"], 1000),
+    "cache_states": (["--cache-states", "2000"], 2000),
+    "cache_min_free_disk": (["--cache-min-free-disk", "3000"], 3000),
+    "cache_min_positions": (["--cache-min-positions", "40"], 40),
 }
 SAMPLING: dict[str, tuple[list[str], Any]] = {
     "max_tokens": (["--max-tokens", "9"], 9),

@@ -1,0 +1,167 @@
+"""``chat --name``: a conversation kept under a name, and gone on with later.
+
+Its pictures are not copied: each is known by the SHA-256 of its file, so one that was moved is found by its content.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from ...runtime.bundle.strict_reading import StrictReader
+from ...runtime.engine.asking import Turn
+from ...runtime.errors import BusyError, OptionError, first_line
+from ...runtime.pictures.encoded import EncodedImage
+from ...runtime.prompts.template import TemplateMessage
+from ...runtime.system.filesystems import set_mode, try_lock
+from ...runtime.system.storage import file_sha256, write_text
+
+SCHEMA = 1
+LARGEST = 2**26
+"""Bytes of a conversation's file; a larger one is not ours."""
+LOOKED_AT = 5000
+"""Files of a folder among which a moved picture is looked for."""
+_NAME = re.compile(r"\w[\w .-]{0,99}(?<![ .])")
+
+
+@dataclass(frozen=True)
+class KeptPicture:
+    """A picture of a turn: ``path`` is where its file was, of so many ``bytes``; ``low`` the overview alone."""
+
+    name: str
+    path: str
+    bytes: int
+    sha256: str
+    low: bool
+
+
+@dataclass(frozen=True)
+class KeptTurn:
+    """A turn as it is written: of a question also its pictures, and where they stand in its text."""
+
+    role: str
+    text: str
+    places: tuple[int, ...]
+    pictures: tuple[KeptPicture, ...]
+
+    @property
+    def message(self) -> TemplateMessage:
+        """The turn as the chat template takes it. Raises what that does."""
+        return TemplateMessage(self.role, self.text, len(self.pictures), self.places)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class _Kept:
+    schema: int
+    model: str
+    turns: tuple[KeptTurn, ...]
+
+
+class NamedConversation:
+    """The file of one conversation, which one chat at a time has open."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        """Open the conversation ``name`` below ``root``. Raises OptionError for a name that is none, BusyError."""
+        if not _NAME.fullmatch(name):
+            raise OptionError(
+                expected="--name as letters, digits, spaces, dots and dashes",
+                got=repr(name[:200]),
+                fix="choose a name like trip",
+            )
+        self.name = name
+        self._path = root / "conversations" / f"{name}.json"
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        set_mode(self._path.parent, 0o700)
+        self._files: dict[str, KeptPicture] = {}
+        self._written: str | None = None
+        self._lock: IO[bytes] = self._path.with_suffix(".lock").open("ab")
+        if not try_lock(self._lock):
+            self._lock.close()
+            raise BusyError(
+                expected=f"the conversation {name} for this chat alone", got="another chat in it", fix="leave that one"
+            )
+
+    def close(self) -> None:
+        """Let another chat have it."""
+        self._lock.close()
+
+    def turns(self) -> tuple[KeptTurn, ...]:
+        """What was said in it, nothing of a new one. Raises OptionError where its file is damaged."""
+        fix = f"remove {self._path}, or choose another --name"
+        try:
+            if not self._path.exists():
+                return ()
+            if self._path.stat().st_size > LARGEST:
+                raise ValueError("a file too large")
+            raw = json.loads(self._path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise OptionError(expected=f"a conversation in {self._path}", got=first_line(error), fix=fix) from error
+        kept = StrictReader(OptionError, fix, defaults=False).read(_Kept, raw, str(self._path))
+        if kept.schema != SCHEMA:
+            raise OptionError(expected=f"a conversation of schema {SCHEMA}", got=str(kept.schema), fix=fix)
+        return kept.turns
+
+    def note_file(self, image: EncodedImage, path: str) -> None:
+        """Note which file a picture was read from."""
+        with suppress(OSError):
+            whole = Path(os.path.abspath(path))
+            low = image.layout.grid == (0, 0)
+            self._files[image.key] = KeptPicture(image.name, str(whole), whole.stat().st_size, file_sha256(whole), low)
+
+    def write(self, turns: Sequence[Turn], *, model: str) -> None:
+        """Write what was said, whole, where it is not written yet. Raises StorageError."""
+        kept = _Kept(SCHEMA, model, tuple(self._kept(turn) for turn in turns))
+        text = json.dumps(dataclasses.asdict(kept), ensure_ascii=True, indent=1) + "\n"
+        if text != self._written and (turns or self._path.exists()):
+            write_text(self._path, text)
+            set_mode(self._path, 0o600)
+            self._written = text
+
+    def _kept(self, turn: Turn) -> KeptTurn:
+        message = turn.message
+        return KeptTurn(message.role, message.text, message.places, tuple(map(self._kept_picture, turn.images)))
+
+    def _kept_picture(self, image: EncodedImage) -> KeptPicture:
+        low = image.layout.grid == (0, 0)
+        return self._files.get(image.key) or KeptPicture(image.name, "", 0, "", low)
+
+
+def find_file(picture: KeptPicture, others: Iterable[str], ask: Callable[[KeptPicture], str | None]) -> str:
+    """The file with a picture's content: where it was, else moved or renamed nearby, among ``others``, or where
+    ``ask`` says. Raises OptionError where it is nowhere."""
+    for path in _places(picture, others):
+        if _is(path, picture):
+            return str(path)
+    while (said := ask(picture)) is not None:
+        if _is(Path(said), picture):
+            return said
+    raise OptionError(
+        expected=f"the picture {picture.name} of this conversation, with the content that it had",
+        got=f"nothing like it at {picture.path[:200] or 'a file that is known'} or near there",
+        fix="name its file on the command line: chat --name NAME FILE",
+    )
+
+
+def _places(picture: KeptPicture, others: Iterable[str]) -> Iterator[Path]:
+    yield Path(picture.path)
+    yield from map(Path, others)
+    for folder in dict.fromkeys((Path(picture.path).parent, Path.cwd())):
+        with suppress(OSError):
+            for number, path in enumerate(sorted(folder.iterdir())):
+                if number == LOOKED_AT:
+                    break
+                yield path
+
+
+def _is(path: Path, picture: KeptPicture) -> bool:
+    """Whether a file has the content; only one of its size is read."""
+    with suppress(OSError, ValueError):
+        return path.is_file() and path.stat().st_size == picture.bytes and file_sha256(path) == picture.sha256
+    return False

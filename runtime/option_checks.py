@@ -1,0 +1,58 @@
+"""The checks that options have in common: types, ranges, what an error repeats of a wrong value."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, get_args, get_origin
+
+from .errors import OptionError
+
+
+def plain(value: Any, hint: Any) -> Any:
+    """A number or truth value of numpy's as Python's, and a list as a tuple; anything else as it is."""
+    if isinstance(value, list) and get_origin(hint) is tuple:
+        return tuple(plain(one, get_args(hint)[0]) for one in value)
+    if getattr(value, "shape", None) == () and hasattr(value, "item") and hasattr(value, "dtype"):
+        return value.item()
+    return value
+
+
+def check_tuple(name: str, value: Any, kind: type[Any]) -> None:
+    """A tuple of texts or numbers; a text alone is none, though it is made of texts."""
+    kinds = str if kind is str else int | float
+    if not isinstance(value, tuple) or any(isinstance(one, bool) or not isinstance(one, kinds) for one in value):
+        what = "strings" if kind is str else "numbers"
+        fix = f"write {name}=({repeated(value)},)" if isinstance(value, kinds) else "give a tuple"
+        raise OptionError(expected=f"{name} as a tuple of {what}", got=repeated(value), fix=fix)
+
+
+def repeated(value: Any) -> str:
+    """A wrong value as Python writes it, at most 200 characters of it."""
+    said = repr(value)
+    return said if len(said) <= 200 else f"{said[:199]}…"
+
+
+def check_number(name: str, value: Any, low: float, high: float, *, whole: bool = False, fix: str = "") -> None:
+    number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if not number or not low <= value <= high:
+        kind = f"{name} as a whole number" if whole and isinstance(value, float) else name
+        bounds = f"{low:.15g} to {high:.15g}"  # no exponent
+        raise OptionError(
+            expected=f"{kind} from {bounds}",
+            got=repeated(value),
+            fix=(number and fix) or f"give {name} a value in that range",
+        )
+
+
+def folder_named(value: Any, name: str) -> str | bool | None:
+    """A folder's path as text, True as it is, and None for what is empty or False. Raises OptionError."""
+    if value is True or not value:
+        return value or None
+    path = os.fspath(value) if isinstance(value, str | os.PathLike) else value
+    if not isinstance(path, str) or "\0" in path:
+        raise OptionError(
+            expected=f"{name} as the path of a folder",
+            got=repeated(value),
+            fix="give one, or True for the user's own",
+        )
+    return path

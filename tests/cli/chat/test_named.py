@@ -1,0 +1,144 @@
+"""``chat --name``: a conversation goes on under its name, with its pictures wherever they are now."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from llava_edge.cli import main
+from llava_edge.cli.chat.named import NamedConversation
+from llava_edge.runtime.errors import BusyError, OptionError
+from llava_edge.runtime.model import load
+
+SIGN = Path(__file__).parents[3] / "examples" / "sign.png"
+QUESTION = "What does the sign say?"
+Chat = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def chat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Chat:
+    """Run a chat behind a pipe, in a folder with the picture ``sign.png``."""
+    monkeypatch.setenv("LLAVA_EDGE_CACHE", str(tmp_path / "user"))
+    (tmp_path / "here").mkdir()
+    shutil.copy(SIGN, tmp_path / "here" / "sign.png")
+    monkeypatch.chdir(tmp_path / "here")
+
+    def run(*words: str, typed: str = "") -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(typed.encode())))
+        status = main.run(["chat", *words, "--max-tokens", "8"])
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return run
+
+
+def kept(tmp_path: Path, name: str = "trip") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((tmp_path / "user" / "conversations" / f"{name}.json").read_text())
+    return found
+
+
+def expected() -> list[str]:
+    """The answers of one conversation with the library."""
+    with load() as model:
+        talk = model.chat()
+        first = talk.generate(QUESTION, images=[str(SIGN)], max_tokens=8)
+        return [first.text, talk.generate("And again?", max_tokens=8).text]
+
+
+def test_it_goes_on_as_if_it_had_not_ended(chat: Chat, tmp_path: Path) -> None:
+    first, second = expected()
+    status, out, _ = chat("sign.png", "--name", "trip", typed=f"{QUESTION}\n")
+    assert (status, out.strip()) == (0, first)
+    status, out, said = chat("--name", "trip", typed="And again?\n")
+    assert (status, out.strip()) == (0, second)
+    assert "going on after 1 questions about 1 pictures" in said
+    assert [(turn["role"], turn["text"]) for turn in kept(tmp_path)["turns"]] == [
+        ("user", QUESTION),
+        ("assistant", first),
+        ("user", "And again?"),
+        ("assistant", second),
+    ]
+    assert chat("--name", "other", typed="Hello?\n")[2].count("going on") == 0
+    files = [path for path in (tmp_path / "user" / "conversations").iterdir() if path.suffix == ".json"]
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+
+
+def test_undone_and_cleared_is_gone(chat: Chat, tmp_path: Path) -> None:
+    chat("sign.png", "--name", "trip", typed=f"{QUESTION}\nAnd again?\n/undo\n")
+    assert len(kept(tmp_path)["turns"]) == 2
+    chat("--name", "trip", typed="/clear\n")
+    assert kept(tmp_path)["turns"] == []
+
+
+def move(folder: Path, how: str) -> list[str]:
+    """Move the picture; return what a person then types on the command line."""
+    source = folder / "here" / "sign.png"
+    if how == "renamed":
+        source.rename(folder / "here" / "renamed.png")
+    elif how == "replaced":
+        source.rename(folder / "here" / "old sign.png")
+        source.write_bytes(b"x" * (folder / "here" / "old sign.png").stat().st_size)
+    elif how == "away and named":
+        source.rename(folder / "away.png")
+        return [str(folder / "away.png")]
+    elif how == "from elsewhere":
+        os.chdir(folder)
+    return []
+
+
+@pytest.mark.parametrize("how", ["renamed", "replaced", "away and named", "from elsewhere"])
+def test_a_picture_is_found_by_its_content(how: str, chat: Chat, tmp_path: Path) -> None:
+    second = expected()[1]
+    chat("sign.png", "--name", "trip", typed=f"{QUESTION}\n")
+    given = move(tmp_path, how)
+    status, out, _ = chat(*given, "--name", "trip", typed="And again?\n")
+    assert (status, out.strip()) == (0, second)
+    assert len(kept(tmp_path)["turns"][2]["pictures"]) == 0  # found again, not given a second time
+
+
+@pytest.mark.parametrize("content", ["gone", "changed"])
+def test_a_picture_that_is_nowhere_is_said_by_name(content: str, chat: Chat, tmp_path: Path) -> None:
+    chat("sign.png", "--name", "trip", typed=f"{QUESTION}\n")
+    before = kept(tmp_path)
+    if content == "gone":
+        (tmp_path / "here" / "sign.png").unlink()
+    else:
+        (tmp_path / "here" / "sign.png").write_bytes(SIGN.read_bytes()[:-1] + b"\0")
+    status, out, said = chat("--name", "trip", typed="And again?\n")
+    assert (status, out) == (2, "")
+    assert "sign.png" in said.splitlines()[-1]
+    assert kept(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "", ".x", "a/b", "x" * 101, "x\n", "a\\b", "x "])
+def test_names_are_no_paths(name: str, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="--name"):
+        NamedConversation(tmp_path, name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_chat_at_a_time(tmp_path: Path) -> None:
+    one = NamedConversation(tmp_path, "trip")
+    with pytest.raises(BusyError, match="another chat"):
+        NamedConversation(tmp_path, "trip")
+    one.close()
+    NamedConversation(tmp_path, "trip").close()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"schema": 2, "model": "", "turns": []}', '{"schema": 1, "turns": 3}', "[" * 100_000]
+)
+def test_a_damaged_file_is_one_line_and_stays(text: str, chat: Chat, tmp_path: Path) -> None:
+    path = tmp_path / "user" / "conversations" / "trip.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    status, _, said = chat("--name", "trip", typed="Hello?\n")
+    assert status == 2
+    assert str(path) in said.splitlines()[-1]
+    assert path.read_text() == text
