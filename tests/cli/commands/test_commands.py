@@ -173,7 +173,7 @@ def test_warnings_of_an_answer_are_said(monkeypatch: pytest.MonkeyPatch) -> None
 
     answer = Answer
     monkeypatch.setattr(
-        "llava_edge.runtime.chat.Answer", lambda **given: answer(**{**given, "warnings": ("a cut JPEG",)})
+        "llava_edge.runtime.engine.asking.Answer", lambda **given: answer(**{**given, "warnings": ("a cut JPEG",)})
     )
     asked = ("ask", SIGN, "What?", "--max-tokens", "1")
     assert run_here(*asked)[2].splitlines()[0] == "a cut JPEG"
@@ -343,7 +343,7 @@ def test_interrupt_at_the_prompt_leaves() -> None:
 
 
 def test_progress_bars_on_a_terminal() -> None:
-    terminal = Terminal("ask", SIGN, "What does the sign say?")
+    terminal = Terminal("ask", SIGN, "What does the sign say?", "--no-cache")
     terminal.wait_for("encoding tiles")
     terminal.wait_for("reading the prompt")
     assert terminal.finish() == 0
