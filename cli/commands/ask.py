@@ -77,11 +77,11 @@ def ask(
     loading = arguments.with_cache(loading, no_cache)
     kept, new = remembered(loading)
     with load(model, on_load=None if quiet else Bar("loading").share, **vars(loading)) as loaded:
-        for line in [*unheeded(loading), *(filter(None, (*placed(loaded), kept)) if verbose else ())]:
+        for line in [*unheeded(loading), *(placed(loaded) if verbose else ())]:
             tell(line)
         shown: Shown = "stream" if json_stream else "object" if as_json else "text"
         answer = _print(loaded.chat(system=system), question, pictures, sampling, shown, quiet)
-        _tell(answer, loaded, tell, verbose, kept if new and not verbose else "")
+        _tell(answer, loaded, tell, verbose, kept if new or verbose else "")
 
 
 def _silent(text: str) -> None:

@@ -49,8 +49,6 @@ def chat(
     _check_streams()
     check_pictures(images or ())
     loading = arguments.with_cache(loading, no_cache)
-    if kept := remembered(loading)[0]:
-        note(kept)
     with _named(name, loading) as named, load(model, on_load=Bar("loading").share, **vars(loading)) as loaded:
         if stats:
             note(loaded.placement)
@@ -58,6 +56,8 @@ def chat(
         session = Session(loaded, system, sampling, named)
         lines = Lines(History(history_file() if history and sys.stdin.isatty() else None), completions)
         session.add_images(session.resume(lines, list(images or [])))
+        if kept := remembered(loading)[0]:
+            note(kept)
         session.run(lines)
 
 

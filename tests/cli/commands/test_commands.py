@@ -371,7 +371,7 @@ def test_interrupt_at_the_prompt_leaves() -> None:
 
 
 def test_progress_bars_on_a_terminal() -> None:
-    terminal = Terminal("ask", SIGN, "What does the sign say?")
+    terminal = Terminal("ask", SIGN, "What does the sign say?", "--no-cache")
     terminal.wait_for("encoding tiles")
     terminal.wait_for("reading the prompt")
     assert terminal.finish() == 0
