@@ -386,6 +386,9 @@ def test_interrupt_between_question_and_answer_does_not_mix_them_up(
                 raise KeyboardInterrupt
             return replies.get(timeout=timeout)
 
+        def put(self, reply: Any) -> None:
+            replies.put(reply)
+
     monkeypatch.setattr(child_of(isolated)._lanes[0], "replies", Interrupted(1))
     with pytest.raises(KeyboardInterrupt):
         isolated.engine.llm.tokenize("a question")
