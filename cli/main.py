@@ -25,7 +25,7 @@ from .commands import (
     doctor,
     export,
     import_,
-    list_models,
+    list_,
     optimize,
     plan,
     pull,
@@ -64,7 +64,7 @@ register(app, "optimize", optimize.optimize)
 register(app, "show", show.show)
 register(app, "verify", verify.verify)
 register(app, "pull", pull.pull)
-register(app, "list", list_models.list_models)
+register(app, "list", list_.list_models)
 register(app, "rm", rm.rm)
 register(app, "train", train.train)
 register(app, "plan", plan.plan)
