@@ -12,7 +12,7 @@ from .bundle.manifest import Manifest
 from .callbacks import Cancel, Progress, Share, check_callbacks
 from .chat import Chat, not_copied
 from .engine.asking import AnsweringEngine
-from .engine.isolated_engine import IsolatedEngine
+from .engine.isolated_engine import IsolatedEngine, lives_apart
 from .engine.turns import Wait
 from .errors import OptionError
 from .options import Detail, LoadChoices, LoadOptions, SamplingChoices, make_options
@@ -39,7 +39,7 @@ def load(
     check_callbacks(on_load=on_load, cancelled=cancelled)
     chosen = make_options(LoadOptions, **options)
     bundle = Bundle.open(demo_bundle() if path is None else path)
-    if chosen.isolate == "engine":
+    if lives_apart(chosen):
         return Model(IsolatedEngine(bundle, chosen, on_load=on_load, cancelled=cancelled))
     # llama.cpp's library takes a while to load: a wrong path or option is said before
     from .engine.opening import open_engine
@@ -70,7 +70,7 @@ class Model:
             raise OptionError(
                 expected="an engine in this process, which this looks into",
                 got='one loaded with isolate="engine"',
-                fix='load the model without isolate, or with isolate="llm"',
+                fix='load the model without isolate, or with isolate="llm" (in a forked process there is no other)',
             )
         return self._engine
 

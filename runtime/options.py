@@ -92,9 +92,10 @@ class LoadOptions:
     chooses too. ``tensor_split`` are the shares of the layers that each device gets, workers first,
     then this machine's GPUs. ``isolate`` "llm", or True, keeps llama.cpp in a process of its own, so that its crash is
     an error; workers imply it. "engine" keeps everything there that computes, onnxruntime too: a crash is one
-    :class:`EngineCrashed`, and the next request starts another process. ``worker_timeout`` ends a step of computing
-    that takes longer. ``kept_states`` are bytes for what was read of conversations that made way for others, so that
-    several that take turns are not read again; 0 keeps none.
+    :class:`EngineCrashed`, and the next request starts another process. False is "engine" in a process that was forked
+    after a model was loaded, where llama.cpp can't compute. ``worker_timeout`` ends a step of computing that takes
+    longer. ``kept_states`` are bytes for what was read of conversations that made way for others, so that several that
+    take turns are not read again; 0 keeps none.
 
     ``cache`` is a folder in which encoded pictures and what was read of conversations are found again by later
     processes, True the user's cache, None no folder: it holds what was asked in another form. ``cache_pictures`` and

@@ -20,6 +20,7 @@ from ..options import Detail, GenerationOptions, LoadOptions
 from ..pictures.encoded import EncodedImage, check_encoder
 from ..pictures.inputs import ImageInput
 from ..processes.parent_side import ChildProcess
+from ..system.lifetime import computed_before_fork
 from .asking import AskedPicture, Callbacks, Checked, Conversation, Outcome
 from .carried import LOST, CheckedThere, Facts, Missing, lightened, lightened_picture, portable
 from .engine_child import main
@@ -32,6 +33,11 @@ RESTARTS, WITHIN_SECONDS = 3, 60.0
 """What keeps ending is started again so often in so many seconds, and then only after a pause."""
 _TRIES = 3
 """How often a ticket may be lost to other threads' questions before that is taken for an error."""
+
+
+def lives_apart(options: LoadOptions) -> bool:
+    """Whether the engine gets a process of its own: as asked for, and where nothing can be computed after a fork."""
+    return options.isolate == "engine" or (not options.isolate and computed_before_fork())
 
 
 class EngineProcess(ChildProcess):

@@ -22,7 +22,7 @@ from ..errors import Cancelled, NativeError
 from ..ggml.devices import has_gpu
 from ..ggml.library import native_error, start_native
 from ..options import GenerationOptions, LoadOptions, padded_context
-from ..system.lifetime import Lifetime
+from ..system.lifetime import Lifetime, begin_computing
 from ..system.machine import has_amx, physical_cores
 from ..system.native_thread import POLL_SECONDS, NativeThread
 from ..system.payloads import mapped, read_payload
@@ -59,8 +59,10 @@ class Llm:
         ``on_load`` hears what share is loaded, from 0 to 1.
 
         The leading space of SentencePiece vocabularies is switched off in the tokenizer, because
-        ``segments`` puts it where the reference has it. Raises :class:`NativeError`, Cancelled.
+        ``segments`` puts it where the reference has it. Raises :class:`NativeError`, also in a process that was
+        forked from one with a model, and Cancelled.
         """
+        begin_computing()
         start_native()
         self._options = options
         self._space_prefixed = space_prefixed

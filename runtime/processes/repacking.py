@@ -22,6 +22,7 @@ from ..errors import NativeError
 from ..ggml.library import library_folder
 from ..language.llm import Llm
 from ..options import LoadOptions
+from ..system.lifetime import computed_before_fork
 from ..system.machine import cache_folder, has_amx, processor_flags, processor_name
 from ..system.storage import write_text
 from .isolated_llm import IsolatedLlm
@@ -78,7 +79,8 @@ def _try() -> bool:
     path = Bundle.open(demo_bundle()).llm_path
     logits = []
     try:
-        for kind, repack in ((Llm, False), (IsolatedLlm, True)):
+        # after a fork nothing can be computed here, and that would be taken for a no
+        for kind, repack in ((IsolatedLlm if computed_before_fork() else Llm, False), (IsolatedLlm, True)):
             llm = kind(path, options=LoadOptions(threads=1, repack=repack, gpu_layers=0))
             try:
                 llm.ensure_context(TOKENS)

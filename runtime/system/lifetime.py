@@ -91,6 +91,30 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_keep_in_fork)
 
 
+_computing_in = 0
+"""The first process, of this one and those it was forked from, that computed with pools of threads."""
+
+
+def begin_computing() -> None:
+    """Note that native code computes in this process from now on, on threads that it keeps.
+
+    Raises :class:`NativeError` where it did so before a fork: it would wait for threads that did not come along.
+    """
+    global _computing_in
+    if computed_before_fork():
+        raise NativeError(
+            expected="a process in which nothing of llama.cpp was left by a fork",
+            got=f"one that was forked after process {_computing_in} had loaded a model",
+            fix='load with isolate="engine" or "llm", or start processes with "spawn"',
+        )
+    _computing_in = os.getpid()
+
+
+def computed_before_fork() -> bool:
+    """Whether this process was forked from one that had begun to compute: it never can."""
+    return _computing_in not in (0, os.getpid())
+
+
 def check_process(process: int, what: str) -> None:
     """Raise :class:`NativeError` in a process that was forked from ``process``, which made ``what``."""
     if process != os.getpid():

@@ -146,6 +146,65 @@ os.kill(sleeper, 9)
     ]
 
 
+@pytest.mark.parametrize(
+    ("isolate", "there"), [(False, "off"), (False, "llm"), (False, "engine"), ("llm", "off"), ("engine", "off")]
+)
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_process_loads_a_model_of_its_own(tiny_bundle: Path, isolate: Isolate, there: str) -> None:
+    code = f"""
+import multiprocessing
+def ask(isolate):
+    with load(path, threads=2, isolate=isolate) as model:
+        return model.ask("What is this?", [picture], max_tokens=4).tokens, model.threads
+model = start()
+model.ask("What is this?", [picture], max_tokens=4)
+expected = ask(isolate)
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    answers = pool.map_async(ask, ["{there}"] * 2).get(60)
+print(answers == [expected] * 2)
+if not os.fork():
+    print(ask("{there}") == expected, flush=True)
+    if not os.fork():
+        print(ask("{there}") == expected, flush=True)
+        sys.exit()
+    sys.exit(os.wait()[1])
+print(os.wait()[1], ask(isolate) == expected)
+"""
+    assert run(code, tiny_bundle, isolate).splitlines() == ["True"] * 3 + ["0 True"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_language_model_alone_is_refused_after_a_fork(tiny_bundle: Path) -> None:
+    code = """
+from pathlib import Path
+from llava_edge.runtime.language.llm import Llm
+from llava_edge.runtime.options import LoadOptions
+start().close()
+if not os.fork():
+    try:
+        Llm(Path(path, "llm.gguf"), options=LoadOptions())
+    except NativeError as error:
+        print(error, flush=True)
+    sys.exit()
+os.wait()
+"""
+    assert "forked after process" in run(code, tiny_bundle, False)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_fork_before_anything_was_loaded_changes_nothing(tiny_bundle: Path) -> None:
+    code = """
+if not os.fork():
+    print(type(start().engine).__name__, flush=True)
+    sys.exit()
+os.wait()
+"""
+    assert run(code, tiny_bundle, False) == "Engine\n"
+
+
 @ISOLATED
 def test_a_stream_read_on_after_its_block(tiny_bundle: Path, isolate: Isolate) -> None:
     with load(tiny_bundle, isolate=isolate) as model:
