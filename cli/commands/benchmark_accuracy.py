@@ -81,7 +81,7 @@ def accuracy(
 
     _check(json_file, as_json, out, judge, judge_model)
     if (given := answers or cache) is not None:
-        check_output_folder(given, KEPT, "--answers")
+        check_output_folder(given, KEPT, "--answers" if answers is not None else "--cache")
     questions = load_questions(data, limit=limit)
     folder = given or _usual_place(cache_folder() / "accuracy")
     for line in left_out(questions.left_out):

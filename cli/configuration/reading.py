@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import typer
 
+from ...runtime.bundle.named import find_bundle
 from ...runtime.errors import OptionError
 from ...runtime.system.plain_files import read_plain_text
 from ..terminal.failure import asks_for
@@ -150,8 +151,8 @@ def _missing_models(app: typer.Typer) -> Iterator[str]:
         read = {}
     named = [(f"{PREFIX}MODEL", os.environ.get(f"{PREFIX}MODEL", "")), *_models(read, "")]
     for where, model in named:
-        if model and not os.path.isdir(os.path.expanduser(model)):
-            yield f"{where} is {quoted(model)}, where no folder is"
+        if model and not os.path.isdir(find_bundle(os.path.expanduser(model))):
+            yield f"{where} is {quoted(model)}, which is no folder and no model of 'llava-edge list'"
 
 
 def _models(table: Mapping[str, Any], within: str) -> Iterator[tuple[str, str]]:

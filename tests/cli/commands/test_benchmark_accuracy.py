@@ -59,7 +59,9 @@ def test_json_on_stdout_and_in_files(work: Path, tmp_path: Path) -> None:
     contract = {"name", "bytes", "kl_mean", "kl_p99", "top1", "accuracy", "difference", "interval"}
     assert contract <= set(candidate)
     assert candidate["name"] == "q4"
-    assert candidate["bytes"] == sum(one.stat().st_size for one in (work / "q4").iterdir() if one.suffix != ".json")
+    assert candidate["bytes"] == sum(
+        one.stat().st_size for one in (work / "q4").iterdir() if one.suffix not in (".json", ".md")
+    )
     assert [one["questions"] for one in candidate["types"]] == [PICTURES // 2] * 2
     out = tmp_path / "out"
     assert sorted(one.name for one in out.iterdir()) == ["accuracy.json", "accuracy.md", "accuracy.png"]

@@ -160,13 +160,15 @@ def test_a_hint_is_never_what_was_written(text: str, got: str, fix: str, written
 def test_a_key_may_be_called_as_a_command_is(written: Any) -> None:
     """Every option's key that is a command's name too, at the top: no command ends for it."""
     commands = settings_of(app)
-    values = {"worker": '["127.0.0.1:50052"]', "verify": "false"}
+    values = {"worker": '["127.0.0.1:50052"]', "verify": "false", "cache": '"kept"'}
     both = {key for key in values if key in commands}
-    assert both == set(commands) & {key for one in commands.values() for key in one}
+    assert both == set(commands) & {
+        key for one in commands.values() for key, inner in one.items() if not isinstance(inner, dict)
+    }
     written("".join(f"{key} = {values[key]}\n" for key in both))
     for command in (["show"], ["plan"], ["doctor"], ["tiles", str(SIGN)]):
         assert run_here(*command)[0] in (0, 3)
-    assert of("ask", "x") == {"worker": ["127.0.0.1:50052"]}
+    assert of("ask", "x") == {"worker": ["127.0.0.1:50052"], "cache": "kept"}
     assert of("plan") == of("worker") == {}
     assert of("export") == {"verify": False}
 
@@ -215,7 +217,7 @@ def test_json_that_is_configured_is_for_errors_too(written: Any, monkeypatch: py
     written("json = true")
     assert failed("show", "none")
     assert failed("tiles")
-    assert not failed("verify", "none", "--nonsense")
+    assert not failed("worker", "--nonsense")
     written("[ask]\njson_stream = true")
     assert failed("ask", "none.png", "What?")
     assert not failed("show", "none")

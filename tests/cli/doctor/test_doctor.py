@@ -185,7 +185,10 @@ def test_wrong_settings_are_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert sorted(re.findall(r"LLAVA_EDGE_(THREADS|MAXTOKENS|MODEL|DETAIL|SEED)\b", " ".join(wrong))) == [
         *("DETAIL", "MAXTOKENS", "MODEL", "SEED", "THREADS")
     ]
-    assert "ask.model in the configuration file is '/no/model', where no folder is" in wrong
+    assert (
+        "ask.model in the configuration file is '/no/model', which is no folder and no model of 'llava-edge list'"
+        in wrong
+    )
     assert set(wrong) <= set(found["advice"])
 
 
