@@ -139,12 +139,12 @@ def test_a_folder_that_cannot_be_used(command: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["--answers", "--cache"])
 def test_benchmark_accuracy_keeps_answers_elsewhere(name: str, command: Any, tmp_path: Path) -> None:
-    """The old name of its option still works; a wrong place is told by the new one."""
+    """The old name of its option still works; a wrong place is told by the name that was given."""
     (tmp_path / "file").write_text("")
     words = ["benchmark", "accuracy", "--reference", "a", "--candidate", "b", name, str(tmp_path / "file")]
     status, _, said = command(*words)
     assert status == 2
-    assert "a folder for --answers" in said
+    assert f"a folder for {name}" in said
     status, out, _ = command("benchmark", "accuracy", "--help")
     assert "--answers" in out
     assert "--cache" not in out
