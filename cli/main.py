@@ -11,6 +11,7 @@ import typer
 import typer.main
 
 from ..runtime.errors import OURS, LlavaEdgeError
+from ..runtime.freezing import freeze_support
 from .commands import (
     ask,
     benchmark,
@@ -78,6 +79,7 @@ def root(
 
 def main() -> None:
     """Run a command. What a user can mend is one line on stderr; the exit status says what kind of thing it was."""
+    freeze_support()
     streams.prepare()
     status = run(sys.argv[1:])
     clear_bars()

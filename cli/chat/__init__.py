@@ -1,4 +1,4 @@
 """The chat in a terminal: lines, slash commands, dropped pictures, history, transcripts.
 
-May import: runtime, runtime/pictures, runtime/prompts, runtime/system, cli/terminal.
+May import: runtime, runtime/engine, runtime/pictures, runtime/prompts, runtime/system, cli/terminal.
 """

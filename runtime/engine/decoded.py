@@ -5,9 +5,14 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
 
+from ..pictures.encoded import EncodedImage
+from ..pictures.encoder import Opened
 from ..pictures.inputs import ImageInput
 from ..pictures.picture import Picture, load_picture
+from .asking import AskedPicture, Conversation
 
 DECODED_PIXELS = 16_000_000
 """Pixels of opened pictures that are kept: 48 MB of RGB."""
@@ -40,3 +45,12 @@ class DecodedPictures:
         """Forget all."""
         with self._lock:
             self._kept.clear()
+
+
+def asked_again(conversation: Conversation, opened: Sequence[Opened]) -> Conversation:
+    """The same with its pictures as they were opened: a file's bytes may be read only once."""
+    pictures = (
+        AskedPicture(picture if isinstance(picture, EncodedImage) else picture.picture, one.name, one.detail)
+        for one, picture in zip(conversation.pictures, opened, strict=True)
+    )
+    return replace(conversation, pictures=tuple(pictures))

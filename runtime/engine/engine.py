@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..answer import Answer, Memory, Timings
 from ..bundle.bundle import Bundle
@@ -30,8 +30,8 @@ from ..processes.repacking import settle_repacking
 from ..prompts.prompt import Prompt, build_prompt, keeps_places
 from ..prompts.template import TemplateMessage
 from ..system.machine import thread_warnings
-from .asking import AskedPicture, Callbacks, Checked, Conversation, Outcome, worth_keeping
-from .decoded import DecodedPictures
+from .asking import Callbacks, Checked, Conversation, Outcome, worth_keeping
+from .decoded import DecodedPictures, asked_again
 from .encode_ahead import Encoding
 from .turns import Turns, Wait
 
@@ -254,7 +254,7 @@ class Engine:
                 "because the prompt does not fit the context."
             )
         return Checked(
-            _asked_again(conversation, opened),
+            asked_again(conversation, opened),
             len(prompt),
             tuple(picture.layout.image_tokens for picture in fitting),
             tuple(warnings),
@@ -379,15 +379,6 @@ class Engine:
         except OptionError:
             self.close()
             raise
-
-
-def _asked_again(conversation: Conversation, opened: Sequence[Opened]) -> Conversation:
-    """The same with its pictures as they were opened: a file's bytes may be read only once."""
-    pictures = (
-        AskedPicture(picture if isinstance(picture, EncodedImage) else picture.picture, one.name, one.detail)
-        for one, picture in zip(conversation.pictures, opened, strict=True)
-    )
-    return replace(conversation, pictures=tuple(pictures))
 
 
 def _check_context(options: LoadOptions, limit: int) -> None:

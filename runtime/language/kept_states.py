@@ -7,6 +7,7 @@ again each time.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -112,7 +113,8 @@ class KeptStates:
         self._kept = [one for one in self._kept if not _within(one, whole, positions)]
         while self.size + size > self._limit:  # before the copy is made, so that the limit holds at every moment
             self._kept.pop(0)
-        self._kept.append(Kept(tuple(held), size, holder.save()))
+        with suppress(MemoryError):  # not kept, then: an answer is worth more
+            self._kept.append(Kept(tuple(held), size, holder.save()))
 
 
 def _closed(held: Record) -> list[Segment]:

@@ -18,7 +18,7 @@ from llava_edge.runtime.errors import Cancelled, ContextError, NativeError
 from llava_edge.runtime.options import GenerationOptions, LoadOptions
 from llava_edge.serve.listening import listen_at
 from llava_edge.serve.models.interface import Counted, Listener
-from llava_edge.serve.models.local import LocalModel
+from llava_edge.serve.models.local import LocalModel, served_options
 from llava_edge.serve.models.registry import Facts, read_facts
 from llava_edge.serve.requests.values import Asked
 from llava_edge.serve.server import Server
@@ -182,6 +182,7 @@ def question(text: str, **more: Any) -> dict[str, Any]:
 def running(played: Played | None = None, limits: Limits | None = None, **settings: Any) -> Iterator[Reached]:
     """A server over ``played``, or without it over the demo bundle."""
     token = settings.pop("token", TOKEN)
+    loading = served_options(LoadOptions(isolate=settings.pop("isolate", False)))
     listener = listen_at("127.0.0.1", 0)
     port = listener.getsockname()[1]
     chosen = Settings(port=port, token=token, limits=limits or Limits(), **settings)
@@ -189,7 +190,7 @@ def running(played: Played | None = None, limits: Limits | None = None, **settin
     ready = threading.Event()
 
     def load(one: Facts) -> Any:
-        return played.opened(one) if played else LocalModel(one.path, LoadOptions(), GenerationOptions())
+        return played.opened(one) if played else LocalModel(one.path, loading, GenerationOptions())
 
     server = Server(chosen, read_facts([demo_bundle()]), load, on_ready=ready.set, log=logged.append)
     thread = threading.Thread(target=server.run_on, args=(listener,))

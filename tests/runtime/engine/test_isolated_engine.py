@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -18,7 +19,16 @@ from llava_edge.runtime import Chat, Model, TemplateMessage, load
 from llava_edge.runtime.answer import Answer
 from llava_edge.runtime.engine import isolated_engine
 from llava_edge.runtime.engine.isolated_engine import IsolatedEngine
-from llava_edge.runtime.errors import BundleError, BusyError, EngineCrashed, NativeError, OptionError
+from llava_edge.runtime.errors import (
+    BundleError,
+    BusyError,
+    Cancelled,
+    ContextError,
+    EngineCrashed,
+    ImageError,
+    NativeError,
+    OptionError,
+)
 from PIL import Image
 
 SIGNALS = [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT]
@@ -311,6 +321,29 @@ def test_errors_of_loading_are_those_of_this_process(tiny_bundle: Path, tmp_path
         load(tiny_bundle, isolate="engine", context=5000)
 
 
+def test_a_load_is_told_of_and_can_be_cancelled(tiny_bundle: Path) -> None:
+    shares: list[float] = []
+    load(tiny_bundle, isolate="engine", on_load=shares.append).close()
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (0.0, 1.0)
+    told: list[float] = []
+    for cancelled in (lambda: True, lambda: bool(told)):  # before it begins, and at its first step
+        with pytest.raises(Cancelled):
+            load(tiny_bundle, isolate="engine", on_load=told.append, cancelled=cancelled)
+
+
+def test_what_is_not_known_there_is_an_error_of_its_kind(isolated: Model, tmp_path: Path) -> None:
+    (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(30))
+    for wrong in (tmp_path / "cut.png", tmp_path / "none.png", b"GIF8", np.zeros((3, 3), np.uint8)):
+        with pytest.raises(ImageError):
+            isolated.ask("What?", [wrong])
+        with pytest.raises(ImageError):
+            isolated.encode_image(wrong)
+    with pytest.raises(ContextError, match="fewer than 1024 positions"):
+        isolated.ask("word " * 1200)
+    assert isolated.ask("?", max_tokens=1).tokens
+
+
 def test_who_looks_inside_is_told(isolated: Model) -> None:
     with pytest.raises(OptionError, match='got one loaded with isolate="engine"; load the model without isolate'):
         _ = isolated.engine
@@ -342,6 +375,45 @@ def test_it_outlives_the_thread_that_loaded_it(tiny_bundle: Path) -> None:
         time.sleep(0.1)
         assert model.ask("?", max_tokens=1).tokens
         assert engine_of(model).restarts == 0
+
+
+def test_what_is_forgotten_ends(tiny_bundle: Path) -> None:
+    """Nothing holds it in a circle."""
+    gc.collect()
+    gc.disable()
+    try:
+        model = load(tiny_bundle, isolate="engine")
+        chat = model.chat()
+        chat.generate(images=[picture()], **QUESTION)
+        process = pid_of(model)
+        del model, chat
+        assert gone_within(1, process)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("phase", ["encode", "prefill", "decode"])
+def test_cancelling_is_soon_heard_and_no_crash(isolated: Model, phase: str) -> None:
+    """After it the process is the same one, and its next answer as if nothing had been."""
+    expected = isolated.ask(LONG, picture(3), max_tokens=12).tokens
+    isolated.ask("Something else.", picture(4), max_tokens=1)
+    process, wished = pid_of(isolated), []
+
+    def wish(*_: object) -> None:
+        wished.append(time.monotonic())
+
+    heard: dict[str, Any] = {f"on_{phase}": wish} if phase != "decode" else {}
+    chat = isolated.chat()
+    pieces = chat.stream(LONG, images=picture(3), max_tokens=900, cancelled=lambda: bool(wished), **heard)
+    if phase == "decode":
+        next(pieces)
+        wish()
+    list(pieces)
+    assert time.monotonic() - wished[0] < 0.5  # 0.1 is meant, the rest is for a machine that does something else
+    assert chat.answer is not None
+    assert chat.answer.finish_reason == "cancel"
+    assert isolated.ask(LONG, picture(3), max_tokens=12).tokens == expected
+    assert pid_of(isolated) == process
 
 
 def ended_applications(bundle: Path, count: int) -> None:

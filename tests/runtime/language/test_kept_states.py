@@ -31,6 +31,7 @@ class Context:
     def __init__(self, states: KeptStates, *, broken: bool = False) -> None:
         self.held: list[Segment] = []
         self.broken = broken
+        self.full = False
         self.most = 0
         self._states = states
 
@@ -44,6 +45,8 @@ class Context:
         return 10 * total_positions(self.held)
 
     def save(self) -> Any:
+        if self.full:
+            raise MemoryError
         self.most = max(self.most, self._states.size + self.state_size())
         return list(self.held)
 
@@ -73,6 +76,15 @@ def test_the_limit_holds_and_nothing_gets_worse(prompts: list[list[Segment]], li
         assert states.size <= limit
         assert context.most <= limit
         assert broken or there >= there_alone
+
+
+def test_without_memory_nothing_is_kept_and_all_goes_on() -> None:
+    states = KeptStates(10_000, least=2)
+    context = Context(states)
+    context.full = True
+    context.read([TextSegment((1,) * 9)])
+    assert context.read([TextSegment((2,) * 9)]) == 0
+    assert len(states) == 0
 
 
 def test_a_state_that_is_refused_is_forgotten() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -71,11 +72,17 @@ def test_other_systems_are_not_asked_for_linux_own(system: str, monkeypatch: pyt
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux's own")
 def test_a_child_outlives_the_thread_that_started_it() -> None:
     started: list[ChildProcess] = []
-    thread = threading.Thread(target=lambda: started.append(ChildProcess(main)))
+
+    def start() -> None:
+        started.append(ChildProcess(main))
+        started[0].request("echo")  # it runs, and has asked to be ended with who started it
+
+    thread = threading.Thread(target=start)
     thread.start()
     thread.join()
     (child,) = started
     try:
+        time.sleep(0.1)
         assert child.request("echo", 1) == ((1,), {})
         assert child.status is None
     finally:

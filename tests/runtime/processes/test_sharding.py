@@ -151,12 +151,13 @@ def expected(tiny_bundle: Path) -> list[tuple[int, ...]]:
     return found
 
 
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize(("count", "isolate"), [(2, False), (3, False), (2, "engine")])
 def test_workers_give_the_tokens_of_one_process(
-    count: int, wires: list[Wire], tiny_bundle: Path, expected: list[tuple[int, ...]]
+    count: int, isolate: Any, wires: list[Wire], tiny_bundle: Path, expected: list[tuple[int, ...]]
 ) -> None:
     del wires[count:]
-    found = answers(tiny_bundle, workers=tuple(one.endpoint for one in wires), tensor_split=(1.0,) * count)
+    workers = tuple(one.endpoint for one in wires)
+    found = answers(tiny_bundle, workers=workers, tensor_split=(1.0,) * count, isolate=isolate)
     assert found == expected
     weights = 256 * 256 * 4  # at least one square f32 matrix of the tiny model's width
     assert all(one.carried > weights for one in wires), [one.carried for one in wires]
@@ -322,8 +323,9 @@ def test_interrupt_ends_a_worker_at_once() -> None:
     worker.end()
 
 
-def test_isolated_gives_the_same_answers(tiny_bundle: Path, expected: list[tuple[int, ...]]) -> None:
-    assert answers(tiny_bundle, isolate=True) == expected
+@pytest.mark.parametrize("isolate", [True, "engine"])
+def test_isolated_gives_the_same_answers(tiny_bundle: Path, expected: list[tuple[int, ...]], isolate: Any) -> None:
+    assert answers(tiny_bundle, isolate=isolate) == expected
 
 
 @pytest.fixture
@@ -383,6 +385,9 @@ def test_interrupt_between_question_and_answer_does_not_mix_them_up(
             if self.left >= 0:
                 raise KeyboardInterrupt
             return replies.get(timeout=timeout)
+
+        def put(self, reply: Any) -> None:
+            replies.put(reply)
 
     monkeypatch.setattr(child_of(isolated)._lanes[0], "replies", Interrupted(1))
     with pytest.raises(KeyboardInterrupt):
