@@ -127,7 +127,7 @@ class Model:
 
     @property
     def placement(self) -> str:
-        """One line: where layers and KV cache are, and how attention is computed."""
+        """One line: where layers and KV cache are, how attention is computed, and threads where they are too many."""
         return self._engine.placement
 
     @property

@@ -29,6 +29,7 @@ from ..processes.isolated_llm import LlmProcess, open_llm
 from ..processes.repacking import settle_repacking
 from ..prompts.prompt import Prompt, build_prompt, keeps_places
 from ..prompts.template import TemplateMessage
+from ..system.machine import thread_warnings
 from .asking import Callbacks, Checked, Conversation, Outcome, answer_of, worth_keeping
 from .decoded import DecodedPictures, asked_again
 from .encode_ahead import Encoding
@@ -124,10 +125,7 @@ class Engine:
         )
 
     def close(self) -> None:
-        """Stop what is under way, wait for its native code, free the session and the model.
-
-        Safe to call twice, and from any thread. Every later call, and the one that was stopped, is a NativeError.
-        """
+        """Stop what is under way, wait for its native code, free the session and the model; see :meth:`Model.close`."""
         self._turns.close()
         self._encoding_turns.close()
         self._free()
@@ -211,7 +209,8 @@ class Engine:
         """
         with self._turns.take(what, wait, cancelled):
             self._ready()
-            yield
+            with self.llm.hearing(cancelled):
+                yield
 
     def memory(self) -> Memory:
         """What the model takes; see :class:`Memory`."""
@@ -259,15 +258,15 @@ class Engine:
             self.llm.check(settings)
         opened = self._opened(conversation)
         asked = opened[len(opened) - conversation.messages[-1].images :]
-        warnings = [sentence for picture in asked for sentence in picture.warnings]
+        warnings = [*thread_warnings(self.threads), *(said for picture in asked for said in picture.warnings)]
         if conversation.messages[-1].places and not keeps_places(self.bundle.manifest.template):
             warnings.append("The chat template puts all pictures of a message in front of its text.")
         prompt, fitting = self._fitting(conversation, opened)
         room = room_for_answer(prompt, self.context_limit, settings)
         if changed := [shown_name(one.name) for one, fit in zip(opened, fitting, strict=True) if one is not fit]:
             warnings.append(
-                f"The detail of {listed(changed)} was lowered to the overview (detail low), because the prompt does "
-                "not fit the context."
+                f"The detail of {listed(changed)} was lowered to the overview (detail low), "
+                "because the prompt does not fit the context."
             )
         return Checked(
             asked_again(conversation, opened),

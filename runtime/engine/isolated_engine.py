@@ -73,6 +73,7 @@ class IsolatedEngine:
         self._crashes: deque[float] = deque(maxlen=RESTARTS)
         self._known: weakref.WeakValueDictionary[str, EncodedImage] = weakref.WeakValueDictionary()
         self._process: EngineProcess | None = None
+        self._heard: tuple[int, Cancel | None] = 0, None
         self._facts = self._start(on_load, cancelled)
 
     # --- the process ---
@@ -158,8 +159,24 @@ class IsolatedEngine:
 
     def _measured(self, method: str, *arguments: Any) -> Any:
         """What a method gives that may be called beside an answer; several threads take turns."""
-        with self._aside:
-            return self._running().ask(None, method, *arguments, lane=ASIDE)
+        with self._taking_aside() as (process, cancelled):
+            return process.ask(cancelled, method, *arguments, lane=ASIDE)
+
+    @contextmanager
+    def _taking_aside(self) -> Iterator[tuple[EngineProcess, Cancel | None]]:
+        """The process for a request beside others, and the wish of the calling thread's own answer.
+
+        That is asked in every request: the process may stand still in the shortest one.
+        """
+        process, cancelled = self._running(self._wish), self._wish
+        with process.taking(self._aside, cancelled):
+            yield self._running(cancelled), cancelled
+
+    @property
+    def _wish(self) -> Cancel | None:
+        """What tells whether the answer is still wanted that the calling thread waits for."""
+        asked_in, cancelled = self._heard
+        return cancelled if asked_in == threading.get_ident() else None
 
     # --- what it is ---
 
@@ -227,7 +244,11 @@ class IsolatedEngine:
         """As :meth:`Engine.answering`; starts the process where there is none."""
         with self._turns.take(what, wait, cancelled):
             self._running(cancelled)
-            yield
+            self._heard = threading.get_ident(), cancelled
+            try:
+                yield
+            finally:
+                self._heard = 0, None
 
     def check_image(self, image: EncodedImage) -> None:
         """As :meth:`Engine.check_image`."""
@@ -236,10 +257,9 @@ class IsolatedEngine:
     def check(self, conversation: Conversation) -> Checked:
         """As :meth:`Engine.check`."""
         carried = self._carried(conversation)
-        with self._aside:
-            process = self._running()
+        with self._taking_aside() as (process, cancelled):
             there: CheckedThere = self._with_missing(
-                lambda missing: process.ask(None, "check", lightened(carried, missing), lane=ASIDE)
+                lambda missing: process.ask(cancelled, "check", lightened(carried, missing), lane=ASIDE)
             )
         return Checked(carried, there.prompt_tokens, there.image_tokens, there.warnings, (process, there.number))
 
@@ -284,7 +304,7 @@ class IsolatedEngine:
         asked = checked.conversation.asked
         if keep and asked and outcome.worth_keeping:
             have = self._have(asked)
-            images = process.request("answered_pictures", tuple(have))
+            images = process.ask(self._wish, "answered_pictures", tuple(have))
             outcome.images = tuple(self._own(image, have) for image in images)
 
     def encode_image(

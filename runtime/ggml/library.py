@@ -7,10 +7,12 @@ backends and devices. So functions are looked up from ``libllama``, which finds 
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import hashlib
 import re
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -29,6 +31,15 @@ _GGML = ("ggml", "ggml-base", "ggml-cpu")
 _LOG_ERROR = 4
 _log_lines: deque[str] = deque(maxlen=8)
 _listeners: list[Callable[[str], None]] = []
+
+
+@atexit.register
+def _close_files() -> None:
+    """Close the two files on the null device that llama_cpp leaves open, each a ResourceWarning when Python ends."""
+    utilities = sys.modules.get("llama_cpp._utils")
+    for name in ("outnull_file", "errnull_file"):
+        if (file := getattr(utilities, name, None)) is not None:
+            file.close()
 
 
 @functools.cache

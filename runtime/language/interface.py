@@ -7,6 +7,7 @@ raises is said at :class:`llm.Llm` and :class:`sampling.Sampler`, and holds for 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
@@ -40,6 +41,8 @@ class LanguageModel(Protocol):
     def context_size(self) -> int: ...
 
     def close(self) -> None: ...
+
+    def hearing(self, cancelled: Cancel | None) -> AbstractContextManager[None]: ...
 
     def memory(self) -> dict[str, int]: ...
 

@@ -10,6 +10,7 @@ import ctypes
 import time
 import weakref
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,10 @@ class Llm:
         """Bytes of llama.cpp's buffers on all devices by what they are for: "model", "KV", "compute", "output"."""
         with self._life:
             return {kind: self._native.sizes[kind] for kind in BUFFERS}
+
+    def hearing(self, cancelled: Cancel | None) -> AbstractContextManager[None]:
+        """For what waits for another process in every call. Here those that take long are handed ``cancelled``."""
+        return nullcontext()
 
     # --- vocabulary ---
 

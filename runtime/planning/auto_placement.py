@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from ..bundle.bundle import Bundle
 from ..options import LoadOptions
+from ..system.machine import thread_warnings
 from .devices import detect_devices
 from .placement import Device
 from .planner import Request, make_plan
@@ -83,5 +84,5 @@ def describe_placement(options: LoadOptions, *, on_cpu: bool) -> str:
     away = f" | workers {', '.join(options.workers)}" if options.workers else ""
     return (
         f"placement {options.device or 'default'}{away} | GPU layers {layers}{split}{shares}{main} | KV {kinds}"
-        f" | flash attention {flash}"
+        f" | flash attention {flash}{''.join(f' | {one}' for one in thread_warnings(options.threads))}"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..callbacks import Cancel, Share
-from ..errors import Cancelled, LlavaEdgeError, WorkerError
+from ..errors import Cancelled, LlavaEdgeError, NativeError, WorkerError
 from ..ggml.rpc import require_rpc
 from ..language.interface import LanguageModel
 from ..language.llm import Llm
@@ -54,6 +54,10 @@ class LlmProcess(ChildProcess):
         if not self._workers or method == "load":
             return 0.0
         return _CONNECT_SECONDS if method == "connect" else self._timeout
+
+    def patience(self, method: str) -> float:
+        """As in :class:`ChildProcess`; with workers ``limit`` alone decides: what they compute ends with its step."""
+        return 0.0 if self._workers and method != "load" else super().patience(method)
 
     def why_gone(self, reason: str) -> LlavaEdgeError:
         """The error for a process that has ended: which worker has gone, else how the process ended."""
@@ -139,6 +143,7 @@ class IsolatedLlm:
         """
         self.process = process or LlmProcess(options)
         self._turn, self._owner = threading.Lock(), os.getpid()
+        self._heard: tuple[int, Cancel | None] = 0, None
         try:
             sizes = self._load(on_load, cancelled, path, options, space_prefixed, tuple(stop_tokens))
         except BaseException:
@@ -165,8 +170,19 @@ class IsolatedLlm:
     def call(self, cancelled: Cancel | None, method: str, /, *arguments: Any, **keywords: Any) -> Any:
         """What ``method`` of the model in the child process returns, or raises."""
         check_process(self._owner, "a model")
-        with self._turn:
+        asked_in, heard = self._heard
+        cancelled = cancelled or (heard if asked_in == threading.get_ident() else None)
+        with self.process.taking(self._turn, cancelled):
             return self.process.ask(cancelled, method, *arguments, **keywords)
+
+    @contextmanager
+    def hearing(self, cancelled: Cancel | None) -> Iterator[None]:
+        """Ask ``cancelled`` in every call of this thread: the process may stand still in the shortest one."""
+        self._heard = threading.get_ident(), cancelled
+        try:
+            yield
+        finally:
+            self._heard = 0, None
 
     def close(self) -> None:
         """End the process, which frees everything. Safe to call twice, and from any thread."""
@@ -234,7 +250,8 @@ class IsolatedSampler:
         return int(self._llm.call(None, "sample", self._number))
 
     def close(self) -> None:
-        """Free it, unless it has gone with its process. Safe to call twice."""
+        """Free it, unless it has gone with its process, or that stands still. Safe to call twice."""
         if self._open and not self._llm.process.gone:
-            self._llm.call(None, "close_sampler", self._number)
+            with suppress(NativeError, WorkerError):  # said by the next request
+                self._llm.call(lambda: True, "close_sampler", self._number)
         self._open = False

@@ -16,7 +16,8 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import IO, Any
 
 from .. import errors
@@ -29,7 +30,13 @@ from .leaving import end_child_with_us
 from .starting import start_child
 
 _CLOSE_SECONDS = 5.0
+PATIENCE_SECONDS = 10.0
+"""Whoever asked a request to end waits so long; what stands still (SIGSTOP, a driver that hangs) is ended then."""
+_SMALL = 4096
+"""Bytes that every system's pipe takes at once from one who has it alone."""
 Reply = tuple[str, Any]
+Limits = tuple[float, float]
+"""Seconds until the next message, and from the wish to end until it has; 0 for ever."""
 
 
 class _Lane:
@@ -67,6 +74,10 @@ class ChildProcess:
         """Seconds that ``method`` may take until its next message; 0 waits for ever."""
         return 0.0
 
+    def patience(self, method: str) -> float:
+        """Seconds that ``method`` may take to end once it was asked to; 0 waits for ever."""
+        return PATIENCE_SECONDS
+
     def why_gone(self, reason: str) -> LlavaEdgeError:
         """The error for a process that has ended for ``reason``."""
         return NativeError(expected=f"{self.holds} to go on", got=reason, fix="load the model again")
@@ -91,7 +102,7 @@ class ChildProcess:
     @property
     def gone(self) -> bool:
         """Whether there is nobody to ask any more."""
-        return self._failure is not None
+        return self._failure is not None or not self._end.alive
 
     def close(self) -> None:
         """End the process, which frees everything. Safe to call twice, and while a request is under way.
@@ -125,54 +136,72 @@ class ChildProcess:
         if not self._lanes[lane].request.acquire(blocking=False):
             raise BusyError(expected="one request at a time", got=f"{method} while one is under way", fix="finish it")
         try:
-            limit = self.limit(method)
+            limits = self.limit(method), self.patience(method)
             message = pickle.dumps((lane, (method, arguments, keywords)), protocol=pickle.HIGHEST_PROTOCOL)
-            kind, value = self._exchange(lane, limit, cancelled, message)
+            kind, value = self._exchange(lane, limits, cancelled, message)
             del message
             while kind == ITEM:
                 try:
                     yield value
                 except BaseException:  # closed; what is still under way must not be taken for the next answer
-                    self._drain(lane, limit)
+                    self._drain(lane, limits)
                     raise
-                kind, value = self._exchange(lane, limit, cancelled)
+                kind, value = self._exchange(lane, limits, cancelled)
         finally:
             self._lanes[lane].request.release()
         if kind == RESULT:
             return value
         raise _error(kind, value)
 
+    @contextmanager
+    def taking(self, lock: threading.Lock, cancelled: Cancel | None) -> Iterator[None]:
+        """Hold ``lock``; where another thread's request keeps it, that hears of ``cancelled`` as its own would."""
+        waiting = Waiting((0.0, self.patience("")), cancelled)
+        while not lock.acquire(timeout=POLL_SECONDS):
+            if waiting.too_long():
+                self._process.kill()
+        try:
+            yield
+        finally:
+            lock.release()
+
     def cancel(self, lane: int = 0) -> None:
         """Ask the request under way to end, from any thread. Without one nothing happens."""
-        with contextlib.suppress(OSError, ValueError):  # gone or closed: whoever waits for the answer hears it
-            self._write(pickle.dumps((lane, CANCEL)))
+        self._write(_cancel(lane), _CLOSE_SECONDS)
 
-    def _write(self, message: bytes) -> None:
-        with self._writing:
-            _pipe(self._process.stdin).write(message)
-            _pipe(self._process.stdin).flush()
+    def _write(self, message: bytes, seconds: float = POLL_SECONDS) -> bool:
+        """Whether the process gets ``message``: not where others still write to it after ``seconds``.
 
-    def _exchange(self, lane: int, limit: float, cancelled: Cancel | None, message: bytes = b"") -> Reply:
+        It never waits for the process to read. A pipe that it closed is said by the reply that does not come.
+        """
+        if not self._writing.acquire(timeout=seconds):
+            return False
+        written = (_pipe(self._process.stdin), message, self._writing)
+        if len(message) > _SMALL:
+            with contextlib.suppress(RuntimeError):  # no more threads when the interpreter ends
+                threading.Thread(target=_put, args=written, name="request", daemon=True).start()
+                return True
+        _put(*written)
+        return True
+
+    def _exchange(self, lane: int, limits: Limits, cancelled: Cancel | None, message: bytes = b"") -> Reply:
         """The next reply, to ``message`` where there is one. Interrupted, it ends the request before it raises."""
-        if self._failure is not None:
-            raise self._failure
+        if self.gone:
+            raise self._failure or closed_error("model")
         try:
-            if message:
-                with contextlib.suppress(OSError, ValueError):  # gone, which the missing reply says
-                    self._write(message)
-            return self._reply(lane, limit, cancelled)
+            return self._reply(lane, limits, cancelled, message)
         except LlavaEdgeError:
             raise
         except BaseException:
             if not self.gone:
-                self._drain(lane, limit)
+                self._drain(lane, limits)
             raise
 
-    def _drain(self, lane: int, limit: float) -> None:
+    def _drain(self, lane: int, limits: Limits) -> None:
         """Cancel the request under way and wait for its end; interrupted again, end the process."""
         try:
-            self.cancel(lane)
-            while not self.gone and self._reply(lane, limit, None)[0] == ITEM:
+            self._write(_cancel(lane))
+            while not self.gone and self._reply(lane, limits, _always)[0] == ITEM:
                 pass
         except LlavaEdgeError:
             pass
@@ -183,21 +212,22 @@ class ChildProcess:
             )
             raise
 
-    def _reply(self, lane: int, limit: float, cancelled: Cancel | None) -> Reply:
-        """The next reply. Raises what :meth:`why_gone` makes where there is none, or none within ``limit``."""
-        replies = self._lanes[lane].replies
-        end = time.monotonic() + limit
-        late = asked = False
+    def _reply(self, lane: int, limits: Limits, cancelled: Cancel | None, message: bytes = b"") -> Reply:
+        """The next reply, to ``message`` where there is one.
+
+        Raises what :meth:`why_gone` makes where there is none, or none within ``limits``.
+        """
+        replies, waiting = self._lanes[lane].replies, Waiting(limits, cancelled)
         while True:
+            if message and self._write(message):
+                message = b""
             try:
-                reply = replies.get(timeout=POLL_SECONDS if limit or cancelled is not None else None)
+                reply = replies.get(timeout=POLL_SECONDS if message or waiting.looks_up else None)
             except queue.Empty:
-                if limit and not late and time.monotonic() > end:
-                    late = True
+                if waiting.too_long():
                     self._process.kill()
-                elif cancelled is not None and not asked and cancelled():
-                    asked = True
-                    self.cancel(lane)
+                elif waiting.unwanted and not message and not waiting.said:
+                    waiting.said = self._write(_cancel(lane))
                 continue
             if reply is not None:
                 return reply
@@ -205,7 +235,8 @@ class ChildProcess:
             self._process.kill()
             status = self._process.wait()
             if self._failure is None:  # else it was closed meanwhile
-                self._failure = self.why_gone(f"no answer within {limit:g} s" if late else self._ending(status))
+                ended = self._end.alive  # else the interpreter ends
+                self._failure = self.why_gone(waiting.late or self._ending(status)) if ended else closed_error("model")
             raise self._failure from None
 
     def _ending(self, status: int) -> str:
@@ -214,6 +245,53 @@ class ChildProcess:
         lines = [line for line in self._said.read().decode("utf-8", "replace").splitlines() if line.strip()]
         said = lines[-1].strip() if lines else "no reason given"
         return f"the end of {self.holds}'s process ({status_name(status)}): {said}"
+
+
+class Waiting:
+    """Waits, looking up every ``POLL_SECONDS``: whether a reply is still wanted, and whether it takes too long."""
+
+    def __init__(self, limits: Limits, cancelled: Cancel | None) -> None:
+        self._limit, self._patience = limits
+        self._cancelled = cancelled
+        self._end = time.monotonic() + self._limit
+        self._waited = 0.0  # not by the clock: the application may be stopped together with the process
+        self.unwanted = self.said = False
+        """Whether the caller wants an end, and whether the process was told so."""
+        self.late = ""
+        """What took too long, if anything."""
+
+    @property
+    def looks_up(self) -> bool:
+        """Whether anything may end the waiting but a reply."""
+        return bool(self._limit) or self._cancelled is not None
+
+    def too_long(self) -> bool:
+        """Look up once: ask the caller; whether it takes longer than it may."""
+        self.unwanted = self.unwanted or (self._cancelled is not None and self._cancelled())
+        self._waited += POLL_SECONDS if self.unwanted else 0.0
+        if self._limit and time.monotonic() > self._end:
+            self.late = self.late or f"no answer within {self._limit:g} s"
+        elif self._patience and self._waited > self._patience:
+            self.late = self.late or f"no end within {self._patience:g} s after it was asked to"
+        return bool(self.late)
+
+
+def _always() -> bool:
+    return True
+
+
+def _cancel(lane: int) -> bytes:
+    return pickle.dumps((lane, CANCEL))
+
+
+def _put(pipe: Any, message: bytes, writing: threading.Lock) -> None:
+    """Write a message and let the next one write."""
+    try:
+        with contextlib.suppress(OSError, ValueError):  # gone or closed: whoever waits for the answer hears it
+            pipe.write(message)
+            pipe.flush()
+    finally:
+        writing.release()
 
 
 def _read(process: subprocess.Popen[bytes], lanes: tuple[_Lane, ...]) -> None:
@@ -237,16 +315,20 @@ def _end(
     """End ``process``: by asking it, because a process that was forked from us may hold its input open."""
     if owner != os.getpid():
         return
-    if writing.acquire(timeout=_CLOSE_SECONDS):
+    if asked := writing.acquire(timeout=_CLOSE_SECONDS):
         with contextlib.suppress(OSError, ValueError):
             _pipe(process.stdin).write(pickle.dumps(END))
             _pipe(process.stdin).close()
         writing.release()
     try:
-        process.wait(_CLOSE_SECONDS)
+        process.wait(_CLOSE_SECONDS if asked else 0.0)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+    if not asked and writing.acquire(timeout=_CLOSE_SECONDS):  # who wrote to it has heard of its end
+        with contextlib.suppress(OSError, ValueError):
+            _pipe(process.stdin).close()
+        writing.release()
     reader.join(_CLOSE_SECONDS)
     if not reader.is_alive():  # else something that it started holds the pipe
         _pipe(process.stdout).close()

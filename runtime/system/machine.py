@@ -38,6 +38,16 @@ def physical_cores() -> int:
     return max(1, min([len(siblings), *(int(quota) for quota in _cpu_quotas())]))
 
 
+def thread_warnings(threads: int) -> tuple[str, ...]:
+    """A sentence about more threads than processors: each waits for all others, 1024 on two for a minute a question."""
+    processors = os.cpu_count() or threads
+    if threads <= processors:
+        return ()
+    return (
+        f"{threads} threads are more than this machine's {processors} processors, and so slower than {processors}.",
+    )
+
+
 def processor() -> dict[str, str]:
     """The first processor's entry of /proc/cpuinfo by name; empty where there is none."""
     try:

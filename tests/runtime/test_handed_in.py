@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 import pickle
 import sys
 from collections.abc import Callable, Iterator
@@ -185,6 +186,17 @@ def test_a_small_batch_answers_alike(tiny_bundle: Path) -> None:
     with load(tiny_bundle) as whole, load(tiny_bundle, batch=32) as small:
         answers = [one.ask("What is this?", [picture()], max_tokens=4).tokens for one in (whole, small)]
     assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("isolate", [False, "engine"])
+def test_more_threads_than_processors_are_said(isolate: Any, tiny_bundle: Path) -> None:
+    processors = os.cpu_count() or 1
+    for threads, said in ((0, False), (processors, False), (processors + 1, True)):
+        with load(tiny_bundle, threads=threads, isolate=isolate) as loaded:
+            sentence = f"{threads} threads are more than this machine's {processors} processors, and so slower than"
+            answer = loaded.ask("What?", max_tokens=1)
+            assert [one.startswith(sentence) for one in answer.warnings] == [True] * said
+            assert (sentence in loaded.placement) == said
 
 
 # --- paths ---

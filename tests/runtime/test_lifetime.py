@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -53,10 +53,11 @@ def picture(seed: int = 1, size: tuple[int, int] = (130, 70)) -> Image.Image:
     return Image.fromarray(low).resize(size, Image.Resampling.BICUBIC)
 
 
-def run(code: str, path: Path, isolate: Isolate) -> str:
-    """What a program prints that must end well."""
+def run(code: str, path: Path, isolate: Isolate, *options: str) -> str:
+    """What a program prints that must end well, and without a word about itself."""
     program = [
         sys.executable,
+        *options,
         "-c",
         f"import sys; sys.path[:] = {sys.path!r}{HEAD}{code}",
         str(path),
@@ -64,6 +65,7 @@ def run(code: str, path: Path, isolate: Isolate) -> str:
     ]
     done = subprocess.run(program, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+    assert not options or not done.stderr
     return done.stdout
 
 
@@ -330,3 +332,81 @@ def test_an_isolated_model_never_hears_ctrl_c(tiny_bundle: Path) -> None:
         os.kill(process, signal.SIGINT)
         time.sleep(0.05)
         assert model.engine.llm.tokenize("x")
+
+
+# --- a process that stands still ---
+
+
+def child_of(model: Model) -> int:
+    """The number of the process that computes for ``model``."""
+    engine: Any = model.answering_engine
+    return int(engine.pid if hasattr(engine, "pid") else engine.llm.process.pid)
+
+
+@pytest.fixture(params=["llm", "engine"])
+def still(request: pytest.FixtureRequest, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Model]:
+    """A model with a process of its own, and little patience with it."""
+    monkeypatch.setattr("llava_edge.runtime.processes.parent_side.PATIENCE_SECONDS", 0.5)
+    with load(tiny_bundle, batch=16, micro_batch=16, isolate=request.param) as loaded:
+        loaded.ask("What is this?", [picture()], max_tokens=1)
+        yield loaded
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no such signal here")
+@pytest.mark.parametrize("when", ["before it is asked", "before the answer", "in the answer"])
+def test_cancelling_is_heard_though_the_process_stands_still(still: Model, when: str) -> None:
+    stopped: list[float] = []
+
+    def stop() -> None:
+        os.kill(child_of(still), signal.SIGSTOP)
+        stopped.append(time.monotonic())
+
+    def cancelled() -> bool:
+        return bool(stopped) and time.monotonic() > stopped[0] + 0.2
+
+    chat = still.chat()
+    if when == "before it is asked":
+        stop()
+
+    def ask() -> None:
+        pieces = chat.stream("Who? " * 40, images=[picture(2)], cancelled=cancelled, max_tokens=60)
+        if when == "in the answer":
+            next(pieces)
+        if not stopped:
+            stop()
+        list(pieces)
+
+    with pytest.raises(NativeError, match=r"got no end within 0\.5 s after it was asked to"):
+        ask()
+    assert time.monotonic() - stopped[0] < 10
+    assert chat.turns == ()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no such signal here")
+def test_an_answer_of_a_process_that_stands_still_can_be_closed(still: Model) -> None:
+    pieces = still.chat().stream("Who? " * 40, images=[picture(2)], max_tokens=60)
+    next(pieces)
+    os.kill(child_of(still), signal.SIGSTOP)
+    began = time.monotonic()
+    pieces.close()
+    still.close()
+    assert time.monotonic() - began < 10
+
+
+# --- the end of the program ---
+
+
+@ISOLATED
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["keep = pieces", "loop = []; loop.append((loop, pieces))", "del model"])
+def test_the_program_ends_in_the_middle_of_an_answer(tiny_bundle: Path, isolate: Isolate, how: str) -> None:
+    code = f"""
+model = start()
+pieces = model.chat().stream("What is this? " * 9, images=[picture], max_tokens=40)
+next(pieces)
+{how}
+sys.exit(0)
+"""
+    assert run(code, tiny_bundle, isolate, "-X", "dev", "-W", "error") == ""

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from llava_edge.runtime.errors import BusyError, Cancelled, NativeError, OptionError
-from llava_edge.runtime.processes.parent_side import ChildProcess, status_name
+from llava_edge.runtime.processes import parent_side
+from llava_edge.runtime.processes.parent_side import ChildProcess, finish, status_name
 from support.played_child import main, main_without_posix
 
 FIRST_REPLY = 30.0
@@ -133,6 +134,133 @@ def test_what_takes_too_long_is_ended() -> None:
         assert time.monotonic() - began < 5
     finally:
         child.close()
+
+
+STOPS = [b"", bytes(2**23)]
+"""Requests that a pipe holds, and that it does not."""
+SIZES = pytest.mark.parametrize("sent", STOPS, ids=["small", "large"])
+
+
+def stopped(child: ChildProcess) -> ChildProcess:
+    """Let it stand still, as a debugger or a machine without memory may."""
+    child.request("echo")
+    os.kill(child.pid, signal.SIGSTOP)
+    return child
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parent_side, "PATIENCE_SECONDS", 0.3)
+
+
+@pytest.mark.usefixtures("impatient")
+@SIZES
+def test_who_asks_a_stopped_process_can_change_their_mind(child: ChildProcess, sent: bytes) -> None:
+    stopped(child)
+    began = time.monotonic()
+    said = r"native code to go on; got no end within 0\.3 s after it was asked to; load the model again"
+    with pytest.raises(NativeError, match=said):
+        child.ask(lambda: time.monotonic() > began + 0.2, "echo", sent)
+    assert time.monotonic() - began < 5
+    with pytest.raises(NativeError, match="no end within"):
+        child.request("echo", 1)
+
+
+@pytest.mark.usefixtures("impatient")
+@SIZES
+def test_who_waits_behind_a_stuck_request_can_too(child: ChildProcess, sent: bytes) -> None:
+    """Another thread's request fills the pipe, and nobody ends that one."""
+    stopped(child)
+    ends: list[str] = []
+
+    def stuck() -> None:
+        with pytest.raises(NativeError) as caught:
+            child.ask(None, "echo", sent, lane=1)
+        ends.append(str(caught.value))
+
+    other = threading.Thread(target=stuck)
+    other.start()
+    with pytest.raises(NativeError):
+        child.ask(lambda: True, "echo", b"more" * 2**18)
+    other.join(5)
+    assert ends[0].startswith("expected native code to go on; got ")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_turn_that_a_stuck_request_holds_is_given_up(child: ChildProcess) -> None:
+    stopped(child)
+    turn, began = threading.Lock(), threading.Event()
+
+    def stuck() -> None:
+        with turn:
+            began.set()
+            with pytest.raises(NativeError, match="SIGKILL"):
+                child.request("echo", 1)
+
+    other = threading.Thread(target=stuck)
+    other.start()
+    began.wait()
+    with child.taking(turn, lambda: True), pytest.raises(NativeError, match="SIGKILL"):
+        child.request("echo", 1)
+    other.join(5)
+    assert not other.is_alive()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_stream_of_a_stopped_process_can_be_closed(child: ChildProcess) -> None:
+    items = child.stream("wait_for_cancel")
+    next(items)
+    os.kill(child.pid, signal.SIGSTOP)
+    items.close()
+    assert child.gone
+
+
+@pytest.mark.usefixtures("impatient")
+def test_what_ends_in_time_is_not_ended(child: ChildProcess) -> None:
+    child.request("echo")
+    for _ in range(3):
+        with pytest.raises(Cancelled):
+            finish(child.stream_until(lambda: True, "wait_for_cancel"))
+    assert child.request("echo", 5) == ((5,), {})
+
+
+@SIZES
+def test_wishes_stay_behind_their_requests(child: ChildProcess, sent: bytes) -> None:
+    """One that came before its request would be lost, one that came after its end would end the next."""
+    for _ in range(10):
+        assert child.ask(lambda: True, "echo", sent) == ((sent,), {})
+        with pytest.raises(Cancelled):
+            child.ask(lambda: True, "wait_for_cancel")
+
+
+@SIZES
+def test_a_stopped_process_is_closed(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parent_side, "_CLOSE_SECONDS", 0.3)
+    child = stopped(ChildProcess(main))
+    ends: list[str] = []
+
+    def ask() -> None:
+        with pytest.raises(NativeError) as caught:
+            child.request("echo", sent)
+        ends.append(str(caught.value))
+
+    other = threading.Thread(target=ask)
+    other.start()
+    time.sleep(0.1)
+    child.close()
+    other.join(5)
+    assert ends == ["expected an open model; got a closed one; load it again"]
+    assert gone_within(5, child.pid)
+
+
+def test_who_reads_on_when_the_interpreter_has_closed_it_gets_an_error(child: ChildProcess) -> None:
+    items = child.stream("count", 10**6)
+    next(items)
+    child._end()  # its finalizer runs at exit, before the last iterators go
+    assert child.gone
+    items.close()
+    with pytest.raises(NativeError, match="an open model; got a closed one"):
+        child.request("echo", 1)
 
 
 def test_closing_ends_what_native_code_computes(child: ChildProcess) -> None:
