@@ -13,6 +13,8 @@ Detail = Literal["high", "low", "auto"]
 DETAILS: tuple[Detail, ...] = ("high", "low", "auto")
 MIB = 2**20
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]+")
+_HOST = re.compile(r"(?:[^/?#\s:\[\]]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd]?)")
 
 
@@ -73,6 +75,20 @@ class Settings:
             raise OptionError(
                 expected="origins one by one", got="--allow-origin '*'", fix="name the pages that you trust"
             )
+        for origin in self.allowed_origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise OptionError(
+                    expected="an origin such as https://example.com or app://desk for --allow-origin",
+                    got=repr(origin[:200]),
+                    fix="write scheme, :// and host, with its port if it has one",
+                )
+        for host in self.allowed_hosts:
+            if not _HOST.fullmatch(host):
+                raise OptionError(
+                    expected="a host such as desk.local or desk.local:8080 for --allow-host",
+                    got=repr(host[:200]),
+                    fix="write the name alone, with its port if it has one",
+                )
         if self.limits.waiting < 0:
             raise OptionError(
                 expected="a queue of 0 or more", got=str(self.limits.waiting), fix="choose another --queue"

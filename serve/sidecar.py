@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import secrets
@@ -10,7 +11,7 @@ import threading
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from ..runtime.errors import OptionError
 
@@ -86,8 +87,11 @@ def leash(stdin: BinaryIO, ended: Callable[[], None]) -> None:
 
 
 def standard_input() -> BinaryIO | None:
-    """Standard input as bytes, unbuffered behind the first line; None where it is closed."""
-    return None if sys.stdin is None else sys.stdin.buffer
+    """Standard input as bytes; None where it is closed.
+
+    It has no buffer: Python's end takes the lock of one, and the leash, which reads for ever, would not give it.
+    """
+    return None if sys.stdin is None else cast(BinaryIO, io.FileIO(0, closefd=False))
 
 
 def _read(file: Path) -> str:

@@ -163,8 +163,7 @@ def _answering(service: Service, read: Read, *, chat: bool) -> Callable[[Request
         return Lines(entry.facts.id, chat=chat, streamed=request.stream)
 
     async def settle(request: ChatRequest, entry: Entry) -> Response:
-        if request.keep_alive is not None:
-            entry.keep_alive = request.keep_alive if request.keep_alive >= 0 else None
+        entry.keep(request.keep_alive)
         unloading = request.keep_alive == 0
         await (service.desk.unload(entry) if unloading else service.desk.load(entry))
         said = {"message": {"role": "assistant", "content": ""}} if chat else {"response": ""}

@@ -196,9 +196,7 @@ class Desk:
             self._keep(job)
 
     def _keep(self, job: Job) -> None:
-        if job.keep_alive is None:
-            return
-        job.entry.keep_alive = job.keep_alive if job.keep_alive >= 0 else None
+        job.entry.keep(job.keep_alive)
         if job.keep_alive == 0:
             self._unload(job.entry)
 

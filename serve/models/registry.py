@@ -79,13 +79,17 @@ class Entry:
 
     def __init__(self, facts: Facts, opener: Opener, keep_alive: float | None) -> None:
         self.facts = facts
-        self.keep_alive = keep_alive
+        self.keep_alive = self._usual = keep_alive
         self.state: State = "unloaded"
         self.used = time.monotonic()
         self._opener = opener
         self._model: ServedModel | None = None
         self._restarts = 0
         self._lock = threading.Lock()
+
+    def keep(self, seconds: float | None) -> None:
+        """Take a request's ``keep_alive``, which holds until the next one: below 0 for ever, None the server's own."""
+        self.keep_alive = self._usual if seconds is None else seconds if seconds >= 0 else None
 
     @property
     def context_limit(self) -> int:

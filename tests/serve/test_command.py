@@ -110,6 +110,21 @@ def test_a_sidecar() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("way", ["signal", "request"])
+def test_a_sidecar_ends_quietly_with_its_input_open(way: str) -> None:
+    with started("--sidecar", told=TOKEN) as (server, line):
+        port = port_of(json.loads(line)["url"])
+        wait_until(lambda: asked(port, "/health")[0] == 200)
+        if way == "signal":
+            server.process.terminate()
+        else:
+            assert asked(port, "/v1/shutdown", TOKEN, {})[0] == 200
+        assert server.process.wait(SECONDS) == 0
+        assert server.process.stderr
+        assert "Fatal" not in server.process.stderr.read()
+
+
+@pytest.mark.slow
 def test_the_leash_ends_a_sidecar_while_it_computes() -> None:
     with started("--sidecar", "--max-tokens", "2000", told=TOKEN) as (server, line):
         port = port_of(json.loads(line)["url"])
@@ -221,6 +236,8 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "no such file": (("--token-file", "no-such-file"), "a token in no-such-file"),
     "no such bundle": (("-m", "no-such-bundle"), "a bundle folder at no-such-bundle"),
     "any origin": (("--allow-origin", "*"), "origins one by one"),
+    "an odd origin": (("--allow-origin", "evil"), "an origin such as"),
+    "an odd host": (("--allow-host", "http://x"), "a host such as"),
     "detail": (("--detail", "huge"), "--detail among high, low, auto"),
     "time": (("--idle-unload", "soon"), "a time such as 15m"),
     "host": (("--host", "no.such.host.invalid"), "a free port at no.such.host.invalid"),

@@ -261,6 +261,16 @@ def test_keep_alive_of_a_request() -> None:
         assert server.json("GET", "/api/ps")[1]["models"] == []
 
 
+def test_keep_alive_holds_until_the_next_request() -> None:
+    played = Played()
+    with running(played) as server:
+        assert server.json("POST", "/api/chat", question("x", keep_alive=0, stream=False))[0] == 200
+        wait_until(lambda: played.closed == 1)
+        assert server.ask("next")[0] == 200
+        time.sleep(2.5)  # longer than somebody takes to look for models that nobody uses
+        assert (played.loads, played.closed) == (2, 1)
+
+
 def test_loading_and_unloading() -> None:
     played = Played()
     with running(played) as server:
