@@ -199,7 +199,7 @@ def test_the_language_model_is_the_same_file(imports: Any, exported: Any) -> Non
     bundle, _ = imports(ProjectorFile())
     assert os.path.samefile(bundle / "llm.gguf", exported()[1] / "llm.gguf")
     assert {path.name for path in bundle.iterdir()} == {
-        "manifest.json", "llm.gguf", "vision.onnx", "newline.npy", "parity.npz",
+        "manifest.json", "llm.gguf", "vision.onnx", "newline.npy", "parity.npz", "README.md",
     }  # fmt: skip
 
 

@@ -115,15 +115,20 @@ class PlayedOnnxruntime:
         self.wrong, self.partial = wrong, partial
         self.compiled: list[dict[str, Any]] = []
 
-    def InferenceSession(self, path: str, *, providers: list[tuple[str, dict[str, Any]]], enable_fallback: bool) -> Any:
-        provider, options = providers[0]
-        if provider == TENSORRT and "trt_dump_ep_context_model" in options:
-            self.compiled.append(options)
-            context = Path(options["trt_ep_context_file_path"])
+    SessionOptions = onnxruntime.SessionOptions
+
+    def InferenceSession(
+        self, path: str, options: Any, *, providers: list[tuple[str, dict[str, Any]]], enable_fallback: bool
+    ) -> Any:
+        assert options.intra_op_num_threads >= 1
+        provider, settings = providers[0]
+        if provider == TENSORRT and "trt_dump_ep_context_model" in settings:
+            self.compiled.append(settings)
+            context = Path(settings["trt_ep_context_file_path"])
             if not self.partial:
                 context.write_bytes(Path(path).read_bytes())
             (context.parent / "kernel.engine").write_bytes(b"engine")
-            (Path(options["trt_timing_cache_path"]) / "kernel.timing").write_bytes(b"timing")
+            (Path(settings["trt_timing_cache_path"]) / "kernel.timing").write_bytes(b"timing")
         return PlayedSession(Path(path), provider, wrong=self.wrong)
 
 
