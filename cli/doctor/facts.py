@@ -100,6 +100,10 @@ def _version(name: str) -> str | None:
         return None
 
 
+_FOR_TESTS = ("dev", "clients")
+"""Extras that nobody needs to use the program."""
+
+
 def _requirements() -> dict[str, list[str]]:
     """Names of packages by the extra that needs them; by "" those that are always needed."""
     found: dict[str, list[str]] = {}
@@ -113,8 +117,8 @@ def _requirements() -> dict[str, list[str]]:
 
 
 def _packages() -> dict[str, str]:
-    """Versions of what is installed: of our requirements, and of everything that calls itself onnxruntime."""
-    wanted = {name for names in _requirements().values() for name in names}
+    """Versions of what is installed: of what runs, not of our own tests, and of all that calls itself onnxruntime."""
+    wanted = {name for extra, names in _requirements().items() if extra not in _FOR_TESTS for name in names}
     ours = {name: found for name in sorted(wanted) if (found := _version(name))}
     others = {
         name: one.version
