@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from typing import Any, get_args, get_origin
+from collections.abc import Callable
+from typing import Any, TypeVar, cast, get_args, get_origin
 
 from .errors import OptionError
+
+_Worked = TypeVar("_Worked")
+
+
+def cached(work: Callable[[type[Any]], _Worked]) -> Callable[[type[Any]], _Worked]:
+    """``functools.cache`` for what is worked out of a class, which mypy takes for unhashable."""
+    return cast(Callable[[type[Any]], _Worked], functools.cache(cast(Any, work)))
 
 
 def plain(value: Any, hint: Any) -> Any:

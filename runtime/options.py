@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypedDict, get_args, get_origin, get_type_hints
 
 from .answer_forms import AnswerForm, answer_form
 from .errors import OptionError
-from .option_checks import check_number, check_tuple, folder_named, plain, repeated
+from .option_checks import cached, check_number, check_tuple, folder_named, plain, repeated
 
 DEFAULT_MAX_TOKENS = 512
 MICRO_BATCH = 512
@@ -326,10 +328,17 @@ class SamplingChoices(TypedDict, total=False):
     grammar: str | None
 
 
-def declared(kind: type[Any]) -> dict[str, Option]:
+@cached
+def declared(kind: type[Any]) -> Mapping[str, Option]:
     """What is declared about each field of an options class, in the order of the fields."""
-    hints = get_type_hints(kind, include_extras=True)
-    return {field.name: hints[field.name].__metadata__[0] for field in fields(kind)}
+    hints = get_type_hints(kind, include_extras=True).items()
+    return MappingProxyType({name: hint.__metadata__[0] for name, hint in hints})
+
+
+@cached
+def types_of(kind: type[Any]) -> Mapping[str, Any]:
+    """The type of each field of an options class; working it out takes a millisecond, and each command asks often."""
+    return MappingProxyType(get_type_hints(kind))
 
 
 def padded_context(positions: int) -> int:
@@ -357,15 +366,12 @@ def make_options(kind: type[Any], **values: Any) -> Any:
 
 def _check_declared(options: Any) -> None:
     """Hold every field to its type and its range or words; numpy's numbers become Python's. Raises OptionError."""
-    hints = get_type_hints(type(options))
+    hints = types_of(type(options))
     for field, option in declared(type(options)).items():
         name, value = option.name or field, getattr(options, field)
-        if value is None and getattr(type(options), field) is None:
+        if (value is None and getattr(type(options), field) is None) or (value is False and option.bare):
             continue
-        if value is False and option.bare:
-            continue
-        value = plain(value, hints[field])
-        object.__setattr__(options, field, value)
+        object.__setattr__(options, field, value := plain(value, hints[field]))
         if option.bounds is not None:
             check_number(name, value, *option.bounds, whole=hints[field] in (int, int | None), fix=option.fix)
         elif hints[field] in (bool, bool | None) and not isinstance(value, bool):

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
 from difflib import get_close_matches
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin
 
 from ...runtime.errors import OptionError
-from ...runtime.options import GenerationOptions, declared
+from ...runtime.options import GenerationOptions, declared, types_of
 
 DEFAULT_WORDS = ("default", "none")
 """Values that set an option back."""
@@ -53,7 +53,7 @@ def _known(word: str) -> str:
 
 
 def _value(name: str, words: Sequence[str]) -> Any:
-    hint = get_type_hints(GenerationOptions)[name]
+    hint = types_of(GenerationOptions)[name]
     kinds = set(get_args(hint)) or {hint}
     if len(words) == 1 and words[0].lower() in DEFAULT_WORDS:
         return getattr(GenerationOptions, name)

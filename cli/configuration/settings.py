@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import typer
 
 from ...runtime.errors import OptionError
-from ...runtime.options import GenerationOptions, LoadOptions, declared, parse_endpoint
+from ...runtime.options import GenerationOptions, LoadOptions, declared, parse_endpoint, types_of
 from ..terminal.options import parse_size, shares
 from ..terminal.visible import quoted, shortened
 
@@ -197,7 +197,7 @@ def _check_range(key: str, value: Any, where: str) -> None:
     for kind in (GenerationOptions, LoadOptions):
         for name, option in declared(kind).items():
             flag = (option.flag or name).lstrip("-").replace("-", "_")
-            if flag == key and get_origin(get_type_hints(kind)[name]) is not tuple:
+            if flag == key and get_origin(types_of(kind)[name]) is not tuple:
                 try:
                     kind(**{name: value})
                 except OptionError as error:

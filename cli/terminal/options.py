@@ -15,7 +15,7 @@ import typer
 import typer.core
 
 from ...runtime.errors import OptionError
-from ...runtime.options import GenerationOptions, LoadOptions, declared
+from ...runtime.options import GenerationOptions, LoadOptions, declared, types_of
 from ...runtime.pictures.geometry import READINGS
 from .failure import GIVEN
 from .text_or_file import text_or_file
@@ -43,7 +43,7 @@ def _flag(kind: type[Any], name: str) -> str:
 
 def _typed(kind: type[Any], name: str) -> Any:
     """The type that typer parses for a field: lists and comma-separated shares for tuples, a word for words."""
-    hint = get_type_hints(kind)[name]
+    hint = types_of(kind)[name]
     if declared(kind)[name].or_file or declared(kind)[name].bare or os.PathLike[str] in get_args(hint):
         return str | None
     if get_origin(hint) is tuple:
@@ -128,7 +128,7 @@ def _value(kind: type[Any], given: Mapping[str, Any]) -> Any:
     for name, declaration in declared(kind).items():
         if not declaration.in_python_only and _parameter(kind, name) in given:
             value = given[_parameter(kind, name)]
-            if get_type_hints(kind)[name] == tuple[float, ...]:
+            if types_of(kind)[name] == tuple[float, ...]:
                 value = shares(value)
             if declaration.bare and value is None:
                 continue
