@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Generator
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,20 @@ Cancel = Callable[[], bool]
 """Asked between steps whether to stop."""
 Embeddings = npt.NDArray[np.float32]
 """Rows of a picture for the language model: (positions, dim)."""
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+def finish(steps: Generator[_Item, None, _Result], tell: Callable[[_Item], object] | None = None) -> _Result:
+    """What a generator returns at its end; ``tell`` hears what it yields on the way."""
+    while True:
+        try:
+            item = next(steps)
+        except StopIteration as end:
+            result: _Result = end.value
+            return result
+        if tell is not None:
+            tell(item)
 
 
 class Rows(Protocol):

@@ -8,7 +8,7 @@ from typing import Any, NoReturn, TypeVar, Unpack
 
 from .answer import Answer
 from .asynchronous import iterate
-from .callbacks import Cancel, Progress, check_callbacks
+from .callbacks import Cancel, Progress, check_callbacks, finish
 from .engine.asking import AnsweringEngine, AskedPicture, Callbacks, Checked, Conversation, Outcome, Turn
 from .engine.turns import Wait, wait_seconds
 from .errors import OptionError
@@ -122,12 +122,7 @@ class Chat:
             wait=wait,
             **options,
         )
-        while True:
-            try:
-                next(pieces)
-            except StopIteration as end:
-                answer: Answer = end.value
-                return answer
+        return finish(pieces)
 
     def _asked(self, asked: Question, settings: GenerationOptions) -> Conversation:
         """The conversation so far with a question behind it."""

@@ -13,7 +13,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from ..callbacks import Cancel, Share
+from ..callbacks import Cancel, Share, finish
 from ..errors import Cancelled, LlavaEdgeError, NativeError, WorkerError
 from ..ggml.rpc import require_rpc
 from ..language.interface import LanguageModel
@@ -159,13 +159,7 @@ class IsolatedLlm:
         if cancelled is not None and cancelled():
             raise Cancelled
         loading = self.process.stream_until(cancelled, "load", *arguments)
-        while True:
-            try:
-                share = next(loading)
-            except StopIteration as end:
-                return cast(dict[str, int], end.value)
-            if on_load is not None:
-                on_load(share)
+        return cast(dict[str, int], finish(loading, on_load))
 
     def call(self, cancelled: Cancel | None, method: str, /, *arguments: Any, **keywords: Any) -> Any:
         """What ``method`` of the model in the child process returns, or raises."""

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 from .. import errors
-from ..callbacks import Cancel
+from ..callbacks import Cancel, finish
 from ..errors import BusyError, Cancelled, LlavaEdgeError, NativeError
 from ..system.lifetime import check_process, closed_error
 from ..system.native_thread import POLL_SECONDS
@@ -333,15 +333,6 @@ def _end(
     if not reader.is_alive():  # else something that it started holds the pipe
         _pipe(process.stdout).close()
     said.close()
-
-
-def finish(replies: Generator[Any, None, Any]) -> Any:
-    """What a stream returns; its items are left out."""
-    while True:
-        try:
-            next(replies)
-        except StopIteration as end:
-            return end.value
 
 
 def _pipe(stream: IO[bytes] | None) -> Any:

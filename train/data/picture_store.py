@@ -19,6 +19,7 @@ from typing import Protocol
 from ...runtime.errors import ImageError, OptionError
 from ...runtime.pictures.picture import Picture, load_picture
 from ...runtime.prompts.conversations import shown
+from ...runtime.prompts.picture_names import picture_file
 from ...runtime.system.plain_files import open_plain
 
 LINK, DRIVE = re.compile(r"[A-Za-z][\w+.-]*://|data:"), re.compile(r"[A-Za-z]:[\\/]")
@@ -47,7 +48,7 @@ class FolderStore:
             raise _missing(name, "the recipe", "no data.images")
         _check_name(name)
         try:
-            path = self._find(name)
+            path = picture_file(self._folder, name)
             mode = path.stat().st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # it would be waited for
                 raise _missing(name, self._folder, "a device or pipe")
@@ -56,18 +57,6 @@ class FolderStore:
             if isinstance(error, ImageError):
                 raise
             raise _missing(name, self._folder, getattr(error, "strerror", None) or str(error)) from error
-
-    def _find(self, name: str) -> Path:
-        """The file of this name, folder by folder as spelt or as another system spells it."""
-        assert self._folder is not None
-        exact = self._folder / name
-        if exact.exists():
-            return exact
-        place = self._folder
-        for part in _parts(name):
-            spelt = (place / unicodedata.normalize(form, part) for form in ("NFC", "NFD"))
-            place = next((path for path in (place / part, *spelt) if path.exists()), place / part)
-        return place if place.exists() else exact
 
     def close(self) -> None:
         """Nothing is held open."""

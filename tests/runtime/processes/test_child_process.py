@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from llava_edge.runtime.callbacks import finish
 from llava_edge.runtime.errors import BusyError, Cancelled, NativeError, OptionError
 from llava_edge.runtime.processes import parent_side
-from llava_edge.runtime.processes.parent_side import ChildProcess, finish, status_name
+from llava_edge.runtime.processes.parent_side import ChildProcess, status_name
 from support.played_child import main, main_without_posix
 
 FIRST_REPLY = 30.0
