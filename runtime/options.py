@@ -273,7 +273,7 @@ class GenerationOptions:
         int,
         Option(
             "Tokens an answer may have.",
-            (1, 2**24),
+            (1, 2**31 - 1),
             fix="an answer has at least one token; a large number lets it end by itself, up to the context",
         ),
     ] = DEFAULT_MAX_TOKENS

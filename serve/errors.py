@@ -29,12 +29,12 @@ _TYPES = {
     429: "rate_limit_error",
     503: "unavailable_error",
 }
-_CODES: dict[type[LlavaEdgeError], tuple[str, str | None]] = {
-    ImageError: ("invalid_image", "messages"),
-    ContextError: ("context_length_exceeded", "messages"),
-    TemplateError: ("invalid_messages", "messages"),
-    MissingExtraError: ("unsupported_parameter", None),
-    OptionError: ("invalid_value", None),
+_CODES: dict[type[LlavaEdgeError], str] = {
+    ImageError: "invalid_image",
+    ContextError: "context_length_exceeded",
+    TemplateError: "invalid_messages",
+    MissingExtraError: "unsupported_parameter",
+    OptionError: "invalid_value",
 }
 """Errors of the runtime that a client can mend."""
 
@@ -87,9 +87,9 @@ def request_error(error: Exception) -> RequestError:
     if isinstance(error, RequestError):
         return error
     if isinstance(error, LlavaEdgeError):
-        for kind, (code, param) in _CODES.items():
+        for kind, code in _CODES.items():
             if isinstance(error, kind):
-                return RequestError(expected=error.expected, got=error.got, fix=error.fix, code=code, param=param)
+                return RequestError(expected=error.expected, got=error.got, fix=error.fix, code=code)
         status, code, retry_after = 500, "server_error", None
         if isinstance(error, EngineCrashed):
             status, code, retry_after = 503, "engine_restarting", RESTARTING_SECONDS

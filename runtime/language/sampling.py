@@ -16,6 +16,9 @@ SMALLEST_TEMPERATURE = 1e-3
 """Below it an answer is greedy. A difference of 0.1 between two logits is then a factor of e^100, so greedy is what it
 means; llama.cpp divides float32 logits by it, and the infinities of 1e-40 would draw the last token for ever."""
 
+_NEW_SEED = 2**32 - 1
+"""llama.cpp draws a new seed for this one, so that an answer with it could not be had again; 0 stands for it."""
+
 
 class Sampler:
     """A chain of llama.cpp's samplers: penalty, top-k, top-p, min-p, temperature, draw; a constraint before them."""
@@ -73,5 +76,5 @@ def _stages(vocab_size: int, options: GenerationOptions, seed: int) -> list[Any]
         lib.llama_sampler_init_top_p(options.top_p, 1),
         lib.llama_sampler_init_min_p(options.min_p, 1),
         lib.llama_sampler_init_temp(options.temperature),
-        lib.llama_sampler_init_dist(seed),
+        lib.llama_sampler_init_dist(seed % _NEW_SEED),
     ]

@@ -18,7 +18,7 @@ from ...runtime.pictures.tiles import Layout, cut_tiles, lay_out
 from ..errors import RequestError, shown
 from ..http.bodies import read_body
 from ..http.plain import json_reply
-from ..requests.pictures import read_picture
+from ..requests.pictures import find_upload
 from .service import Service
 
 KINDS = ("image/*", "application/octet-stream")
@@ -43,13 +43,13 @@ def picture_routes(service: Service) -> list[Route]:
     async def show(request: Request) -> Response:
         geometry, low = _wanted(service, request)
         name = request.path_params["name"]
-        data = read_picture(f"picture:{name}", "id", limits, service.uploads.find)
+        data = find_upload(name, "id", service.uploads.find)
         async with one_at_a_time:
             return json_reply(await asyncio.to_thread(measured, name, data, geometry, low))
 
     async def tiles(request: Request) -> Response:
         geometry, low = _wanted(service, request)
-        data = read_picture(f"picture:{request.path_params['name']}", "id", limits, service.uploads.find)
+        data = find_upload(request.path_params["name"], "id", service.uploads.find)
         async with one_at_a_time:
             return Response(await asyncio.to_thread(_drawn, data, geometry, low), media_type="image/png")
 

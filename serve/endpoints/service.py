@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from starlette.requests import Request
@@ -17,7 +17,7 @@ from ..models.registry import Entry, Models
 from ..models.uploads import Uploads
 from ..requests.json_body import read_object
 from ..requests.pictures import FindPicture
-from ..requests.values import ChatRequest
+from ..requests.values import Asked, ChatRequest
 from ..settings import Limits, Settings
 
 Read = Callable[[dict[str, Any], Limits, FindPicture], ChatRequest]
@@ -64,7 +64,7 @@ class Service:
                 place.leave()
                 return settled
             waiting = self.desk.line.waiting + self.desk.line.computing
-            job = self.desk.ask(place, entry, chat.asked, chat.keep_alive)
+            job = self.desk.ask(place, entry, _with_context_warning(chat, entry), chat.keep_alive)
         except BaseException:
             place.leave()
             raise
@@ -73,3 +73,11 @@ class Service:
         if dialect.streamed:
             headers["x-accel-buffering"] = "no"
         return Reply(job, dialect, alive_seconds=self.settings.alive_seconds, headers=headers)
+
+
+def _with_context_warning(chat: ChatRequest, entry: Entry) -> Asked:
+    """The question, with a warning where its client would like a larger context than there is."""
+    if not chat.context or chat.context <= entry.context_limit:
+        return chat.asked
+    said = f"The context has {entry.context_limit} positions, not the {chat.context} of num_ctx."
+    return replace(chat.asked, warnings=(*chat.asked.warnings, said))

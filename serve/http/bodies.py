@@ -49,12 +49,21 @@ async def read_body(request: Request, limits: Limits, *, kinds: Sequence[str], l
 
 
 def _check_kind(request: Request, kinds: Sequence[str]) -> None:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind, *parameters = (part.strip().lower() for part in request.headers.get("content-type", "").split(";"))
     if kind not in kinds and f"{kind.partition('/')[0]}/*" not in kinds:
         raise RequestError(
             expected=f"Content-Type {' or '.join(kinds)}",
             got=shown(kind) if kind else "none",
             fix="send that header",
+            status=415,
+            code="unsupported_media_type",
+        )
+    named = [value.strip(' "') for name, _, value in (one.partition("=") for one in parameters) if name == "charset"]
+    if kind == "application/json" and named and named[0] not in ("utf-8", "utf8", "us-ascii"):
+        raise RequestError(
+            expected="JSON in UTF-8",
+            got=f"charset={shown(named[0])}",
+            fix="send it in UTF-8",
             status=415,
             code="unsupported_media_type",
         )

@@ -9,9 +9,21 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TypeVar
 
-from ...runtime.errors import Cancelled, EngineCrashed, NativeError, OptionError, WorkerError
+from ...runtime.errors import (
+    Cancelled,
+    ContextError,
+    EngineCrashed,
+    ImageError,
+    LlavaEdgeError,
+    MissingExtraError,
+    NativeError,
+    OptionError,
+    TemplateError,
+    WorkerError,
+)
 from ..errors import RequestError, request_error, stopping
 from ..requests.values import Asked, with_detail
 from ..settings import Settings
@@ -93,11 +105,14 @@ class Desk:
     async def count(self, entry: Entry, asked: Asked) -> Counted:
         """Count a question, loading the model where it is not."""
         asked = with_detail(asked, self._settings.detail)
-        if _counts_beside(entry, asked):
-            async with self._counting:
-                if (counted := await asyncio.to_thread(entry.count, asked)) is not None:
-                    return counted
-        return await self.in_turn(lambda: self._load(entry).count(asked))
+        try:
+            if _counts_beside(entry, asked):
+                async with self._counting:
+                    if (counted := await asyncio.to_thread(entry.count, asked)) is not None:
+                        return counted
+            return await self.in_turn(lambda: self._load(entry).count(asked))
+        except LlavaEdgeError as error:
+            raise _told(error, asked) from error
 
     async def load(self, entry: Entry) -> None:
         """Load a model, when it is the turn of that."""
@@ -181,7 +196,7 @@ class Desk:
                 self._tell_accepted(job, model.count(job.asked))
             answer = model.answer(job.asked, _listener(job), job.stop.is_set)
             self.metrics.answered(answer)
-            job.tell(Done(answer, load))
+            job.tell(Done(replace(answer, warnings=(*job.asked.warnings, *answer.warnings)), load))
         except Cancelled:
             self.metrics.ended("cancelled")
         except EngineCrashed:  # the next request starts another process
@@ -212,9 +227,7 @@ class Desk:
 
     def _failed(self, job: Job, error: Exception) -> None:
         self.metrics.ended("failed")
-        told = request_error(error)
-        if isinstance(error, OptionError) and job.asked.schema is not None:
-            told.code, told.param = "invalid_schema", "response_format"
+        told = _told(error, job.asked)
         if told.status >= 500 and not isinstance(error, NativeError | WorkerError | RequestError):
             _report(error)
         job.tell(Failed(told))
@@ -234,7 +247,19 @@ class Desk:
 
 def _counts_beside(entry: Entry, asked: Asked) -> bool:
     """Whether to count a question beside another one's answer; a schema is compiled with the model's vocabulary."""
-    return entry.counts_at_once and asked.schema is None
+    return entry.counts_at_once and asked.form is None
+
+
+def _told(error: Exception, asked: Asked) -> RequestError:
+    """``error`` as the client that asked sees it, with the field of its request that it is about."""
+    told = request_error(error)
+    if isinstance(error, ContextError | ImageError | TemplateError):
+        told.param = asked.param
+    elif isinstance(error, OptionError | MissingExtraError) and asked.form is not None:
+        told.param = asked.form.param
+        if isinstance(error, OptionError):
+            told.code = "invalid_schema"
+    return told
 
 
 def _report(error: Exception) -> None:

@@ -78,8 +78,8 @@ class LocalModel:
 
     def _options(self, asked: Asked) -> GenerationOptions:
         given = dict(asked.sampling)
-        if asked.schema is not None:
-            given |= {"schema": asked.schema, "regex": None, "grammar": None}
+        if asked.form is not None:
+            given |= {"schema": None, "regex": None, "grammar": None, asked.form.kind: asked.form.text}
         return sampling_options(given, self._sampling)
 
 

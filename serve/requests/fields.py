@@ -8,6 +8,10 @@ from typing import Any, NoReturn
 
 from ..errors import RequestError, shown
 
+UNITS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
+_NUMBER = r"[0-9]{1,9}(?:\.[0-9]{1,9})?"
+_DURATION = re.compile(rf"-?(?:{_NUMBER}|(?:{_NUMBER}(?:ms|s|m|h))+)")
+_PART = re.compile(rf"({_NUMBER})(ms|s|m|h|)")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -34,20 +38,23 @@ class Fields:
     def refuse(self, name: str, expected: str, *, fix: str = "correct it", code: str = "invalid_value") -> NoReturn:
         """Raise the error of a value that is not what was expected."""
         param = self.where(name)
-        raise RequestError(
-            expected=f"{expected} as {param}", got=shown(self.get(name)), fix=fix, code=code, param=param
-        )
+        raise RequestError(expected=f"{expected} as {param}", got=self._sent(name), fix=fix, code=code, param=param)
 
     def unsupported(self, name: str, why: str) -> NoReturn:
         """Raise the error of a parameter that has a meaning this server can't give it."""
         param = self.where(name)
         raise RequestError(
             expected=f"a request without {param}",
-            got=shown(self.get(name)),
+            got=self._sent(name),
             fix=why,
             code="unsupported_parameter",
             param=param,
         )
+
+    def _sent(self, name: str) -> str:
+        """What an error repeats of a value."""
+        value = self.get(name)
+        return "none" if value is None else shown(value)
 
     def text(self, name: str) -> str | None:
         """A string."""
@@ -63,13 +70,15 @@ class Fields:
             self.refuse(name, "true or false")
         return bool(value)
 
-    def whole(self, name: str) -> int | None:
-        """A whole number of any size."""
+    def whole(self, name: str, bounds: tuple[float, float]) -> int | None:
+        """A whole number within ``bounds``; 7.0 is one."""
         value = self.get(name)
         if isinstance(value, float) and value.is_integer():
-            return int(value)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-            self.refuse(name, "a whole number")
+            value = int(value)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or not bounds[0] <= value <= bounds[1]:
+            self.refuse(name, f"a whole number from {bounds[0]:.0f} to {bounds[1]:.0f}")
         return value
 
     def number(self, name: str, bounds: tuple[float, float]) -> float | None:
@@ -80,6 +89,18 @@ class Fields:
         if isinstance(value, bool) or not isinstance(value, int | float) or not bounds[0] <= value <= bounds[1]:
             self.refuse(name, f"a number from {bounds[0]:.15g} to {bounds[1]:.15g}")
         return value
+
+    def seconds(self, name: str) -> float | None:
+        """Seconds: a number, or a text such as "5m"; below 0 means for ever."""
+        value = self.get(name)
+        if value is None:
+            return None
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(max(-1e9, min(value, 1e9)))
+        if not isinstance(value, str) or len(value) > 32 or not _DURATION.fullmatch(value):
+            self.refuse(name, 'seconds, or a time such as "5m"')
+        parts = _PART.findall(value)
+        return (-1.0 if value[0] == "-" else 1.0) * sum(float(number) * UNITS[unit] for number, unit in parts)
 
     def word(self, name: str, words: Sequence[str]) -> str | None:
         """One of ``words``."""

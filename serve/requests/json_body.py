@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, NoReturn
 
 from ...runtime.errors import first_line
@@ -12,7 +13,8 @@ from ..errors import RequestError, shown
 def read_object(body: bytes, *, depth: int) -> dict[str, Any]:
     """The object in ``body``, nested at most ``depth`` levels. Raises RequestError."""
     try:
-        value = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
+        text = body.decode("utf-8-sig")  # some systems put its mark in front
+        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_once)
     except UnicodeDecodeError as error:
         raise _no_json(f"bytes that are not UTF-8 at offset {error.start}") from None
     except RecursionError:
@@ -40,12 +42,28 @@ def _deeper(value: Any, depth: int) -> bool:
     return any(isinstance(one, dict | list) for one in level)
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; readers differ in which of two values of a name they take."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f"the name {shown(twice)} twice in one object")
+    return found
+
+
+def _finite(text: str) -> float:
+    if math.isinf(number := float(text)):
+        raise ValueError(f"a number too large, {shown(text)}")
+    return number
+
+
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name}, which JSON does not have")
 
 
 def _no_json(got: str) -> RequestError:
-    return RequestError(expected="a JSON object in the body", got=got, fix="send one", code="invalid_json")
+    return RequestError(expected="a JSON object in the body", got=got, fix="send one in UTF-8", code="invalid_json")
 
 
 def _too_deep(depth: int) -> RequestError:

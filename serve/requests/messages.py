@@ -8,6 +8,7 @@ from typing import NoReturn
 from ..errors import RequestError
 from ..settings import Detail, Limits
 from .fields import Fields, clean
+from .known_fields import MESSAGE, MOST_UNKNOWN, Place, check_fields
 from .pictures import FindPicture, read_base64, read_picture
 from .values import Message, Role, SentPicture
 
@@ -25,18 +26,21 @@ class Reader:
         self._find = find_picture
         self._pictures = 0
         self._characters = 0
+        self.warnings: list[str] = []
+
+    def check(self, fields: Fields, place: Place) -> None:
+        """Refuse what a message can't have here, and note what nobody knows."""
+        if len(self.warnings) <= MOST_UNKNOWN:
+            self.warnings += check_fields(fields, place)
 
     def message(self, fields: Fields) -> Message:
         """A message with ``role`` and ``content``."""
+        self.check(fields, MESSAGE)
         role = fields.text("role")
         if role in ("tool", "function"):
             fields.unsupported("role", "leave tools out: this server has none")
         if role not in ROLES:
             fields.refuse("role", f"one of {', '.join(ROLES)}")
-        if fields.get("tool_calls") or fields.get("function_call"):
-            fields.unsupported(
-                "tool_calls" if fields.get("tool_calls") else "function_call", "this server has no tools"
-            )
         return Message(ROLES[role], self._content(fields, ROLES[role]))
 
     def picture(self, fields: Fields, name: str, url: str, detail: Detail | None = None) -> SentPicture:
@@ -101,7 +105,7 @@ class Reader:
 
     def _sent(self, fields: Fields) -> SentPicture:
         if fields.get("file_id") is not None and fields.get("image_url") is None:
-            fields.unsupported("file_id", "send the picture as a data URI, or picture:sha256-… of an upload")
+            return self._uploaded(fields)
         if isinstance(fields.get("image_url"), dict):
             inner = fields.object("image_url")
             assert inner is not None
@@ -109,9 +113,17 @@ class Reader:
         else:
             url, place, name = fields.text("image_url"), fields, "image_url"
         if url is None:
-            place.refuse(name, "a data URI")
+            place.refuse(name, "a picture as a data URI", fix="send data:image/jpeg;base64,…")
         detail = place.word("detail", tuple(WORDS)) or fields.word("detail", tuple(WORDS))
         return self.picture(place, name, url, WORDS[detail] if detail else None)
+
+    def _uploaded(self, fields: Fields) -> SentPicture:
+        """A picture by the id of its upload; OpenAI's files have other ids."""
+        name = fields.text("file_id") or ""
+        if not name.removeprefix("picture:").startswith("sha256-"):
+            fields.unsupported("file_id", "send image_url with a data URI, or the id that POST /v1/pictures gives")
+        detail = fields.word("detail", tuple(WORDS))
+        return self.picture(fields, "file_id", name, WORDS[detail] if detail else None)
 
     def _count_picture(self, param: str) -> None:
         self._pictures += 1
@@ -136,8 +148,8 @@ def conversation(messages: Sequence[Message], param: str) -> tuple[Message, ...]
             merged.append(message)
     if not merged or merged[-1].role != "user":
         raise RequestError(
-            expected=f"{param} that end with what the user says",
-            got=f"a last message of the {merged[-1].role}" if merged else "none with text or a picture",
+            expected=f"what the user says at the end of {param}",
+            got=f"a last message of the {merged[-1].role}" if merged else "no text and no picture",
             fix="put the question last",
             code="invalid_messages",
             param=param,

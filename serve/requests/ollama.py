@@ -2,75 +2,56 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from ..settings import Limits
 from .constraints import ollama_format
 from .fields import Fields
+from .known_fields import OLLAMA_CHAT, OLLAMA_GENERATE, OLLAMA_MESSAGE, OLLAMA_OPTIONS, check_fields
 from .messages import Reader, conversation, side_by_side
 from .pictures import FindPicture
 from .sampling import read_sampling
 from .values import Asked, ChatRequest, Message, Role
 
-UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION = re.compile(r"(-?[0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
 ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
-_NO_TOOLS = "leave it out: this server calls no tools"
+_CONTEXTS = (0, 2**31 - 1)
 
 
 def read_ollama_chat(values: dict[str, Any], limits: Limits, find_picture: FindPicture) -> ChatRequest:
     """A body of ``POST /api/chat``; without messages it only loads the model. Raises RequestError."""
     fields = Fields(values)
-    if fields.get("tools"):
-        fields.unsupported("tools", _NO_TOOLS)
+    warnings = check_fields(fields, OLLAMA_CHAT)
     reader = Reader(limits, find_picture)
     given = fields.objects("messages")
     if len(given) > limits.messages:
         fields.refuse("messages", f"at most {limits.messages} messages")
     messages = [_message(one, reader) for one in given]
-    return _request(fields, limits, conversation(messages, "messages") if messages else ())
+    turns = conversation(messages, "messages") if messages else ()
+    return _request(fields, limits, turns, "messages", (*warnings, *reader.warnings))
 
 
 def read_ollama_generate(values: dict[str, Any], limits: Limits, find_picture: FindPicture) -> ChatRequest:
     """A body of ``POST /api/generate``; without a prompt it only loads the model. Raises RequestError."""
     fields = Fields(values)
-    if fields.flag("raw"):
-        fields.unsupported("raw", "leave it out: the model's own template is used")
-    for name in ("suffix", "template", "context"):
-        if fields.get(name):
-            fields.unsupported(
-                name, "use /api/chat with the whole conversation" if name == "context" else "leave it out"
-            )
+    warnings = check_fields(fields, OLLAMA_GENERATE)
     reader = Reader(limits, find_picture)
     system, prompt = fields.text("system"), fields.text("prompt") or ""
     parts = [*_images(fields, reader), reader.text(prompt, "prompt")]
     messages = [Message("system", side_by_side([reader.text(system, "system")]))] if system else []
     asked = side_by_side(parts)
-    return _request(fields, limits, conversation([*messages, Message("user", asked)], "prompt") if asked else ())
-
-
-def read_keep_alive(fields: Fields) -> float | None:
-    """``keep_alive`` in seconds: a number, or a text such as "5m"; below 0 means for ever."""
-    value = fields.get("keep_alive")
-    if value is None:
-        return None
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(max(-1e9, min(value, 1e9)))
-    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    if match is None and isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,9}", value):
-        return float(value)
-    if match is None or len(value) > 32:
-        fields.refuse("keep_alive", 'seconds, or a time such as "5m"')
-    return float(match[1]) * UNITS[match[2]]
+    turns = conversation([*messages, Message("user", asked)], "prompt") if asked else ()
+    return _request(fields, limits, turns, "prompt", warnings)
 
 
 def _message(fields: Fields, reader: Reader) -> Message:
+    reader.check(fields, OLLAMA_MESSAGE)
     role = fields.text("role")
+    if role == "tool":
+        fields.unsupported("role", "leave tools out: this server has none")
     if role not in ROLES:
         fields.refuse("role", f"one of {', '.join(ROLES)}")
-    if fields.get("tool_calls"):
-        fields.unsupported("tool_calls", _NO_TOOLS)
+    if isinstance(fields.get("content"), list):
+        fields.refuse("content", "a text", fix="put pictures into images, in base64")
     text = reader.text(fields.text("content") or "", fields.where("content"))
     return Message(ROLES[role], side_by_side([*_images(fields, reader), text]))
 
@@ -86,13 +67,16 @@ def _images(fields: Fields, reader: Reader) -> list[Any]:
     return pictures
 
 
-def _request(fields: Fields, limits: Limits, messages: tuple[Message, ...]) -> ChatRequest:
+def _request(
+    fields: Fields, limits: Limits, messages: tuple[Message, ...], param: str, warnings: tuple[str, ...]
+) -> ChatRequest:
     options = fields.object("options") or Fields({}, "options")
+    warnings = (*warnings, *check_fields(options, OLLAMA_OPTIONS))
+    sampling = read_sampling(options, limits, max_tokens=("num_predict",), unlimited=-2)
     return ChatRequest(
         model=fields.text("model"),
-        asked=Asked(
-            messages, read_sampling(options, limits, max_tokens=("num_predict",)), ollama_format(fields, limits)
-        ),
+        asked=Asked(messages, sampling, ollama_format(fields, limits), param, warnings),
         stream=fields.get("stream") is None or fields.flag("stream"),
-        keep_alive=read_keep_alive(fields),
+        keep_alive=fields.seconds("keep_alive"),
+        context=options.whole("num_ctx", _CONTEXTS),
     )

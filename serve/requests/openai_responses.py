@@ -5,35 +5,37 @@ from __future__ import annotations
 from typing import Any
 
 from ..settings import Limits
-from .constraints import schema_text
+from .constraints import responses_format
 from .fields import Fields
+from .known_fields import RESPONSES, check_fields
 from .messages import Reader, conversation, side_by_side
-from .openai_chat import refuse_unsupported
 from .pictures import FindPicture
 from .sampling import read_sampling
 from .values import Asked, ChatRequest, Message
-
-STATEFUL = ("previous_response_id", "conversation", "background", "prompt")
 
 
 def read_response(values: dict[str, Any], limits: Limits, find_picture: FindPicture) -> ChatRequest:
     """A body of ``POST /v1/responses``. Raises RequestError."""
     fields = Fields(values)
-    for name in STATEFUL:
-        if fields.get(name):
-            fields.unsupported(name, "send the whole conversation as input: this server keeps none")
-    refuse_unsupported(fields)
+    warnings = check_fields(fields, RESPONSES)
     reader = Reader(limits, find_picture)
     before = fields.text("instructions")
     first = [Message("system", side_by_side([reader.text(before, "instructions")]))] if before else []
+    text = fields.object("text")
+    if text is not None and text.get("verbosity") not in (None, "medium"):
+        text.unsupported("verbosity", "say it in words, in instructions")
+    turns = conversation([*first, *_input(fields, reader)], "input")
     return ChatRequest(
         model=fields.text("model"),
         asked=Asked(
-            conversation([*first, *_input(fields, reader)], "input"),
-            read_sampling(fields, limits, max_tokens=("max_output_tokens",)),
-            _format(fields, limits),
+            turns,
+            read_sampling(fields, limits, max_tokens=("max_output_tokens",), others=True),
+            responses_format(text, limits) if text is not None else None,
+            "input",
+            (*warnings, *reader.warnings),
         ),
         stream=fields.flag("stream"),
+        keep_alive=fields.seconds("keep_alive"),
     )
 
 
@@ -55,14 +57,3 @@ def _item(item: Fields, reader: Reader) -> Message | None:
     if kind not in (None, "message"):
         item.unsupported("type", "send messages alone")
     return reader.message(item)
-
-
-def _format(fields: Fields, limits: Limits) -> str | None:
-    text = fields.object("text")
-    given = text.object("format") if text is not None else None
-    if given is None:
-        return None
-    kind = given.word("type", ("text", "json_object", "json_schema"))
-    if kind == "json_schema":
-        return schema_text(given.get("schema"), given.where("schema"), limits)
-    return schema_text({"type": "object"}, given.where("schema"), limits) if kind == "json_object" else None

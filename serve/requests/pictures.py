@@ -13,7 +13,7 @@ from ..settings import Limits
 
 FindPicture = Callable[[str], bytes | None]
 """The bytes of an upload by its id, or None."""
-UPLOADED = re.compile(r"picture:(sha256-[0-9a-f]{64})")
+UPLOAD = "picture:"
 _SPACE = re.compile(r"\s+")
 
 
@@ -21,17 +21,8 @@ def read_picture(url: str, param: str, limits: Limits, find: FindPicture) -> byt
     """The bytes behind ``url``. Raises RequestError."""
     if url[:5].lower() == "data:":
         return _data_uri(url, param, limits)
-    if match := UPLOADED.fullmatch(url):
-        if (data := find(match[1])) is None:
-            raise RequestError(
-                expected="a picture that was uploaded within the last hour",
-                got=match[1],
-                fix="POST it to /v1/pictures again",
-                status=404,
-                code="picture_not_found",
-                param=param,
-            )
-        return data
+    if url.startswith((UPLOAD, "sha256-")):
+        return find_upload(url.removeprefix(UPLOAD), param, find)
     raise RequestError(
         expected="a picture as a data URI, or picture:sha256-… of an upload",
         got=shown(url),
@@ -39,6 +30,20 @@ def read_picture(url: str, param: str, limits: Limits, find: FindPicture) -> byt
         code="unsupported_image_url",
         param=param,
     )
+
+
+def find_upload(name: str, param: str | None, find: FindPicture) -> bytes:
+    """The bytes of an upload by its id. Raises RequestError (404), after which a client uploads it again."""
+    if (data := find(name)) is None:
+        raise RequestError(
+            expected="the id of a picture that was uploaded within the last hour (sha256- and 64 hex digits)",
+            got=shown(name),
+            fix="POST the picture to /v1/pictures again",
+            status=404,
+            code="picture_not_found",
+            param=param,
+        )
+    return data
 
 
 def _data_uri(url: str, param: str, limits: Limits) -> bytes:

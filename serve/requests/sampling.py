@@ -9,41 +9,43 @@ from ...runtime.options import GenerationOptions, declared
 from ..settings import Limits
 from .fields import Fields, clean
 
-TO_THE_LIMIT = 2**24
-"""``max_tokens`` of who wants as many as the context has room for: the most that the runtime's option takes."""
-SEEDS = 2**32
 _BOUNDS = {name: option.bounds or (0, 0) for name, option in declared(GenerationOptions).items()}
+TO_THE_LIMIT = int(_BOUNDS["max_tokens"][1])
+"""``max_tokens`` of who wants as many as the context has room for."""
+SEEDS = 2**32
+_ANY_SEED = (-(2**63), 2**63 - 1)
+"""Seeds that OpenAI's clients may send."""
+_OTHER_NAMES = {"repetition_penalty": "repeat_penalty"}
 
 
-def read_sampling(fields: Fields, limits: Limits, *, max_tokens: tuple[str, ...]) -> dict[str, Any]:
-    """The keywords of :class:`GenerationOptions` that were given; ``max_tokens`` names that field, the first wins."""
+def read_sampling(
+    fields: Fields, limits: Limits, *, max_tokens: tuple[str, ...], others: bool = False, unlimited: int = -1
+) -> dict[str, Any]:
+    """The keywords of :class:`GenerationOptions` that were given.
+
+    ``max_tokens`` names that field, the first wins; ``unlimited`` is the least number that means as many as fit.
+    ``others`` also takes the names that other servers have.
+    """
     found: dict[str, Any] = {}
     for name in max_tokens:
-        if "max_tokens" not in found and (tokens := fields.whole(name)) is not None:
+        if "max_tokens" not in found and (tokens := fields.whole(name, (unlimited, TO_THE_LIMIT))) is not None:
             found["max_tokens"] = _tokens(fields, name, tokens)
-    if (seed := fields.whole("seed")) is not None:
-        found["seed"] = seed % SEEDS
-    if (top_k := fields.whole("top_k")) is not None:
-        found["top_k"] = _top_k(fields, top_k)
-    for name in ("temperature", "top_p", "min_p", "repeat_penalty"):
-        if (value := fields.number(name, _BOUNDS[name])) is not None:
-            found[name] = value
+    if (seed := fields.whole("seed", _ANY_SEED)) is not None:
+        found["seed"] = None if seed == -1 else seed % SEEDS  # -1 is a new one, for llama-server and Ollama too
+    if (top_k := fields.whole("top_k", (-1, _BOUNDS["top_k"][1]))) is not None:
+        found["top_k"] = max(top_k, 0)
+    names = {name: name for name in ("temperature", "top_p", "min_p", "repeat_penalty")}
+    for name, option in {**names, **(_OTHER_NAMES if others else {})}.items():
+        if (value := fields.number(name, _BOUNDS[option])) is not None:
+            found.setdefault(option, value)
     stop = read_stop(fields, limits)
     return {**found, "stop": stop} if stop else found
 
 
 def _tokens(fields: Fields, name: str, tokens: int) -> int:
-    if tokens < 0:
-        return TO_THE_LIMIT
     if tokens == 0:
         fields.refuse(name, "a whole number above 0, or -1 for as many as fit")
-    return min(tokens, TO_THE_LIMIT)
-
-
-def _top_k(fields: Fields, top_k: int) -> int:
-    if top_k > _BOUNDS["top_k"][1]:
-        fields.refuse("top_k", f"a whole number up to {_BOUNDS['top_k'][1]:.15g}")
-    return max(top_k, 0)
+    return TO_THE_LIMIT if tokens < 0 else tokens
 
 
 def read_stop(fields: Fields, limits: Limits) -> tuple[str, ...]:

@@ -38,12 +38,26 @@ class Message:
 
 
 @dataclass(frozen=True)
+class Form:
+    """What the answer is held to: the runtime's option for it, its value, and the field of the request it came in."""
+
+    kind: Literal["schema", "regex"]
+    text: str
+    param: str
+
+
+@dataclass(frozen=True)
 class Asked:
-    """What a model gets: turns that end with the user's, the sampling keywords that were given, and a JSON schema."""
+    """What a model gets: turns that end with the user's, the sampling keywords that were given, a form of the answer.
+
+    ``param`` is the field that the turns came in, and ``warnings`` are what the client is to hear beside the answer.
+    """
 
     messages: tuple[Message, ...]
     sampling: Mapping[str, Any] = field(default_factory=dict)
-    schema: str | None = None
+    form: Form | None = None
+    param: str = "messages"
+    warnings: tuple[str, ...] = ()
 
     @property
     def pictures(self) -> tuple[SentPicture, ...]:
@@ -53,7 +67,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """A request for one answer. ``keep_alive`` are seconds that the model stays loaded, below 0 for ever."""
+    """A request for one answer. ``keep_alive`` are seconds that the model stays loaded, below 0 for ever.
+
+    ``context`` are positions that the client would like it to have.
+    """
 
     model: str | None
     asked: Asked
@@ -61,6 +78,7 @@ class ChatRequest:
     include_usage: bool = False
     progress: bool = False
     keep_alive: float | None = None
+    context: int | None = None
 
 
 def with_detail(asked: Asked, detail: Detail | None) -> Asked:

@@ -506,7 +506,7 @@ def test_a_temperature_near_zero_is_greedy(temperature: float, model: Model) -> 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"max_tokens": 1.5}, "max_tokens as a whole number from 1 to 16777216; got 1.5"),
+        ({"max_tokens": 1.5}, "max_tokens as a whole number from 1 to 2147483647; got 1.5"),
         ({"top_k": 2.5}, "top_k as a whole number from 0 to 2147483647"),
         ({"seed": 0.5}, "seed as a whole number"),
         ({"top_p": 2}, "top_p from 0 to 1; got 2"),

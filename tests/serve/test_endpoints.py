@@ -261,16 +261,19 @@ def test_uploads(server: Reached, answer: Answer, model: runtime.Model) -> None:
 def test_pictures_that_were_not_uploaded(server: Reached, path: str) -> None:
     status, body = server.json("GET", f"/v1/pictures/sha256-{'0' * 64}{path}")
     assert (status, body["error"]["code"]) == (404, "picture_not_found")
-    assert server.json("GET", f"/v1/pictures/x{path}")[0] in (400, 404)
+    for name in ("x", "sha256-00", "sha256-" + "Z" * 2000, "picture:sha256-00"):
+        status, body = server.json("GET", f"/v1/pictures/{name}{path}")
+        assert (status, body["error"]["code"]) == (404, "picture_not_found")
+        assert "POST the picture to /v1/pictures" in body["error"]["message"]
     status, body = server.json("POST", "/v1/pictures", b"no picture", headers={"Content-Type": "image/png"})
-    assert (status, body["error"]["code"]) == (400, "invalid_image")
+    assert (status, body["error"]["code"], body["error"]["param"]) == (400, "invalid_image", None)
     assert server.json("GET", "/v1/pictures/x?detail=huge")[0] == 400
 
 
 @pytest.mark.parametrize("path", [f"{CHAT}/input_tokens", "/v1/responses/input_tokens"])
 def test_counting_without_answering(server: Reached, answer: Answer, path: str) -> None:
-    body = about(ASKED, URI)
-    counted = server.json("POST", path, body | {"input": body["messages"]})[1]
+    messages = about(ASKED, URI)["messages"]
+    counted = server.json("POST", path, {"input" if "responses" in path else "messages": messages})[1]
     assert counted["input_tokens"] == answer.prompt_tokens
     assert counted["image_tokens"] == list(answer.image_tokens)
 
@@ -371,4 +374,78 @@ def test_a_schema_is_held(server: Reached) -> None:
 def test_a_schema_that_cannot_be_held_is_refused_at_once(server: Reached, stream: bool) -> None:
     wrong = {"type": "array", "uniqueItems": True}
     status, body = server.json("POST", CHAT, about("x", stream=stream, **held_to(wrong)))
-    assert (status, body["error"]["code"], body["error"]["param"]) == (400, "invalid_schema", "response_format")
+    assert (status, body["error"]["code"], body["error"]["param"]) == (
+        400,
+        "invalid_schema",
+        "response_format.json_schema.schema",
+    )
+
+
+def test_a_regular_expression_is_held(server: Reached) -> None:
+    body = server.json("POST", CHAT, about("Say a number.", regex="[0-9]{3}"))[1]
+    text = body["choices"][0]["message"]["content"]
+    assert len(text) == 3
+    assert text.isdecimal()
+
+
+IMPOSSIBLE = {"type": "array", "uniqueItems": True}
+NO_PICTURE = "data:image/png;base64,AAAA"
+PATHS = {
+    CHAT: (about("x"), about("x", NO_PICTURE), "messages"),
+    "/v1/responses": ({"input": "x"}, {"input": about("x", NO_PICTURE)["messages"]}, "input"),
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("counting", ["", "/input_tokens"])
+def test_an_error_names_the_field_that_it_is_about(server: Reached, path: str, counting: str) -> None:
+    asked, pictured, turns = PATHS[path]
+    status, body = server.json("POST", path + counting, pictured)
+    assert (status, body["error"]["code"], body["error"]["param"]) == (400, "invalid_image", turns)
+    long = {**asked, turns: about("word " * 5000)["messages"]}
+    status, body = server.json("POST", path + counting, long)
+    assert (status, body["error"]["code"], body["error"]["param"]) == (400, "context_length_exceeded", turns)
+    if path == CHAT:
+        forms: dict[str, dict[str, Any]] = {
+            "response_format.json_schema.schema": held_to(IMPOSSIBLE),
+            "guided_json": {"guided_json": IMPOSSIBLE},
+            "regex": {"regex": "("},
+        }
+    else:
+        forms = {"text.format.schema": {"text": {"format": {"type": "json_schema", "name": "n", "schema": IMPOSSIBLE}}}}
+    for param, form in forms.items():
+        status, body = server.json("POST", path + counting, {**asked, **form})
+        assert (status, body["error"]["code"], body["error"]["param"]) == (400, "invalid_schema", param)
+
+
+def test_what_was_ignored_is_said_beside_the_answer(server: Reached) -> None:
+    said = ["The field 'features' is not known here, and was ignored."]
+    unknown = {"features": {"web": True}}
+    assert server.json("POST", CHAT, about("Hi", **unknown))[1]["warnings"] == said
+    chunks = events(server.request("POST", CHAT, about("Hi", stream=True, **unknown))[2])
+    assert [chunk["warnings"] for _, chunk in chunks[:-1] if "warnings" in chunk] == [said]
+    assert server.json("POST", "/v1/responses", {"input": "Hi", **unknown})[1]["warnings"] == said
+    asked = {"prompt": "Hi", "stream": False, "options": {"num_ctx": 8192}, **unknown}
+    more = "The context has 2048 positions, not the 8192 of num_ctx."
+    assert server.json("POST", "/api/generate", asked)[1]["warnings"] == [*said, more]
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("application/json; charset=utf-8", 200),
+        ('Application/JSON; charset="UTF-8"', 200),
+        ("application/json;charset=utf-16", 415),
+        ("application/json; charset=latin-1", 415),
+        ("text/plain", 415),
+    ],
+)
+def test_content_types(server: Reached, kind: str, status: int) -> None:
+    body = json.dumps(about("Hi", max_tokens=1)).encode()
+    assert server.request("POST", CHAT, body, headers={"Content-Type": kind})[0] == status
+
+
+def test_the_last_seed_can_be_had_again(model: runtime.Model) -> None:
+    """llama.cpp takes 2**32 - 1 for "a new one"."""
+    hot = {"temperature": 5.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 2**32 - 1, "max_tokens": 12}
+    assert model.ask("Tell me.", **hot).tokens == model.ask("Tell me.", **hot).tokens  # type: ignore[arg-type]

@@ -11,15 +11,19 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from llava_edge.runtime.errors import OptionError
+from llava_edge.runtime.options import GenerationOptions, declared
 from llava_edge.serve.errors import RequestError
 from llava_edge.serve.requests.json_body import read_object
 from llava_edge.serve.requests.ollama import read_ollama_chat, read_ollama_generate
 from llava_edge.serve.requests.openai_chat import read_chat
 from llava_edge.serve.requests.openai_responses import read_response
-from llava_edge.serve.requests.values import ChatRequest, Message, SentPicture
+from llava_edge.serve.requests.sampling import sampling_options
+from llava_edge.serve.requests.values import ChatRequest, Form, Message, SentPicture
 from llava_edge.serve.settings import Limits
 
 LIMITS = Limits()
+DEFAULTS = GenerationOptions()
 SMALL = dataclasses.replace(LIMITS, picture=100, pictures=2, messages=3, text=50, schema=60)
 BYTES = b"\x89PNG picture"
 BASE64 = base64.b64encode(BYTES).decode()
@@ -39,6 +43,13 @@ def chat(limits: Limits = LIMITS, **values: Any) -> ChatRequest:
 def content(*parts: Any, limits: Limits = LIMITS) -> tuple[Any, ...]:
     asked = read_chat({"messages": [{"role": "user", "content": list(parts)}]}, limits, find).asked
     return asked.messages[0].parts
+
+
+def schema_of(request: ChatRequest) -> Any:
+    form = request.asked.form
+    assert form is not None
+    assert form.kind == "schema"
+    return json.loads(form.text)
 
 
 def refused(read: Callable[[], Any]) -> RequestError:
@@ -117,16 +128,20 @@ SAMPLING: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "nothing": ({"max_tokens": None, "seed": None, "stop": None, "user": "u", "store": True}, {}),
     "max_tokens": ({"max_tokens": 7}, {"max_tokens": 7}),
     "newer name wins": ({"max_tokens": 7, "max_completion_tokens": 9}, {"max_tokens": 9}),
-    "to the limit": ({"max_tokens": -1}, {"max_tokens": 2**24}),
+    "to the limit": ({"max_tokens": -1}, {"max_tokens": 2**31 - 1}),
     "float that is whole": ({"max_tokens": 7.0}, {"max_tokens": 7}),
-    "any seed": ({"seed": -1}, {"seed": 2**32 - 1}),
+    "more than fit": ({"max_tokens": 10**9}, {"max_tokens": 10**9}),
+    "llama-server's name": ({"n_predict": 7}, {"max_tokens": 7}),
+    "a new seed": ({"seed": -1}, {"seed": None}),
+    "any seed": ({"seed": -2}, {"seed": 2**32 - 2}),
     "large seed": ({"seed": 2**40 + 3}, {"seed": 3}),
     "one stop": ({"stop": "x"}, {"stop": ("x",)}),
     "stops": ({"stop": ["x", "", "yy"]}, {"stop": ("x", "yy")}),
     "top_k off": ({"top_k": -1}, {"top_k": 0}),
     "numbers": ({"temperature": 0, "top_p": 0.5, "min_p": 0.1}, {"temperature": 0, "top_p": 0.5, "min_p": 0.1}),
+    "other servers' name": ({"repetition_penalty": 1.1}, {"repeat_penalty": 1.1}),
     "empty refusals": ({"logit_bias": {}, "tools": [], "n": 1, "logprobs": False, "presence_penalty": 0}, {}),
-    "tools that may be left": ({"tools": [{"type": "function"}], "tool_choice": "auto"}, {}),
+    "tools that are not wanted": ({"tools": [{"type": "function"}], "tool_choice": "none"}, {}),
 }
 
 
@@ -145,14 +160,27 @@ def test_sampling(values: dict[str, Any], means: dict[str, Any]) -> None:
     ],
 )
 def test_schemas_in_all_forms(response_format: dict[str, Any]) -> None:
-    asked = chat(response_format=response_format).asked
-    assert asked.schema is not None
-    assert json.loads(asked.schema) == SCHEMA
+    assert schema_of(chat(response_format=response_format)) == SCHEMA
 
 
 def test_any_object_and_free_text() -> None:
-    assert chat(response_format={"type": "json_object"}).asked.schema == '{"type": "object"}'
-    assert chat(response_format={"type": "text"}).asked.schema is None
+    assert schema_of(chat(response_format={"type": "json_object"})) == {"type": "object"}
+    assert chat(response_format={"type": "text"}).asked.form is None
+    assert chat(response_format={}).asked.form is None
+
+
+@pytest.mark.parametrize("name", ["schema", "json_schema", "guided_json"])
+@pytest.mark.parametrize("given", [SCHEMA, json.dumps(SCHEMA)], ids=["object", "text"])
+def test_schemas_under_other_servers_names(name: str, given: Any) -> None:
+    request = chat(**{name: given})
+    assert schema_of(request) == SCHEMA
+    assert request.asked.form is not None
+    assert request.asked.form.param == name
+
+
+@pytest.mark.parametrize("name", ["regex", "guided_regex"])
+def test_regular_expressions(name: str) -> None:
+    assert chat(**{name: "[0-9]+"}).asked.form == Form("regex", "[0-9]+", name)
 
 
 def picture_at(url: Any) -> dict[str, Any]:
@@ -202,7 +230,7 @@ WRONG: dict[str, tuple[dict[str, Any], str, str | None]] = {
     ),
     "upload with a path": (
         picture_at("picture:sha256-../../x"),
-        "unsupported_image_url",
+        "picture_not_found",
         "messages[0].content[0].image_url.url",
     ),
     "no base64": (picture_at("data:image/png;base64,§§§"), "invalid_image", "messages[0].content[0].image_url.url"),
@@ -212,9 +240,23 @@ WRONG: dict[str, tuple[dict[str, Any], str, str | None]] = {
     "max_tokens 0": ({"max_tokens": 0}, "invalid_value", "max_tokens"),
     "max_tokens text": ({"max_tokens": "7"}, "invalid_value", "max_tokens"),
     "max_tokens true": ({"max_tokens": True}, "invalid_value", "max_tokens"),
+    "max_tokens -2": ({"max_tokens": -2}, "invalid_value", "max_tokens"),
+    "max_tokens 1e12": ({"max_tokens": 1e12}, "invalid_value", "max_tokens"),
+    "max_tokens infinite": ({"max_tokens": float("inf")}, "invalid_value", "max_tokens"),
+    "temperature not a number": ({"temperature": float("nan")}, "invalid_value", "temperature"),
+    "temperature true": ({"temperature": True}, "invalid_value", "temperature"),
+    "top_k": ({"top_k": -5}, "invalid_value", "top_k"),
+    "top_k large": ({"top_k": 2**31}, "invalid_value", "top_k"),
+    "top_p": ({"top_p": 1.5}, "invalid_value", "top_p"),
+    "repetition_penalty": ({"repetition_penalty": 0}, "invalid_value", "repetition_penalty"),
     "temperature": ({"temperature": -1}, "invalid_value", "temperature"),
     "temperature text": ({"temperature": "hot"}, "invalid_value", "temperature"),
     "seed": ({"seed": 1.5}, "invalid_value", "seed"),
+    "large seed": ({"seed": 1e30}, "invalid_value", "seed"),
+    "seed text": ({"seed": "5"}, "invalid_value", "seed"),
+    "stop object": ({"stop": {"a": 1}}, "invalid_value", "stop"),
+    "stops of stops": ({"stop": [["x"]]}, "invalid_value", "stop"),
+    "stops none": ({"stop": [None]}, "invalid_value", "stop"),
     "stop": ({"stop": 5}, "invalid_value", "stop"),
     "stops": ({"stop": ["x"] * 17}, "invalid_value", "stop"),
     "long stop": ({"stop": "x" * 257}, "invalid_value", "stop"),
@@ -227,7 +269,18 @@ WRONG: dict[str, tuple[dict[str, Any], str, str | None]] = {
     "tool_choice object": ({"tool_choice": {"type": "function"}}, "unsupported_parameter", "tool_choice"),
     "modalities": ({"modalities": ["text", "audio"]}, "unsupported_parameter", "modalities"),
     "format": ({"response_format": {"type": "xml"}}, "unsupported_parameter", "response_format.type"),
-    "no schema": ({"response_format": {"type": "json_schema"}}, "invalid_schema", "response_format.schema"),
+    "no schema": ({"response_format": {"type": "json_schema"}}, "invalid_schema", "response_format.json_schema"),
+    "a schema without its wrapper": (
+        {"response_format": {"type": "json_schema", "json_schema": SCHEMA}},
+        "invalid_schema",
+        "response_format.json_schema.schema",
+    ),
+    "format as a word": ({"response_format": "json_object"}, "invalid_value", "response_format"),
+    "two forms": ({"response_format": {"type": "json_object"}, "regex": "x"}, "invalid_schema", "regex"),
+    "no regex": ({"regex": 5}, "invalid_value", "regex"),
+    "empty regex": ({"regex": ""}, "invalid_schema", "regex"),
+    "schema as a word": ({"schema": "object"}, "invalid_schema", "schema"),
+    "schema cut off": ({"schema": '{"type":'}, "invalid_schema", "schema"),
     "schema": (
         {"response_format": {"type": "json_schema", "json_schema": {"schema": 5}}},
         "invalid_schema",
@@ -279,6 +332,10 @@ def test_an_error_repeats_little_of_the_input() -> None:
         b"\xff{}",
         b'{"a": NaN}',
         b'{"a": Infinity}',
+        b'{"a": 1e999}',
+        b'{"a": 1, "a": 1}',
+        b'{"a": {"b": 1, "c": 2, "b": 3}}',
+        '{"a": 1}'.encode("utf-16"),
         b'{"a":' + b"9" * 5000 + b"}",
         b'{"a":' * 65 + b"1" + b"}" * 65,
         b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
@@ -290,6 +347,10 @@ def test_bodies_that_are_no_object(body: bytes) -> None:
     error = refused(lambda: read_object(body, depth=64))
     assert error.code == "invalid_json"
     assert len(str(error)) < 400
+
+
+def test_a_mark_in_front_is_none_of_the_text() -> None:
+    assert read_object(b'\xef\xbb\xbf{"a": 1.5}', depth=64) == {"a": 1.5}
 
 
 def test_depth_is_counted_as_people_count() -> None:
@@ -317,7 +378,7 @@ def test_responses() -> None:
         Message("user", ("b",)),
     )
     assert request.asked.sampling == {"max_tokens": 5}
-    assert json.loads(request.asked.schema or "") == SCHEMA
+    assert schema_of(request) == SCHEMA
     assert request.stream
     assert read_response({"input": "Hi"}, LIMITS, find).asked.messages == (Message("user", ("Hi",)),)
 
@@ -349,7 +410,7 @@ def test_ollama_chat() -> None:
     request = read_ollama_chat(given, LIMITS, find)
     assert request.asked.messages[1].parts == (SentPicture(BYTES), SentPicture(BYTES), "Hi")
     assert request.asked.sampling == {"max_tokens": 5, "temperature": 0.5, "stop": ("x",)}
-    assert json.loads(request.asked.schema or "") == SCHEMA
+    assert schema_of(request) == SCHEMA
     assert (request.stream, request.keep_alive) == (True, 300.0)
     assert read_ollama_chat({"model": "m"}, LIMITS, find).asked.messages == ()
 
@@ -358,12 +419,22 @@ def test_ollama_generate() -> None:
     given = {"prompt": "Hi", "system": "S", "images": [BASE64], "stream": False, "format": "json"}
     request = read_ollama_generate(given, LIMITS, find)
     assert request.asked.messages == (Message("system", ("S",)), Message("user", (SentPicture(BYTES), "Hi")))
-    assert request.asked.schema == '{"type": "object"}'
+    assert schema_of(request) == {"type": "object"}
     assert not request.stream
 
 
 @pytest.mark.parametrize(
-    ("given", "seconds"), [(0, 0.0), (-1, -1.0), ("10s", 10.0), ("1h", 3600.0), ("-1", -1.0), ("250ms", 0.25)]
+    ("given", "seconds"),
+    [
+        (0, 0.0),
+        (-1, -1.0),
+        ("10s", 10.0),
+        ("1h", 3600.0),
+        ("-1", -1.0),
+        ("250ms", 0.25),
+        ("1h30m", 5400.0),
+        ("-1s", -1.0),
+    ],
 )
 def test_keep_alive(given: Any, seconds: float) -> None:
     assert read_ollama_generate({"keep_alive": given}, LIMITS, find).keep_alive == seconds
@@ -374,6 +445,7 @@ def test_keep_alive(given: Any, seconds: float) -> None:
     [
         {"keep_alive": "soon"},
         {"keep_alive": True},
+        {"keep_alive": "5m soon"},
         {"images": "x", "prompt": "p"},
         {"images": [5], "prompt": "p"},
         {"images": ["no base64 §"], "prompt": "p"},
@@ -384,10 +456,42 @@ def test_keep_alive(given: Any, seconds: float) -> None:
         {"raw": True, "prompt": "p"},
         {"context": [1], "prompt": "p"},
         {"prompt": 5},
+        {"options": {"num_predict": -3}, "prompt": "p"},
+        {"options": {"num_predict": 0}, "prompt": "p"},
+        {"options": {"num_ctx": "4096"}, "prompt": "p"},
     ],
 )
 def test_wrong_ollama(values: dict[str, Any]) -> None:
     refused(lambda: read_ollama_generate(values, LIMITS, find))
+
+
+@pytest.mark.parametrize("given", [-1, -2])
+def test_ollamas_words_for_no_limit(given: int) -> None:
+    request = read_ollama_generate({"prompt": "x", "options": {"num_predict": given}}, LIMITS, find)
+    assert request.asked.sampling == {"max_tokens": 2**31 - 1}
+
+
+BOUNDED = [name for name, option in declared(GenerationOptions).items() if option.bounds and name not in ("seed",)]
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_the_bounds_are_those_of_the_library(name: str) -> None:
+    """Each bound is taken by both, and what is beyond it by none; below 0 requests have words of their own."""
+    low, high = declared(GenerationOptions)[name].bounds or (0, 0)
+    for value in (low, high):
+        assert GenerationOptions(**{name: value}) == sampling_options(chat(**{name: value}).asked.sampling, DEFAULTS)
+    for value in (high + 1, high * 1e9, *([low - 1] if low not in (0, 1) else [])):
+        assert refused(lambda value=value: chat(**{name: value})).param == name  # type: ignore[misc]
+        with pytest.raises(OptionError):
+            GenerationOptions(**{name: value})
+
+
+def test_a_file_id_is_the_id_of_an_upload() -> None:
+    assert content({"type": "input_image", "file_id": ID, "detail": "low"}, "What?") == (
+        SentPicture(BYTES, "low"),
+        "What?",
+    )
+    assert content({"type": "image_url", "image_url": {"url": ID}}) == (SentPicture(BYTES),)
 
 
 NAMES = st.sampled_from(
