@@ -1,16 +1,18 @@
-"""docs/commands.md and docs/api.md, made from the commands' help and the public docstrings: ``make docs``."""
+"""Pages of docs/ that are made from the code: commands' help, public docstrings, fields of requests: ``make docs``."""
 
 from __future__ import annotations
 
 import ast
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import typer.main
 from llava_edge.cli.main import app
 from llava_edge.runtime.options import GenerationOptions, LoadOptions, declared
+from llava_edge.serve.requests.known_fields import PLACES, Refused
 
 ROOT = Path(__file__).parents[2]
 WIDTH = 100
@@ -200,7 +202,40 @@ def _prose(text: str | None) -> list[str]:
     return plain.splitlines()
 
 
-PAGES = {"commands.md": commands_page, "api.md": api_page}
+def request_fields_page() -> str:
+    """What each field of a request to the server means there."""
+    lines = [
+        "# Fields of requests",
+        "",
+        "What `llava-edge serve` makes of each field, made by `make docs` from `serve/requests/known_fields.py`.",
+        "",
+        "- **Read**: it does what its own interface says ([serving.md](serving.md) has the exceptions).",
+        "- **Left alone**: no answer depends on it.",
+        "- **Refused** (400, `unsupported_parameter`): it would change the answer, and can't be had here. A value that",
+        "  asks for nothing passes: null and what is empty always, and those of the last column.",
+        "- Any other field that is spelt much like a known one is refused (400, `unknown_parameter`), so is one whose",
+        "  name speaks of a schema, regex or grammar. The rest is ignored, and `warnings` of the answer say so.",
+    ]
+    for place in PLACES:
+        lines += ["", f"## Fields of {place.called}", "", f"Read: {_names(place.read)}.", ""]
+        lines += [f"Left alone: {_names(place.left)}.", "", "| refused | instead | asks for nothing |", "|---|---|---|"]
+        alike: dict[tuple[str, str], list[str]] = {}
+        for name, refused in place.refused.items():
+            alike.setdefault((refused.instead, _passing(refused)), []).append(name)
+        lines += [f"| {_names(names)} | {instead} | {passing} |" for (instead, passing), names in alike.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _passing(refused: Refused) -> str:
+    values = refused.neutral or (0, False)
+    return ", ".join(f"`{json.dumps(one)}`" for one in values if one is not None)
+
+
+PAGES = {"commands.md": commands_page, "api.md": api_page, "request-fields.md": request_fields_page}
 
 
 def main() -> None:
