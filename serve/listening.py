@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -18,12 +19,23 @@ def listen_at(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server((str(address[0]), port), family=family, backlog=BACKLOG)
-    except (OSError, OverflowError, UnicodeError) as error:
-        reason = (
-            os.strerror(error.errno) if isinstance(error, OSError) and error.errno and error.errno > 0 else "no such"
-        )
+    except OSError as error:
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            raise OptionError(
+                expected="an address or name of this machine for --host",
+                got=f"{host[:200]}, which is none",
+                fix="choose another, such as 127.0.0.1",
+            ) from None
         raise OptionError(
-            expected=f"a free port at {host[:200]}", got=f"{port}: {reason}", fix="choose another --port or --host"
+            expected=f"a free port at {host[:200]}",
+            got=f"{port}: {os.strerror(error.errno or 0)}",
+            fix="choose another --port or --host",
+        ) from None
+    except (OverflowError, UnicodeError):
+        raise OptionError(
+            expected="an address and a port of this machine",
+            got=f"{host[:200]!r} and {port}",
+            fix="choose another --port or --host",
         ) from None
 
 

@@ -15,6 +15,7 @@ MIB = 2**20
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]+")
 _HOST = re.compile(r"(?:[^/?#\s:\[\]]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_NAME = re.compile(r"(?!-)(?=.*[A-Za-z_])[\w-]+(?:\.[\w-]+)*\.?", re.ASCII)
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd]?)")
 
 
@@ -65,6 +66,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
+        _check_address(self.host)
         if not self.token and not is_loopback(self.host):
             raise OptionError(
                 expected="a token where other machines can reach the server",
@@ -93,6 +95,19 @@ class Settings:
             raise OptionError(
                 expected="a queue of 0 or more", got=str(self.limits.waiting), fix="choose another --queue"
             )
+
+
+def _check_address(host: str) -> None:
+    """Refuse what is no address and no name, before it is looked up: systems read "127.1" and "*" as they like."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        if len(host) > 253 or not _NAME.fullmatch(host):
+            raise OptionError(
+                expected="an address of this machine such as 127.0.0.1 or ::1, or its name, for --host",
+                got=repr(host[:200]),
+                fix="write it alone; the port goes to --port, and 0.0.0.0 is every address",
+            ) from None
 
 
 def parse_duration(text: str) -> float:

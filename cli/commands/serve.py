@@ -15,6 +15,7 @@ from ..terminal import options as arguments
 if TYPE_CHECKING:
     from ...serve.settings import Settings
 
+HOST = "127.0.0.1"
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 
 
@@ -31,7 +32,7 @@ def serve(
     ] = None,
     host: Annotated[
         str, typer.Option("--host", help="Address to listen at; others than this machine need a token.")
-    ] = "127.0.0.1",
+    ] = HOST,
     port: Annotated[
         int | None,
         typer.Option(
@@ -96,6 +97,13 @@ def serve(
     from ..terminal.answers import remembered
     from ..terminal.progress import note
 
+    if socket is not None and (port is not None or host != HOST):
+        raise OptionError(
+            expected="one place to listen at",
+            got=f"--socket with {'--port' if port is not None else '--host'}",
+            fix="leave one of them out",
+        )
+    _check_form(sampling)
     stdin = standard_input() if sidecar else None
     token = choose_token(file=token_file, none=no_token, sidecar=sidecar, stdin=stdin)
     settings = _settings(
@@ -137,6 +145,14 @@ def _settings(*, queue: int, detail: str | None, **others: object) -> Settings:
     if detail is not None and chosen is None:
         raise OptionError(expected=f"--detail among {', '.join(DETAILS)}", got=repr(detail[:200]), fix="choose one")
     return Settings(limits=Limits(waiting=queue), detail=chosen, **others)  # type: ignore[arg-type]
+
+
+def _check_form(sampling: GenerationOptions) -> None:
+    """Refuse what no answer could be held to now, and not at the first question."""
+    if sampling.form is not None:
+        from ...runtime.language.constraint import check_form
+
+        check_form(sampling.form)
 
 
 def _listening(settings: Settings, port: int) -> Settings:

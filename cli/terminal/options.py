@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import itertools
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -138,16 +139,30 @@ def _value(kind: type[Any], given: Mapping[str, Any]) -> Any:
     return kind(**values)
 
 
+RIVALS = (("cache", "no_cache"), ("socket", "port"), ("socket", "host"))
+"""Parameters of which one says what the other contradicts: the one on the command line holds."""
+
+
 class Command(typer.core.TyperCommand):
     """A command as click has it, but some options may be given without their value: ``--isolate sign.png``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse ``args`` with the values that such options have then."""
         end = args.index("--") if "--" in args else len(args)
-        left = super().parse_args(ctx, [*(BARE.get(word, word) for word in args[:end]), *args[end:]])
-        if "no_cache" in ctx.params and _typed_here(ctx, "cache") and not _typed_here(ctx, "no_cache"):
-            ctx.params["no_cache"] = False  # whatever a configuration says
+        left = super().parse_args(ctx, [*self._with_values(args[:end]), *args[end:]])
+        defaults = {one.name: one.default for one in self.params}
+        for pair in RIVALS:
+            if ctx.params.keys() >= set(pair) and _typed_here(ctx, pair[0]) != _typed_here(ctx, pair[1]):
+                loser = pair[_typed_here(ctx, pair[0])]
+                ctx.params[loser] = defaults[loser]  # whatever a configuration says
         return left
+
+    def _with_values(self, words: list[str]) -> Iterator[str]:
+        """``words`` with the values of options that came without; a command that takes no words has them behind."""
+        takes_words = any(one.param_type_name == "argument" for one in self.params)
+        for word, behind in itertools.pairwise([*words, "-"]):
+            value_follows = not takes_words and not behind.startswith("-")
+            yield word if value_follows else BARE.get(word, word)
 
 
 def _typed_here(ctx: Any, name: str) -> bool:

@@ -20,7 +20,7 @@ from ..errors import OptionError, needing_extra
 from .vocabulary import tokenize_text
 
 if TYPE_CHECKING:
-    from llguidance import LLMatcher
+    from llguidance import LLMatcher, LLTokenizer
 
 T = TypeVar("T")
 
@@ -57,9 +57,7 @@ class Constraints:
     def __init__(self, model: Pieces, vocab: Any) -> None:
         """``vocab`` is llama.cpp's, and must live as long as this. Raises :class:`MissingExtraError`."""
         with needing_extra("schema"):
-            from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
-        self._matcher_class = LLMatcher
-        self._limits = LLParserLimits(max_items_in_row=ROW_ITEMS, max_lexer_states=LEXER_STATES, verbose_errors=False)
+            from llguidance import LLTokenizer, TokenizerWrapper
         size = model.vocab_size
         self.ends = np.array([model.is_end(token) for token in range(size)])
         tokens = [model.piece(token) for token in range(size)]
@@ -78,28 +76,41 @@ class Constraints:
     def constraint(self, form: AnswerForm) -> Constraint:
         """A constraint for one answer. Raises :class:`OptionError` where ``form`` can't be held."""
         if self._latest is None or self._latest[0] != form:
-            self._latest = form, _on_deep_stack(functools.partial(self._compile, form))
+            self._latest = form, _on_deep_stack(functools.partial(_compiled, form, self._tokenizer))
         return Constraint(self, form, self._latest[1].deep_copy())
 
-    def _compile(self, form: AnswerForm) -> LLMatcher:
-        make = self._matcher_class
-        try:
-            if form.kind == "schema":
-                grammar = make.grammar_from_json_schema(form.text, overrides=JSON_STYLE)  # type: ignore[arg-type]
-            elif form.kind == "regex":
-                grammar = make.grammar_from_regex(form.text)
-            else:
-                grammar = make.grammar_from_lark(form.text)
-            matcher = make(self._tokenizer, grammar, log_level=0, limits=self._limits)
-            if not matcher.is_error():
-                matcher.compute_bitmask()  # a schema that refers to itself alone shows here
-        except BaseException as error:
-            if isinstance(error, ValueError) or type(error).__name__ == "PanicException":  # pyo3's is no Exception
-                raise _refused(form, str(error)) from error
-            raise
-        if matcher.is_error():
-            raise _refused(form, matcher.get_error())
-        return matcher
+
+def check_form(form: AnswerForm) -> None:
+    """Refuse a form that no model's answers can be held to; there need not be one.
+
+    Raises :class:`OptionError`, and :class:`MissingExtraError` without llguidance.
+    """
+    with needing_extra("schema"):
+        from llguidance import LLTokenizer
+    _on_deep_stack(functools.partial(_compiled, form, LLTokenizer("byte")))
+
+
+def _compiled(form: AnswerForm, tokenizer: LLTokenizer) -> LLMatcher:
+    from llguidance import LLMatcher, LLParserLimits
+
+    limits = LLParserLimits(max_items_in_row=ROW_ITEMS, max_lexer_states=LEXER_STATES, verbose_errors=False)
+    try:
+        if form.kind == "schema":
+            grammar = LLMatcher.grammar_from_json_schema(form.text, overrides=JSON_STYLE)  # type: ignore[arg-type]
+        elif form.kind == "regex":
+            grammar = LLMatcher.grammar_from_regex(form.text)
+        else:
+            grammar = LLMatcher.grammar_from_lark(form.text)
+        matcher = LLMatcher(tokenizer, grammar, log_level=0, limits=limits)
+        if not matcher.is_error():
+            matcher.compute_bitmask()  # a schema that refers to itself alone shows here
+    except BaseException as error:
+        if isinstance(error, ValueError) or type(error).__name__ == "PanicException":  # pyo3's is no Exception
+            raise _refused(form, str(error)) from error
+        raise
+    if matcher.is_error():
+        raise _refused(form, matcher.get_error())
+    return matcher
 
 
 class Constraint:

@@ -213,6 +213,26 @@ def test_signals_end_it_and_tell_who_waits(number: signal.Signals, code: int) ->
         assert "Traceback" not in ended[2]
 
 
+@pytest.mark.parametrize(
+    ("words", "isolate"),
+    [((), "engine"), (("--isolate", "off"), False), (("--isolate=off",), False), (("--isolate", "--no-cache"), "llm")],
+)
+def test_what_lives_in_a_process_of_its_own(
+    words: tuple[str, ...], isolate: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llava_edge.serve.models import local
+
+    seen: list[Any] = []
+
+    def served(loading: Any) -> Any:
+        seen.append(loading.isolate)
+        raise OptionError(expected="an end here", got="none", fix="end")
+
+    monkeypatch.setattr(local, "served_options", served)
+    assert "an end here" in run_here("serve", "--no-token", *words)[2]
+    assert seen == [isolate]
+
+
 @pytest.mark.slow
 def test_a_token_is_made_and_told_in_the_address(tmp_path: Path) -> None:
     with started("--port", "0") as (_, line):
@@ -240,7 +260,32 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "an odd host": (("--allow-host", "http://x"), "a host such as"),
     "detail": (("--detail", "huge"), "--detail among high, low, auto"),
     "time": (("--idle-unload", "soon"), "a time such as 15m"),
-    "host": (("--host", "no.such.host.invalid"), "a free port at no.such.host.invalid"),
+    "no such host": (("--host", "no.such.host.invalid"), "an address or name of this machine for --host"),
+    "another machine's address": (("--host", "192.0.2.1"), "an address or name of this machine for --host"),
+    **{
+        f"host {host!r}"[:20]: (("--host", host), "an address of this machine such as 127.0.0.1")
+        for host in (
+            "",
+            " ",
+            "*",
+            "0",
+            "127.1",
+            "256.1.1.1",
+            "[::1]",
+            "localhost:80",
+            "http://x",
+            "a b",
+            "-x",
+            "x" * 300,
+        )
+    },
+    "socket and port": (("--socket", "s", "--port", "0"), "--socket with --port"),
+    "socket and host": (("--socket", "s", "--host", "::1"), "--socket with --host"),
+    "isolate": (("--isolate", "foo"), "isolate among llm, engine, off; got 'foo'"),
+    "a schema that can't be held": (("--schema", '{"uniqueItems": true}'), "a JSON Schema that answers can be held to"),
+    "no schema": (("--schema", '{"name": 1}'), "a JSON Schema as a dict"),
+    "no regular expression": (("--regex", "("), "a regular expression that answers can be held to"),
+    "no grammar": (("--grammar", "???"), "a Lark grammar that answers can be held to"),
 }
 
 
@@ -251,6 +296,21 @@ def test_wrong_command_lines_end_before_anything_listens(arguments: tuple[str, .
     assert out == ""
     (line,) = err.splitlines()
     assert said in line
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets here")
+def test_the_command_line_decides_between_socket_and_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a configuration; each end shows which place was tried."""
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    with listen_at("127.0.0.1", 0) as taken:
+        port = str(taken.getsockname()[1])
+        monkeypatch.setenv("LLAVA_EDGE_PORT", port)
+        assert f"no file at {file}" in run_here("serve", "--no-token", "--socket", str(file))[2]
+        monkeypatch.setenv("LLAVA_EDGE_SOCKET", str(file))
+        assert "--socket with --port" in run_here("serve", "--no-token")[2]
+        monkeypatch.delenv("LLAVA_EDGE_PORT")
+        assert "a free port at 127.0.0.1" in run_here("serve", "--no-token", "--port", port)[2]
 
 
 def test_a_port_that_is_taken() -> None:
