@@ -30,7 +30,7 @@ class Application:
     """One server's ASGI application.
 
     ``load_first`` loads the default model at the start; ``failed`` hears why that did not work. ``shut_down`` is
-    called by the endpoint that ends the server.
+    called by the endpoint that ends the server, ``cache_sizes`` by that of metrics.
     """
 
     def __init__(
@@ -42,12 +42,14 @@ class Application:
         load_first: bool = False,
         failed: Callable[[Exception], None] = lambda error: None,
         shut_down: Callable[[], None] = lambda: None,
+        cache_sizes: Callable[[], dict[str, float]] = dict,
     ) -> None:
         self._settings = settings
         self._models = models
         self._load_first = load_first
         self._failed = failed
         self._shut_down = shut_down
+        self._cache_sizes = cache_sizes
         self._guard: ASGIApp = Guard(self._route, Access(settings), log)
         self._routes: list[BaseRoute] = []
         self.service: Service | None = None
@@ -80,6 +82,7 @@ class Application:
             Desk(self._models, self._settings),
             Uploads(self._settings.limits),
             self._shut_down,
+            self._cache_sizes,
             starting=self._load_first,
         )
         self.service = service

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import sys
+import traceback
 from typing import Any
 
 from ..runtime.errors import (
+    BundleError,
     ContextError,
     EngineCrashed,
     ImageError,
@@ -14,6 +18,7 @@ from ..runtime.errors import (
     TemplateError,
 )
 
+_PATH = re.compile(r"(?<![\w/\\.:])(?:[A-Za-z]:)?(?:[\\/][^\s\\/;:()'\"]+)+[\\/]([^\s\\/;:()'\"]+)")
 LONGEST = 200
 """Characters of a client's input that an error repeats."""
 RESTARTING_SECONDS = 2
@@ -82,6 +87,24 @@ def shown(value: object) -> str:
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
+def report(error: Exception) -> None:
+    """Say on stderr what went wrong here: our own errors in their line, all others by where they came from.
+
+    Their message may quote what was asked.
+    """
+    if isinstance(error, LlavaEdgeError):
+        said = str(error)
+    else:
+        places = "".join(traceback.format_tb(error.__traceback__))
+        said = f"{type(error).__name__} in\n{places}"
+    print(said, file=sys.stderr, flush=True)
+
+
+def _without_folders(text: str) -> str:
+    """``text`` with the names of files alone: where they are on the server is nothing to clients."""
+    return _PATH.sub(lambda match: match[1], text)
+
+
 def request_error(error: Exception) -> RequestError:
     """``error`` as a client sees it. What is no error of ours says nothing of what is inside."""
     if isinstance(error, RequestError):
@@ -90,11 +113,24 @@ def request_error(error: Exception) -> RequestError:
         for kind, code in _CODES.items():
             if isinstance(error, kind):
                 return RequestError(expected=error.expected, got=error.got, fix=error.fix, code=code)
+        if isinstance(error, BundleError):
+            return RequestError(
+                expected="a model whose files are whole",
+                got="one that was changed or moved since the server started",
+                fix="ask whoever runs the server: its standard error says which file",
+                status=500,
+                code="model_damaged",
+            )
         status, code, retry_after = 500, "server_error", None
         if isinstance(error, EngineCrashed):
             status, code, retry_after = 503, "engine_restarting", RESTARTING_SECONDS
         return RequestError(
-            expected=error.expected, got=error.got, fix=error.fix, status=status, code=code, retry_after=retry_after
+            expected=_without_folders(error.expected),
+            got=_without_folders(error.got),
+            fix=_without_folders(error.fix),
+            status=status,
+            code=code,
+            retry_after=retry_after,
         )
     return RequestError(
         expected="an answer",

@@ -35,6 +35,7 @@ class Server(uvicorn.Server):
         on_ready: Callable[[], None] = lambda: None,
         log: Callable[[str], None] = lambda line: None,
         load_first: bool = True,
+        cache_sizes: Callable[[], dict[str, float]] = dict,
     ) -> None:
         limits = settings.limits
         self.application = Application(
@@ -44,6 +45,7 @@ class Server(uvicorn.Server):
             load_first=load_first,
             failed=self._fail,
             shut_down=self.stop,
+            cache_sizes=cache_sizes,
         )
         protocol = limited_connections(connections=limits.connections, read_seconds=limits.read_seconds)
         super().__init__(uvicorn.Config(self.application, **uvicorn_options(protocol)))

@@ -89,7 +89,7 @@ def serve(
     """
     with needing_extra("serve"):
         from ...serve.listening import forget, listen_at, listen_in
-        from ...serve.models.local import LocalModel, served_options
+        from ...serve.models.local import LocalModel, cache_sizes, served_options
         from ...serve.models.registry import read_facts
         from ...serve.server import Server
         from ...serve.sidecar import choose_token, leash, standard_input
@@ -131,6 +131,7 @@ def serve(
         lambda one: LocalModel(one.path, loading, sampling),
         on_ready=lambda: _announce(settings, socket, sidecar=sidecar, told=token.value if token.made else ""),
         log=note,
+        cache_sizes=lambda: cache_sizes(loading),
     )
     try:
         server.run_on(listener)

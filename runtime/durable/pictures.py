@@ -37,6 +37,8 @@ class DurablePictures:
         self._lock = threading.Lock()
         self._waiting: OrderedDict[str, EncodedImage] = OrderedDict()
         self._hashes: dict[str, str] = {}
+        self.hits = 0
+        """How often one was found."""
         self._rows: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 
     @property
@@ -55,6 +57,7 @@ class DurablePictures:
             self._folder.drop(entry.path)
             return None
         self._folder.used(entry.path)
+        self.hits += 1
         self._note(opened.key, rows, entry.sha256)
         seconds = float(entry.header.get("seconds", 0.0))
         encoder = str(entry.header["encoder"])

@@ -122,6 +122,19 @@ def answer_of(checked: Checked, run: Run, load_seconds: float) -> Answer:
     )
 
 
+@dataclass(frozen=True)
+class Remembered:
+    """What an engine found again since it was loaded: copies in memory, states and pictures of the durable cache.
+
+    ``kept_bytes`` are what the copies take now.
+    """
+
+    kept_bytes: int = 0
+    kept_hits: int = 0
+    state_hits: int = 0
+    picture_hits: int = 0
+
+
 class AnsweringEngine(Protocol):
     """What ``Model``, ``Chat`` and the server ask of an engine, wherever it computes.
 
@@ -180,6 +193,8 @@ class AnsweringEngine(Protocol):
     ) -> EncodedImage: ...
 
     def memory(self) -> Memory: ...
+
+    def remembered(self) -> Remembered: ...
 
     def unload(self, wait: Wait = False) -> None: ...
 

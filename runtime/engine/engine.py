@@ -30,7 +30,7 @@ from ..processes.repacking import settle_repacking
 from ..prompts.prompt import Prompt, build_prompt, keeps_places
 from ..prompts.template import TemplateMessage
 from ..system.machine import thread_warnings
-from .asking import Callbacks, Checked, Conversation, Outcome, answer_of, worth_keeping
+from .asking import Callbacks, Checked, Conversation, Outcome, Remembered, answer_of, worth_keeping
 from .decoded import DecodedPictures, asked_again
 from .encode_ahead import Encoding
 from .remembering import Remembering
@@ -220,6 +220,10 @@ class Engine:
         here = self.llm.memory()
         vision = self.bundle.vision_path.stat().st_size
         return Memory(here["model"], here["KV"], here["compute"] + here["output"], vision, self.pictures.kept_bytes)
+
+    def remembered(self) -> Remembered:
+        """What was found again since it was loaded; nothing while it is unloaded."""
+        return self.remembering.found if self._loaded else Remembered()
 
     def check_image(self, image: EncodedImage) -> None:
         """Refuse a picture that was encoded for another model. Raises ImageError, OptionError."""

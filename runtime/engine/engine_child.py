@@ -13,7 +13,7 @@ from ..answer import Answer, Memory
 from ..options import LoadOptions
 from ..pictures.encoded import EncodedImage
 from ..processes.child_side import Child, become_child
-from .asking import AskedPicture, Callbacks, Checked, Conversation, Outcome
+from .asking import AskedPicture, Callbacks, Checked, Conversation, Outcome, Remembered
 from .carried import LOST, CheckedThere, Facts, Missing, without_rows
 
 if TYPE_CHECKING:
@@ -137,6 +137,10 @@ class ServedEngine:
     def memory(self) -> Memory:
         """As :meth:`Engine.memory`."""
         return self.engine.memory()
+
+    def remembered(self) -> Remembered:
+        """As :meth:`Engine.remembered`."""
+        return self.engine.remembered()
 
     def context_size(self) -> int:
         """``Engine.context_size``, which is no method."""

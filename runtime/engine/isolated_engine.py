@@ -21,7 +21,7 @@ from ..pictures.encoded import EncodedImage, check_encoder
 from ..pictures.inputs import ImageInput
 from ..processes.parent_side import ChildProcess
 from ..system.lifetime import computed_before_fork
-from .asking import AskedPicture, Callbacks, Checked, Conversation, Outcome
+from .asking import AskedPicture, Callbacks, Checked, Conversation, Outcome, Remembered
 from .carried import LOST, CheckedThere, Facts, Missing, lightened, lightened_picture, portable
 from .engine_child import main
 from .heard import Heard
@@ -233,6 +233,14 @@ class IsolatedEngine:
         if self._process is None:
             return Memory(0, 0, 0, 0, 0)
         found: Memory = self._measured("memory")
+        return found
+
+    def remembered(self) -> Remembered:
+        """As :meth:`Engine.remembered`, of the process that is there."""
+        self._turns.check()
+        if self._process is None:
+            return Remembered()
+        found: Remembered = self._measured("remembered")
         return found
 
     # --- what it does ---

@@ -22,6 +22,7 @@ from ..language.kv_cache import KvCache
 from ..language.llm import Llm
 from ..pictures.encoded import EncodedImage
 from ..prompts.segments import ImageSegment, OpenImage, Segment, total_positions
+from .asking import Remembered
 
 IDLE_SECONDS = 2.0
 """After an answer, before anything is written."""
@@ -54,6 +55,13 @@ class Remembering:
         self._drafts: list[tuple[Record, Draft]] = []
         self._foreign: set[str] = set()
         self._seconds_a_position = 0.0
+        self._state_hits = 0
+
+    @property
+    def found(self) -> Remembered:
+        """What was found again so far."""
+        pictures = self._durable.pictures.hits if self._durable is not None else 0
+        return Remembered(self.kept.size, self.kept.hits, self._state_hits, pictures)
 
     @contextmanager
     def reading(self, given: Iterable[EncodedImage]) -> Iterator[None]:
@@ -204,6 +212,7 @@ class Remembering:
             self._cache.adopt(found.segments if restored else ())
             if restored:
                 self._states.used(found)
+                self._state_hits += 1
                 return
             self._states.drop(found)
 

@@ -74,6 +74,8 @@ class KeptStates:
         self._limit = limit
         self._least = least
         self._kept: list[Kept] = []
+        self.hits = 0
+        """How often one was put back."""
 
     @property
     def size(self) -> int:
@@ -101,6 +103,7 @@ class KeptStates:
         self._kept.remove(found)
         if holder.restore(found.state, found.segments):
             self._kept.append(found)
+            self.hits += 1
 
     def _keep(self, held: Record, holder: StateHolder) -> None:
         positions = total_positions(held)

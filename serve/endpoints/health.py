@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from starlette.requests import Request
@@ -35,7 +36,8 @@ def health_routes(service: Service) -> list[Route]:
         return json_reply({"status": "ok"})
 
     async def metrics(_: Request) -> Response:
-        return Response(service.desk.metrics.text(_gauges(service)), media_type="text/plain; version=0.0.4")
+        gauges = _gauges(service) | await asyncio.to_thread(service.cache_sizes)
+        return Response(service.desk.metrics.text(gauges), media_type="text/plain; version=0.0.4")
 
     async def status(_: Request) -> Response:
         return json_reply(_status(service))

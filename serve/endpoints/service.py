@@ -36,6 +36,8 @@ class Service:
     desk: Desk
     uploads: Uploads
     shut_down: Callable[[], None]
+    cache_sizes: Callable[[], dict[str, float]] = dict
+    """Sizes of what is kept on the disk, by the names of their metrics."""
     starting: bool = False
     """Whether the default model is being loaded for the first time."""
 

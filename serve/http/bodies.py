@@ -54,7 +54,7 @@ def _check_kind(request: Request, kinds: Sequence[str]) -> None:
         raise RequestError(
             expected=f"Content-Type {' or '.join(kinds)}",
             got=shown(kind) if kind else "none",
-            fix="send that header",
+            fix=f"send that header (curl: -H 'Content-Type: {kinds[0].replace('*', 'jpeg')}')",
             status=415,
             code="unsupported_media_type",
         )

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
-import traceback
 from collections.abc import Callable
 
 from starlette.datastructures import Headers, QueryParams
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..errors import RequestError, request_error
+from ..errors import RequestError, report, request_error
 from .access import Access
 from .bodies import ClientGone
 from .plain import error_reply, ollama_error_reply
@@ -98,8 +96,7 @@ class Guard:
 def _error(path: str, error: Exception) -> Response:
     told = request_error(error)
     if not isinstance(error, RequestError) and told.status >= 500:
-        places = "".join(traceback.format_tb(error.__traceback__))
-        print(f"{type(error).__name__} in\n{places}", file=sys.stderr, flush=True)
+        report(error)
     reply = ollama_error_reply(told) if path.startswith("/api/") else error_reply(told)
     if told.status == 401:
         reply.headers["www-authenticate"] = "Bearer"

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from ...runtime.answer import Answer
 from ...runtime.callbacks import Cancel, Progress
+from ...runtime.engine.asking import Remembered
 from ..requests.values import Asked
 
 
@@ -51,6 +52,9 @@ class ServedModel(Protocol):
 
     def answer(self, asked: Asked, listener: Listener, cancelled: Cancel) -> Answer:
         """Answer. Raises what ``count`` does, Cancelled, NativeError."""
+
+    def remembered(self) -> Remembered:
+        """What was found again since it was loaded. Raises NativeError."""
 
     def close(self) -> None:
         """Free everything. Safe to call twice."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
@@ -24,7 +23,7 @@ from ...runtime.errors import (
     TemplateError,
     WorkerError,
 )
-from ..errors import RequestError, request_error, stopping
+from ..errors import RequestError, report, request_error, stopping
 from ..requests.values import Asked, with_detail
 from ..settings import Settings
 from .events import Accepted, Done, Encoding, Event, Failed, Reading, Text
@@ -197,6 +196,7 @@ class Desk:
             answer = model.answer(job.asked, _listener(job), job.stop.is_set)
             self.metrics.answered(answer)
             job.tell(Done(replace(answer, warnings=(*job.asked.warnings, *answer.warnings)), load))
+            self._note_remembered(job.entry, model)
         except Cancelled:
             self.metrics.ended("cancelled")
         except EngineCrashed:  # the next request starts another process
@@ -209,6 +209,10 @@ class Desk:
         finally:
             job.entry.used = time.monotonic()
             self._keep(job)
+
+    def _note_remembered(self, entry: Entry, model: ServedModel) -> None:
+        with suppress(LlavaEdgeError):  # the answer is there, whatever happened since
+            self.metrics.remembered(entry.facts.id, model.remembered())
 
     def _keep(self, job: Job) -> None:
         job.entry.keep(job.keep_alive)
@@ -223,13 +227,12 @@ class Desk:
     def _unload(self, entry: Entry) -> None:
         if entry.state == "loaded":
             self.metrics.count("unloads_total")
+            self.metrics.forgotten(entry.facts.id)
         entry.unload()
 
     def _failed(self, job: Job, error: Exception) -> None:
         self.metrics.ended("failed")
         told = _told(error, job.asked)
-        if told.status >= 500 and not isinstance(error, NativeError | WorkerError | RequestError):
-            _report(error)
         job.tell(Failed(told))
 
     def _too_late(self, job: Job) -> None:
@@ -251,8 +254,10 @@ def _counts_beside(entry: Entry, asked: Asked) -> bool:
 
 
 def _told(error: Exception, asked: Asked) -> RequestError:
-    """``error`` as the client that asked sees it, with the field of its request that it is about."""
+    """``error`` as the client that asked sees it, with the field that it is about; what is ours is said on stderr."""
     told = request_error(error)
+    if told.status >= 500 and not isinstance(error, RequestError):
+        report(error)
     if isinstance(error, ContextError | ImageError | TemplateError):
         told.param = asked.param
     elif isinstance(error, OptionError | MissingExtraError) and asked.form is not None:
@@ -260,13 +265,6 @@ def _told(error: Exception, asked: Asked) -> RequestError:
         if isinstance(error, OptionError):
             told.code = "invalid_schema"
     return told
-
-
-def _report(error: Exception) -> None:
-    """Where an error of ours came from, on stderr; not its message, which may quote what was asked."""
-    print(
-        f"{type(error).__name__} in", *traceback.format_tb(error.__traceback__), sep="\n", file=sys.stderr, flush=True
-    )
 
 
 def _listener(job: Job) -> Listener:

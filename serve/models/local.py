@@ -7,7 +7,10 @@ from pathlib import Path
 
 from ...runtime.answer import Answer
 from ...runtime.callbacks import Cancel
-from ...runtime.engine.asking import AnsweringEngine, AskedPicture, Callbacks, Conversation, Outcome
+from ...runtime.durable.contents import share
+from ...runtime.durable.durable import cache_root
+from ...runtime.durable.folder import CacheFolder, Limits
+from ...runtime.engine.asking import AnsweringEngine, AskedPicture, Callbacks, Conversation, Outcome, Remembered
 from ...runtime.errors import Cancelled
 from ...runtime.model import load
 from ...runtime.options import GenerationOptions, LoadOptions
@@ -41,6 +44,10 @@ class LocalModel:
     def restarts(self) -> int:
         """How often its process was started again after it had ended by itself."""
         return self._engine.restarts
+
+    def remembered(self) -> Remembered:
+        """What was found again since it was loaded."""
+        return self._engine.remembered()
 
     def close(self) -> None:
         """Free everything. Safe to call twice."""
@@ -89,6 +96,17 @@ def served_options(loading: LoadOptions) -> LoadOptions:
     In at most 1 GiB, or a tenth of the memory.
     """
     return dataclasses.replace(loading, kept_states=loading.kept_states or min(2**30, total_memory() // 10))
+
+
+def cache_sizes(loading: LoadOptions) -> dict[str, float]:
+    """Bytes in the durable cache, as metrics name them; nothing where there is none."""
+    if not loading.cache:
+        return {}
+    folder = CacheFolder(cache_root(loading.cache), Limits.of(loading))
+    return {
+        "cache_state_bytes": share(folder, "states").bytes,
+        "cache_picture_bytes": share(folder, "pictures").bytes,
+    }
 
 
 def _message(message: Message) -> TemplateMessage:

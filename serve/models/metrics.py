@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from ...runtime.answer import Answer
+from ...runtime.engine.asking import Remembered
 
 HELP = {
     "requests_total": "Requests for an answer, by how they ended.",
@@ -23,9 +24,22 @@ HELP = {
     "requests_waiting": "Requests in the queue.",
     "requests_computing": "Requests that compute.",
     "models_loaded": "Models in memory.",
+    "kept_state_hits_total": "Times that a displaced conversation was taken back from memory.",
+    "cache_state_hits_total": "Times that a conversation was taken from the durable cache.",
+    "cache_picture_hits_total": "Times that an encoded picture was taken from the durable cache.",
+    "kept_state_bytes": "Size of displaced conversations in memory.",
+    "cache_state_bytes": "Size of conversations in the durable cache.",
+    "cache_picture_bytes": "Size of encoded pictures in the durable cache.",
     "uploads": "Uploaded pictures that are kept.",
     "upload_bytes": "Their size.",
 }
+
+HITS = {
+    "kept_hits": "kept_state_hits_total",
+    "state_hits": "cache_state_hits_total",
+    "picture_hits": "cache_picture_hits_total",
+}
+"""What a model counts, and the counters of it."""
 
 
 class Metrics:
@@ -33,6 +47,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
+        self._remembered: dict[str, Remembered] = {}
         self._outcomes: Counter[str] = Counter({"answered": 0, "cancelled": 0, "failed": 0, "refused": 0})
 
     def count(self, name: str, by: float = 1) -> None:
@@ -54,8 +69,21 @@ class Metrics:
         self.count("prefill_seconds_total", answer.timings.prefill)
         self.count("decode_seconds_total", answer.timings.decode)
 
+    def remembered(self, model: str, now: Remembered) -> None:
+        """Take what a model has found again since it was loaded, which begins at 0 when its process does."""
+        before = self._remembered.get(model, Remembered())
+        for name, counter in HITS.items():
+            new, old = getattr(now, name), getattr(before, name)
+            self.count(counter, new - old if new >= old else new)
+        self._remembered[model] = now
+
+    def forgotten(self, model: str) -> None:
+        """Note that a model was unloaded."""
+        self._remembered.pop(model, None)
+
     def text(self, gauges: Mapping[str, float]) -> str:
         """Everything, with ``gauges`` for what is so at the moment."""
+        gauges = {"kept_state_bytes": sum(one.kept_bytes for one in self._remembered.values()), **gauges}
         lines = []
         for name, meaning in HELP.items():
             kind = "counter" if name.endswith("_total") else "gauge"

@@ -10,9 +10,11 @@ from typing import Any, Literal
 import pytest
 from llava_edge.runtime import demo_bundle
 from llava_edge.runtime.answer import Answer
+from llava_edge.runtime.engine.asking import Remembered
 from llava_edge.runtime.options import GenerationOptions, LoadOptions
 from llava_edge.serve.models.interface import Listener
-from llava_edge.serve.models.local import LocalModel
+from llava_edge.serve.models.local import LocalModel, cache_sizes
+from llava_edge.serve.models.metrics import Metrics
 from llava_edge.serve.requests.values import Asked, Message, SentPicture
 
 SIGN = (Path(__file__).parents[2] / "examples" / "sign.png").read_bytes()
@@ -61,6 +63,50 @@ def test_a_conversation_goes_on_where_it_was(keeping: LocalModel) -> None:
     ask(keeping, TITLE)
     more = Asked((*ONE.messages, Message("assistant", (first.text,)), Message("user", ("Which colour?",))))
     assert ask(keeping, more).cached_tokens >= first.prompt_tokens
+
+
+@pytest.mark.parametrize("isolate", [False, "engine"], ids=["here", "isolated"])
+def test_what_is_found_again_is_counted(tmp_path: Path, isolate: Literal["engine", False]) -> None:
+    limits: dict[str, Any] = {"cache": tmp_path, "cache_min_free_disk": 0, "cache_min_positions": 1}
+    model = made(2**30, isolate, **limits)
+    try:
+        assert model.remembered() == Remembered()
+        ask(model, ONE)
+        ask(model, TITLE)
+        once = model.remembered()
+        assert (once.kept_hits, once.state_hits, once.picture_hits) == (0, 0, 0)
+        assert once.kept_bytes > 0
+        ask(model, ONE)
+        assert model.remembered().kept_hits == 1
+    finally:
+        model.close()
+    sizes = cache_sizes(LoadOptions(**limits))
+    on_disk = {one: sum(path.stat().st_size for path in tmp_path.rglob(f"*.{one}")) for one in ("kv", "emb")}
+    assert sizes == {"cache_state_bytes": on_disk["kv"], "cache_picture_bytes": on_disk["emb"]}
+    assert on_disk["emb"] > 0
+    again = made(0, isolate, **limits)
+    try:
+        ask(again, ONE)
+        found = again.remembered()
+        assert (found.kept_hits, found.picture_hits) == (0, 1)
+        assert found.state_hits == (1 if on_disk["kv"] else 0)
+    finally:
+        again.close()
+    assert cache_sizes(LoadOptions()) == {}
+
+
+def test_counters_outlive_the_process_that_counted() -> None:
+    metrics = Metrics()
+    for now in (Remembered(5, 2, 1, 1), Remembered(9, 3, 1, 1), Remembered(0, 1)):  # the last one's is another process
+        metrics.remembered("m", now)
+    metrics.remembered("n", Remembered(7, 1))
+    said = metrics.text({}).splitlines()
+    assert "llava_edge_kept_state_hits_total 5" in said
+    assert "llava_edge_cache_state_hits_total 1" in said
+    assert "llava_edge_kept_state_bytes 7" in said
+    metrics.forgotten("n")
+    assert "llava_edge_kept_state_bytes 0" in metrics.text({}).splitlines()
+    assert "llava_edge_cache_state_bytes 3" in metrics.text({"cache_state_bytes": 3}).splitlines()
 
 
 @pytest.mark.parametrize("options", [{"kv_type_k": "q8_0"}, {"context": 1024}])

@@ -5,14 +5,21 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import llava_edge.runtime as runtime
 import pytest
+from llava_edge.runtime import demo_bundle
 from llava_edge.runtime.answer import Answer
+from llava_edge.runtime.errors import NativeError
+from llava_edge.runtime.options import GenerationOptions, LoadOptions
 from llava_edge.runtime.pictures.tiles import lay_out
+from llava_edge.serve.errors import request_error
+from llava_edge.serve.models.local import LocalModel
+from llava_edge.serve.models.registry import Facts, read_facts
 from PIL import Image
 from support.running_server import Reached, running
 
@@ -449,3 +456,45 @@ def test_the_last_seed_can_be_had_again(model: runtime.Model) -> None:
     """llama.cpp takes 2**32 - 1 for "a new one"."""
     hot = {"temperature": 5.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 2**32 - 1, "max_tokens": 12}
     assert model.ask("Tell me.", **hot).tokens == model.ask("Tell me.", **hot).tokens  # type: ignore[arg-type]
+
+
+def test_a_model_damaged_on_the_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The client hears no path of the server, who runs it all of it, in one line."""
+    bundle = tmp_path / "served"
+    shutil.copytree(demo_bundle(), bundle)
+
+    def opener(facts: Facts) -> Any:
+        return LocalModel(facts.path, LoadOptions(), GenerationOptions())
+
+    with running(facts=read_facts([bundle]), opener=opener) as server:
+        assert server.json("POST", "/v1/models/served/unload", b"")[0] == 200
+        (bundle / "llm.gguf").write_bytes(b"cut off")
+        capsys.readouterr()
+        for path, body in (
+            (CHAT, about("Hi")),
+            (f"{CHAT}/input_tokens", about("Hi")),
+            ("/v1/models/served/load", b""),
+            ("/api/generate", {"prompt": "Hi"}),
+        ):
+            status, said = server.json("POST", path, body)
+            assert status == 500
+            assert "a model whose files are whole" in str(said)
+            assert str(tmp_path) not in str(said)
+            if not path.startswith("/api"):
+                assert said["error"]["code"] == "model_damaged"
+            (line,) = capsys.readouterr().err.splitlines()
+            assert str(bundle / "llm.gguf") in line
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("the file /home/me/models/llm.gguf, whole", "the file llm.gguf, whole"),
+        (r"C:\models\a.onnx: no such file", "a.onnx: no such file"),
+        ("POST it to /health and see docs/serving.md", "POST it to /health and see docs/serving.md"),
+        ("3/4 of it, http://a.b/c/d", "3/4 of it, http://a.b/c/d"),
+    ],
+)
+def test_errors_of_the_server_name_no_folders(text: str, left: str) -> None:
+    told = request_error(NativeError(expected=text, got=text, fix=text))
+    assert (told.expected, told.got, told.fix) == (left, left, left)

@@ -73,7 +73,8 @@ def test_a_hundred_at_once() -> None:
 def test_who_hangs_up_is_noticed_in_every_phase(path: str, phase: str, streamed: bool) -> None:
     played = Played()
     body = question(f"hold {phase}", stream=streamed)
-    body |= {"input": body["messages"]}
+    if path == "/v1/responses":
+        body["input"] = body.pop("messages")
     with running(played) as server:
         connection = server.opened(path, body)
         played.reached(phase)
@@ -146,7 +147,9 @@ def test_a_fault_inside_tells_nothing_of_the_question(capfd: pytest.CaptureFixtu
         for path in (CHAT, "/v1/responses", "/api/chat"):
             for stream in (False, True):
                 asked = question("crash private words", stream=stream)
-                status, _, body = server.request("POST", path, asked | {"input": asked["messages"]})
+                if path == "/v1/responses":
+                    asked["input"] = asked.pop("messages")
+                status, _, body = server.request("POST", path, asked)
                 assert status == (200 if stream else 500)
                 assert b"error inside the server" in body
                 assert b"private" not in body

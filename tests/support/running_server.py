@@ -14,6 +14,7 @@ from typing import Any
 
 from llava_edge.runtime import demo_bundle
 from llava_edge.runtime.answer import Answer, Timings
+from llava_edge.runtime.engine.asking import Remembered
 from llava_edge.runtime.errors import Cancelled, ContextError, NativeError
 from llava_edge.runtime.options import GenerationOptions, LoadOptions
 from llava_edge.serve.listening import listen_at
@@ -55,6 +56,9 @@ class Played:
 
     def close(self) -> None:
         self.closed += 1
+
+    def remembered(self) -> Remembered:
+        return Remembered()
 
     def count(self, asked: Asked) -> Counted:
         text = asked.messages[-1].text
@@ -180,8 +184,10 @@ def question(text: str, **more: Any) -> dict[str, Any]:
 
 @contextmanager
 def running(played: Played | None = None, limits: Limits | None = None, **settings: Any) -> Iterator[Reached]:
-    """A server over ``played``, or without it over the demo bundle."""
+    """A server over ``played``, or without it over the demo bundle, or over ``facts`` as ``opener`` opens them."""
     token = settings.pop("token", TOKEN)
+    facts = settings.pop("facts", None) or read_facts([demo_bundle()])
+    opener = settings.pop("opener", None)
     loading = served_options(LoadOptions(isolate=settings.pop("isolate", False)))
     listener = listen_at("127.0.0.1", 0)
     port = listener.getsockname()[1]
@@ -192,7 +198,7 @@ def running(played: Played | None = None, limits: Limits | None = None, **settin
     def load(one: Facts) -> Any:
         return played.opened(one) if played else LocalModel(one.path, loading, GenerationOptions())
 
-    server = Server(chosen, read_facts([demo_bundle()]), load, on_ready=ready.set, log=logged.append)
+    server = Server(chosen, facts, opener or load, on_ready=ready.set, log=logged.append)
     thread = threading.Thread(target=server.run_on, args=(listener,))
     thread.start()
     reached = Reached(port, server, logged, token)
