@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from starlette.routing import BaseRoute, Match, Route
@@ -117,10 +117,23 @@ class Application:
                 return
             if match == Match.PARTIAL and isinstance(route, Route):
                 methods |= route.methods or set()
-        raise _nowhere(scope, sorted(methods))
+        raise _nowhere(scope, sorted(methods), [one.path for one in self._routes if isinstance(one, Route)])
 
 
-def _nowhere(scope: Scope, methods: list[str]) -> RequestError:
+INSTEAD = {
+    "/v1/completions": "use /v1/chat/completions",
+    "/v1/messages": "use /v1/chat/completions",
+    "/v1/embeddings": "ask another server: these models give no embeddings",
+    "/api/embed": "ask another server: these models give no embeddings",
+    "/api/embeddings": "ask another server: these models give no embeddings",
+    "/v1/files": "POST pictures to /v1/pictures",
+    "/api/pull": "get it with 'llava-edge pull' and serve it with -m",
+    "/api/create": "make it with 'llava-edge export' and serve it with -m",
+}
+"""What to do at paths of other servers."""
+
+
+def _nowhere(scope: Scope, methods: list[str], paths: Sequence[str]) -> RequestError:
     got = shown(f"{scope['method']} {scope['path']}")
     if methods:
         return RequestError(
@@ -130,6 +143,7 @@ def _nowhere(scope: Scope, methods: list[str]) -> RequestError:
             status=405,
             code="method_not_allowed",
         )
-    return RequestError(
-        expected="a path of this server", got=got, fix="see docs/serving.md for them", status=404, code="unknown_path"
-    )
+    path = scope["path"].rstrip("/")
+    meant = [one for one in paths if one != "/" and (one.endswith(path or "/") or path.endswith(one))]
+    fix = INSTEAD.get(path) or (f"did you mean {meant[0]}?" if meant else "see docs/serving.md for them")
+    return RequestError(expected="a path of this server", got=got, fix=fix, status=404, code="unknown_path")

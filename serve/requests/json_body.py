@@ -16,11 +16,13 @@ def read_object(body: bytes, *, depth: int) -> dict[str, Any]:
         text = body.decode("utf-8-sig")  # some systems put its mark in front
         value = json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_once)
     except UnicodeDecodeError as error:
-        raise _no_json(f"bytes that are not UTF-8 at offset {error.start}") from None
+        raise _no_json(f"bytes that are not UTF-8 at offset {error.start}", "send it in UTF-8") from None
     except RecursionError:
         raise _too_deep(depth) from None
     except ValueError as error:
-        raise _no_json(first_line(error) if body.strip() else "an empty body") from None
+        if not body.strip():
+            raise _no_json("an empty body") from None
+        raise _no_json(first_line(error), "check its quotes, commas and brackets") from None
     if not isinstance(value, dict):
         raise _no_json(shown(value))
     if _deeper(value, depth):
@@ -62,8 +64,8 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name}, which JSON does not have")
 
 
-def _no_json(got: str) -> RequestError:
-    return RequestError(expected="a JSON object in the body", got=got, fix="send one in UTF-8", code="invalid_json")
+def _no_json(got: str, fix: str = "send one") -> RequestError:
+    return RequestError(expected="a JSON object in the body", got=got, fix=fix, code="invalid_json")
 
 
 def _too_deep(depth: int) -> RequestError:

@@ -289,7 +289,15 @@ OLLAMA_MESSAGE = Place(
         **_each("use content", "text"),
     },
 )
-PLACES = (CHAT, RESPONSES, MESSAGE, OLLAMA_CHAT, OLLAMA_GENERATE, OLLAMA_OPTIONS, OLLAMA_MESSAGE)
+_PART_LEFT = ("annotations", "logprobs", "cache_control", "id", "name", "uuid", "format", "media_type", "mime_type")
+PART = Place(
+    "a part of a message's content",
+    ("type", "text", "refusal", "image_url", "detail", "file_id"),
+    _PART_LEFT,
+    _each("use image_url", "source", "data", "image", "url"),
+)
+IMAGE_URL = Place("`image_url`", ("url", "detail"), _PART_LEFT)
+PLACES = (CHAT, RESPONSES, MESSAGE, PART, IMAGE_URL, OLLAMA_CHAT, OLLAMA_GENERATE, OLLAMA_OPTIONS, OLLAMA_MESSAGE)
 
 
 def check_fields(fields: Fields, place: Place) -> tuple[str, ...]:

@@ -8,13 +8,16 @@ from typing import NoReturn
 from ..errors import RequestError
 from ..settings import Detail, Limits
 from .fields import Fields, clean
-from .known_fields import MESSAGE, MOST_UNKNOWN, Place, check_fields
+from .known_fields import IMAGE_URL, MESSAGE, MOST_UNKNOWN, PART, Place, check_fields
 from .pictures import FindPicture, read_base64, read_picture
 from .values import Message, Role, SentPicture
 
 ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 TEXTS = ("text", "input_text", "output_text", "refusal")
 PICTURES = ("image_url", "input_image")
+UNSUPPORTED = "unsupported_parameter"
+_ROLES = f"one of {', '.join(ROLES)}"
+_TYPES = f"one of {', '.join((*TEXTS[:2], *PICTURES))}"
 WORDS: dict[str, Detail | None] = {"high": "high", "original": "high", "low": "low", "auto": "auto"}
 
 
@@ -38,9 +41,9 @@ class Reader:
         self.check(fields, MESSAGE)
         role = fields.text("role")
         if role in ("tool", "function"):
-            fields.unsupported("role", "leave tools out: this server has none")
+            fields.refuse("role", _ROLES, fix="leave tools out: this server has none", code=UNSUPPORTED)
         if role not in ROLES:
-            fields.refuse("role", f"one of {', '.join(ROLES)}")
+            fields.refuse("role", _ROLES)
         return Message(ROLES[role], self._content(fields, ROLES[role]))
 
     def picture(self, fields: Fields, name: str, url: str, detail: Detail | None = None) -> SentPicture:
@@ -89,6 +92,8 @@ class Reader:
         return pictures_first(side_by_side(parts))
 
     def _part(self, fields: Fields, role: Role) -> str | SentPicture:
+        if fields.get("type") in (*TEXTS, *PICTURES):
+            self.check(fields, PART)
         kind = fields.text("type")
         if kind in TEXTS:
             text = fields.text("refusal" if kind == "refusal" else "text")
@@ -97,11 +102,13 @@ class Reader:
             return self.text(text, fields.where("text"))
         if kind in PICTURES:
             if role != "user":
-                fields.unsupported("type", "put pictures into messages of the user")
+                fix = "put pictures into messages of the user"
+                fields.refuse("type", f"text in a message of the {role}", fix=fix, code=UNSUPPORTED)
             return self._sent(fields)
         if isinstance(kind, str) and kind in ("input_audio", "audio", "file", "input_file", "video_url", "input_video"):
-            fields.unsupported("type", "send text and pictures alone")
-        return fields.refuse("type", f"one of {', '.join((*TEXTS[:2], *PICTURES))}")
+            fields.refuse("type", _TYPES, fix="send text and pictures alone", code=UNSUPPORTED)
+        fix = 'a picture is {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,…"}}'
+        return fields.refuse("type", _TYPES, fix=fix)
 
     def _sent(self, fields: Fields) -> SentPicture:
         if fields.get("file_id") is not None and fields.get("image_url") is None:
@@ -109,11 +116,12 @@ class Reader:
         if isinstance(fields.get("image_url"), dict):
             inner = fields.object("image_url")
             assert inner is not None
+            self.check(inner, IMAGE_URL)
             url, place, name = inner.text("url"), inner, "url"
         else:
             url, place, name = fields.text("image_url"), fields, "image_url"
         if url is None:
-            place.refuse(name, "a picture as a data URI", fix="send data:image/jpeg;base64,…")
+            place.refuse(name, "a data URI", fix="send data:image/jpeg;base64,…")
         detail = place.word("detail", tuple(WORDS)) or fields.word("detail", tuple(WORDS))
         return self.picture(place, name, url, WORDS[detail] if detail else None)
 

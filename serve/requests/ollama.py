@@ -14,6 +14,7 @@ from .sampling import read_sampling
 from .values import Asked, ChatRequest, Message, Role
 
 ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
+_ROLES = f"one of {', '.join(ROLES)}"
 _CONTEXTS = (0, 2**31 - 1)
 
 
@@ -47,9 +48,10 @@ def _message(fields: Fields, reader: Reader) -> Message:
     reader.check(fields, OLLAMA_MESSAGE)
     role = fields.text("role")
     if role == "tool":
-        fields.unsupported("role", "leave tools out: this server has none")
+        fix = "leave tools out: this server has none"
+        fields.refuse("role", _ROLES, fix=fix, code="unsupported_parameter")
     if role not in ROLES:
-        fields.refuse("role", f"one of {', '.join(ROLES)}")
+        fields.refuse("role", _ROLES)
     if isinstance(fields.get("content"), list):
         fields.refuse("content", "a text", fix="put pictures into images, in base64")
     text = reader.text(fields.text("content") or "", fields.where("content"))

@@ -55,5 +55,5 @@ def _item(item: Fields, reader: Reader) -> Message | None:
     if kind == "reasoning":
         return None
     if kind not in (None, "message"):
-        item.unsupported("type", "send messages alone")
+        item.refuse("type", "message", fix="send messages alone", code="unsupported_parameter")
     return reader.message(item)

@@ -44,7 +44,7 @@ def read_sampling(
 
 def _tokens(fields: Fields, name: str, tokens: int) -> int:
     if tokens == 0:
-        fields.refuse(name, "a whole number above 0, or -1 for as many as fit")
+        fields.refuse(name, "1 or more, or -1 (as many as fit),")
     return TO_THE_LIMIT if tokens < 0 else tokens
 
 
@@ -54,7 +54,7 @@ def read_stop(fields: Fields, limits: Limits) -> tuple[str, ...]:
     stops = [] if value is None else [value] if isinstance(value, str) else value
     right = isinstance(stops, list) and all(isinstance(one, str) and len(one) <= limits.stop_length for one in stops)
     if not right or len(stops) > limits.stops:
-        fields.refuse("stop", f"at most {limits.stops} texts of at most {limits.stop_length} characters")
+        fields.refuse("stop", f"a text, or at most {limits.stops} of them, of at most {limits.stop_length} characters,")
     return tuple(clean(one) for one in stops if one)
 
 

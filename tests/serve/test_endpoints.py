@@ -498,3 +498,23 @@ def test_a_model_damaged_on_the_disk(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_errors_of_the_server_name_no_folders(text: str, left: str) -> None:
     told = request_error(NativeError(expected=text, got=text, fix=text))
     assert (told.expected, told.got, told.fix) == (left, left, left)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/chat/completions", "did you mean /v1/chat/completions?"),
+        ("/v1/v1/models", "did you mean /v1/models?"),
+        ("/v1/api/chat", "did you mean /api/chat?"),
+        ("/v1/chat/completions/", "did you mean /v1/chat/completions?"),
+        ("/v1/completions", "use /v1/chat/completions"),
+        ("/v1/embeddings", "no embeddings"),
+        ("/api/pull", "llava-edge pull"),
+        ("/nowhere", "see docs/serving.md"),
+        ("/v1", "see docs/serving.md"),
+    ],
+)
+def test_paths_that_are_not_here(server: Reached, path: str, said: str) -> None:
+    status, body = server.json("POST", path, about("Hi"))
+    assert status == 404
+    assert said in str(body)

@@ -325,7 +325,13 @@ def test_no_token_where_none_is_wanted() -> None:
         assert server.request("GET", "/v1/models", headers={"Host": "evil.example"})[0] == 403
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.2", "::", "example.org", ""])
+def test_no_host_is_none_of_ours() -> None:
+    assert not is_loopback("")
+    with pytest.raises(OptionError, match="an address of this machine"):
+        Settings(host="", token="x")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.2", "::", "example.org"])
 def test_other_machines_need_a_token(host: str) -> None:
     assert not is_loopback(host)
     with pytest.raises(OptionError):

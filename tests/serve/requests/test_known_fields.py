@@ -68,6 +68,15 @@ def test_what_is_read_is_what_the_tables_say() -> None:
     for dialect, body in bodies.items():
         ASKED[dialect][0](body, LIMITS, lambda _: None)
     objects = [(OBJECTS[dialect], body) for dialect, body in bodies.items()]
+    picture = {"type": "image_url", "image_url": Noting(url="data:,x")}
+    part, url = Noting(type="text", text="x"), Noting(**picture)
+    refusal, file = Noting(type="refusal", refusal="x"), Noting(type="input_image", file_id="sha256-x")
+    turns = [{"role": "user", "content": [part, url]}, {"role": "assistant", "content": [refusal]}]
+    read("chat", messages=[*turns, *TURNS])
+    refused(lambda: read("chat", messages=[{"role": "user", "content": [file]}]))
+    names = part.names | url.names | refusal.names | file.names
+    assert names == set(known.PART.read)
+    assert picture["image_url"].names == set(known.IMAGE_URL.read)
     within = (known.MESSAGE, message), (known.OLLAMA_MESSAGE, ollama_message), (known.OLLAMA_OPTIONS, options)
     for place, noting in (*objects, *within):
         assert noting.names - set(place.refused) == set(place.read), place.called
@@ -306,6 +315,13 @@ def test_a_name_misspelt_is_refused_with_the_right_one(dialect: str, given: str,
 def test_misspelt_names_inside() -> None:
     error = refused(lambda: read("generate", options={"num_predct": 5}))
     assert (error.code, error.param) == ("unknown_parameter", "options.num_predct")
+    for part, param in (
+        ({"type": "image_url", "image_url": {"url": "data:,x", "detial": "low"}}, "image_url.detial"),
+        ({"type": "input_image", "image_url": "data:,x", "details": "low"}, "details"),
+        ({"type": "text", "text": "x", "imageUrl": "data:,x"}, "imageUrl"),
+    ):
+        error = refused(lambda part=part: read("chat", messages=[{"role": "user", "content": [part]}]))  # type: ignore[misc]
+        assert (error.code, error.param) == ("unknown_parameter", f"messages[0].content[0].{param}")
     error = refused(lambda: read("chat", messages=[{"role": "user", "contents": "x"}]))
     assert (error.code, error.param) == ("unknown_parameter", "messages[0].contents")
 
