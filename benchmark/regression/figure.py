@@ -15,7 +15,7 @@ from ...runtime.system.storage import write_whole
 from ..accuracy.plot import figure_class
 from ..accuracy.report import SURE, figure, precise
 from .line import Regression
-from .report import one_out, r_squared
+from .report import r_squared
 
 _PANEL = (5.4, 4.6)  # inches
 _LARGEST, _SMALLEST = 900.0, 25.0  # points², the areas of the largest model's circle and of the smallest that is seen
@@ -90,13 +90,10 @@ def area(parameters: float | None, largest: float | None) -> float:
 
 def _facts(one: Regression) -> str:
     if one.line is None:
-        return (
-            f"n = {len(one.models)}, no line: {one.why}" if len(one.models) >= 4 else f"n = {len(one.models)}, no line"
-        )
-    return (
-        f"n = {len(one.models)}, R² = {r_squared(one)}, slope {figure(one.slope, precise)}\n"
-        f"leaving one out: {one_out(one)}"
-    )
+        return f"n = {len(one.models)}, no line"
+    facts = f"n = {len(one.models)}, R² = {r_squared(one)}, slope {figure(one.slope, precise)}"
+    ends = one.steepest()
+    return f"{facts}\nleaving one out: {precise(ends[0][1])} to {precise(ends[1][1])}" if ends else facts
 
 
 def _legend(found: Sequence[Regression]) -> str:

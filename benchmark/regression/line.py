@@ -19,6 +19,8 @@ from .scores import Scores
 FEWEST = 4
 """Models from which on there is a line: three on a slope are an accident too easily, and two always are on one."""
 Numbers = npt.NDArray[np.float64]
+_LEAST = float(np.finfo(np.float64).tiny)
+"""Sum of squares below which a double no longer holds what it is about."""
 
 
 @dataclass(frozen=True)
@@ -98,14 +100,14 @@ def regress(scores: Scores, benchmark: str, *, resamples: int = RESAMPLES, seed:
     models = tuple(scores.models[at] for at in both)
     x, y = (np.array([one[at] for at in both], np.float64) for one in (scores.text, column))
     line = fit(x, y) if len(both) >= FEWEST else None
-    why = ""
-    slope, draws = Estimate(math.nan, math.nan, math.nan), np.zeros((0, 2))
+    draws = _draws(x, y, resamples, seed) if line is not None else np.zeros((0, 2))
+    why, slope = "", Estimate(math.nan, math.nan, math.nan)
     left_out: tuple[tuple[str, Line | None], ...] = ()
-    if line is None:
+    if line is None or not len(draws):
+        line = None
         few = f"{len(both)} of the models have both scores, and a line needs {FEWEST}"
         why = few if len(both) < FEWEST else f"all models have the same {scores.x}"
     else:
-        draws = _draws(x, y, resamples, seed)
         low, high = np.quantile(draws[:, 0], _ends())
         slope = Estimate(line.slope, float(low), float(high))
         left_out = tuple((model, fit(np.delete(x, at), np.delete(y, at))) for at, model in enumerate(models))
@@ -115,16 +117,16 @@ def regress(scores: Scores, benchmark: str, *, resamples: int = RESAMPLES, seed:
 
 def fit(x: Numbers, y: Numbers) -> Line | None:
     """The line of least squares; None where all of ``x`` is one value."""
-    if len(x) < 2 or x.min() == x.max():
+    if len(x) < 2 or x.min() == x.max():  # exact, where a sum of squares is not
         return None
     away, off = x - x.mean(), y - y.mean()
     spread, together, total = away @ away, away @ off, off @ off
-    slope = together / spread if spread > 0 else math.inf
-    intercept = y.mean() - slope * x.mean()
-    if not math.isfinite(slope) or not math.isfinite(intercept):  # scores so near each other that a double sees none
+    if spread < _LEAST:
         return None
-    same = y.min() == y.max()
-    return Line(float(slope), float(intercept), None if same else float(min(1.0, together * slope / total)))
+    slope = together / spread
+    same = y.min() == y.max() or total < _LEAST
+    r2 = None if same else float(min(1.0, together * slope / total))
+    return Line(float(slope), float(y.mean() - slope * x.mean()), r2)
 
 
 def _draws(x: Numbers, y: Numbers, resamples: int, seed: int) -> Numbers:
@@ -135,8 +137,10 @@ def _draws(x: Numbers, y: Numbers, resamples: int, seed: int) -> Numbers:
     weights = weights[kept] / len(x)
     means = weights @ x, weights @ y
     away, off = x - means[0][:, None], y - means[1][:, None]
-    slopes = (weights * away * off).sum(axis=1) / (weights * away**2).sum(axis=1)
-    return np.stack([slopes, means[1] - slopes * means[0]], axis=1)
+    spread = (weights * away**2).sum(axis=1)
+    seen = spread >= _LEAST
+    slopes = (weights * away * off).sum(axis=1)[seen] / spread[seen]
+    return np.stack([slopes, means[1][seen] - slopes * means[0][seen]], axis=1)
 
 
 def _ends() -> Sequence[float]:

@@ -81,13 +81,15 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         with open_plain(path, stream=True) as file:
             raw = file.read(LARGEST_FILE + 1)
-        if len(raw) > LARGEST_FILE:
-            _refuse(path, what, f"more than {LARGEST_FILE / 1e6:g} MB", fix)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(expected=f"{what} at {path}", got=reason, fix="check the path") from None
+    if len(raw) > LARGEST_FILE:
+        _refuse(path, what, f"more than {LARGEST_FILE / 1e6:g} MB", fix)
+    try:
         read = json.loads(raw)
     except (ValueError, RecursionError):
         _refuse(path, what, "no JSON", fix)
-    except OSError as error:
-        raise DataError(expected=f"{what} at {path}", got=error.strerror or str(error), fix="check the path") from None
     if not isinstance(read, dict) or not {"reference", "candidates"} <= set(read):
         _refuse(
             path, what, f"JSON of {listed(list(read)) or 'nothing'}" if isinstance(read, dict) else "other JSON", fix

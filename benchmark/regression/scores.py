@@ -10,7 +10,7 @@ import csv
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -78,6 +78,23 @@ def read_scores(path: Path, *, x: str = TEXT) -> Scores:
     return Scores(models, columns_of[PARAMETERS], x_name, columns_of[x_name], benchmarks)
 
 
+def logarithmic(scores: Scores) -> Scores:
+    """The table with log₁₀ of all scores, for what spans decades, as divergences do. Raises :class:`DataError`.
+
+    A line's slope is then an exponent: at 1 the picture score grows as the text score does.
+    """
+
+    def of(column: Column, name: str) -> Column:
+        for model, value in zip(scores.models, column, strict=True):
+            if value is not None and value <= 0:
+                got = f"{value:g} of {shown(model)}"
+                raise DataError(expected=f"scores above 0 in {name!r} for --log", got=got, fix="leave out --log")
+        return tuple(None if value is None else math.log10(value) for value in column)
+
+    benchmarks = {f"log₁₀ {name}": of(column, name) for name, column in scores.benchmarks.items()}
+    return replace(scores, x=f"log₁₀ {scores.x}", text=of(scores.text, scores.x), benchmarks=benchmarks)
+
+
 def _refuse(path: Path, expected: str, got: str, fix: str = "correct the table") -> NoReturn:
     raise DataError(expected=f"{expected} in {path}", got=got, fix=fix)
 
@@ -129,6 +146,9 @@ def _names(path: Path, header: _Row) -> list[str]:
     while cells and not cells[-1]:
         cells.pop()
     names = [cell.casefold() if cell.casefold() in (MODEL, PARAMETERS, TEXT) else cell for cell in cells]
+    for name in (MODEL, PARAMETERS):
+        if name not in names:
+            _refuse(path, f"a column {name!r}", f"only {listed(names)}", _MISSING[name])
     if any(not name for name in names):
         _refuse(path, "a name for every column", f"none for column {names.index('') + 1}")
     for name in names:
@@ -136,9 +156,6 @@ def _names(path: Path, header: _Row) -> list[str]:
             _refuse(path, "every column once", f"{shown(name)!r} {names.count(name)} times")
         if not name.isprintable():
             _refuse(path, "names of columns that can be shown", repr(shown(name)))
-    for name in (MODEL, PARAMETERS):
-        if name not in names:
-            _refuse(path, f"a column {name!r}", f"only {listed(names)}", _MISSING[name])
     return names
 
 

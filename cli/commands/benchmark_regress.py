@@ -18,6 +18,7 @@ def regress(
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FIGURE.png", help="The figure to write.")],
     x: Annotated[str, typer.Option("--x", metavar="COLUMN", help="Hold the others against this column.")] = "text",
+    log: Annotated[bool, typer.Option("--log", help="Take log10 of all scores, for what spans decades: KL.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of one object a benchmark.")] = False,
 ) -> None:
     """Draw text scores against picture scores, with the line of least squares where there are four models.
@@ -28,7 +29,7 @@ def regress(
     from ...benchmark.regression.figure import write_figure
     from ...benchmark.regression.line import regressions
     from ...benchmark.regression.report import terminal
-    from ...benchmark.regression.scores import read_scores
+    from ...benchmark.regression.scores import logarithmic, read_scores
     from ..terminal.streams import say, say_json
 
     if output.suffix.casefold() not in ("", ".png"):
@@ -37,6 +38,8 @@ def regress(
     check_apart(output, [scores], "--output")
     figure_class()
     table = read_scores(scores, x=x)
+    if log:
+        table = logarithmic(table)
     found = regressions(table)
     write_figure(output, found, table.x)
     if as_json:
