@@ -52,6 +52,7 @@ def draw(found: Sequence[Regression], x: str) -> Any:
     drawn.draw_without_rendering()  # the panels' places, which the names are put by
     for panel, one in zip(drawn.axes, found, strict=True):
         _name_all(panel, one, largest)
+    drawn.set_layout_engine("none")  # which would only find the same places again
     return drawn
 
 
