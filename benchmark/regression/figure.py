@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...runtime.system.storage import write_whole
-from ..accuracy.plot import figure_class
+from ..accuracy.plot import figure_class, names_as_text
 from ..accuracy.report import SURE, figure, precise
 from .line import Regression
 from .report import r_squared
@@ -32,9 +30,9 @@ _AROUND = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 
 def write_figure(path: Path, found: Sequence[Regression], x: str) -> None:
     """Draw ``found`` as a PNG that appears whole or not at all. Raises MissingExtraError, StorageError."""
-    with _quietly():
+    with names_as_text():
         drawn = draw(found, x)
-        write_whole(path, lambda file: drawn.savefig(file, format="png", dpi=150))
+        write_whole(path, lambda file: drawn.savefig(file, format="png", dpi=120))
 
 
 def draw(found: Sequence[Regression], x: str) -> Any:
@@ -48,20 +46,12 @@ def draw(found: Sequence[Regression], x: str) -> Any:
         _panel(panel, one, x, largest)
     for panel in list(panels)[len(found) :]:
         panel.remove()
-    drawn.supxlabel(_legend(found), fontsize="small", parse_math=False)
+    drawn.supxlabel(_legend(found), fontsize="small")
     drawn.draw_without_rendering()  # the panels' places, which the names are put by
     for panel, one in zip(drawn.axes, found, strict=True):
         _name_all(panel, one, largest)
     drawn.set_layout_engine("none")  # which would only find the same places again
     return drawn
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """A letter that the font lacks becomes a box in the figure; matplotlib's warning would tell nobody more."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"Glyph \d+")
-        yield
 
 
 def _panel(panel: Any, one: Regression, x: str, largest: float | None) -> None:
@@ -76,9 +66,9 @@ def _panel(panel: Any, one: Regression, x: str, largest: float | None) -> None:
         panel.fill_between(grid, low, high, color="C0", alpha=0.15, linewidth=0)
         panel.plot(grid, one.line.intercept + one.line.slope * grid, color="C0", linewidth=1.5)
     panel.margins(0.16)
-    panel.set_title(f"{_shortened(one.benchmark)}\n{_facts(one)}", fontsize="small", parse_math=False)
-    panel.set_xlabel(_shortened(x), parse_math=False)
-    panel.set_ylabel(_shortened(one.benchmark), parse_math=False)
+    panel.set_title(f"{_shortened(one.benchmark)}\n{_facts(one)}", fontsize="small")
+    panel.set_xlabel(_shortened(x))
+    panel.set_ylabel(_shortened(one.benchmark))
     panel.grid(alpha=0.3)
 
 
@@ -123,7 +113,7 @@ def _name_all(panel: Any, one: Regression, largest: float | None) -> None:
     for model, point, place, radius in zip(one.models, points, zip(one.x, one.y, strict=True), radii, strict=True):
         name = panel.annotate(
             _shortened(model), place, xytext=(0, 0), textcoords="offset pixels", ha="center", va="center",
-            fontsize="x-small", parse_math=False,
+            fontsize="x-small",
         )  # fmt: skip
         name.set_in_layout(False)
         box = name.get_window_extent().extents

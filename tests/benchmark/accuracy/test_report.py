@@ -166,3 +166,15 @@ def test_plot_has_a_point_a_bundle(tmp_path: Path) -> None:
     with Image.open(tmp_path / "new" / "plot.png") as picture:
         assert picture.size == (1350, 600)
     assert len(draw(comparison(None)).axes[0].containers) == 0
+
+
+@pytest.mark.parametrize("name", ["$x_", "a$b$c", r"$\frac{$", "模型"])
+def test_the_plot_takes_names_as_they_are(name: str, tmp_path: Path) -> None:
+    """A folder's name is no formula, and a letter that the font lacks is no warning."""
+    whole = comparison()
+    named = replace(whole.candidates[0], side=replace(whole.candidates[0].side, name=name))
+    write_plot(
+        tmp_path / "plot.png", replace(whole, candidates=(named,), reference=replace(whole.reference, name=name))
+    )
+    with Image.open(tmp_path / "plot.png") as picture:
+        assert picture.format == "PNG"
