@@ -18,7 +18,7 @@ from .report import r_squared
 _PANEL = (5.4, 4.6)  # inches
 _LARGEST, _SMALLEST = 900.0, 25.0  # points², the areas of the largest model's circle and of the smallest that is seen
 _NOT_STATED = 110.0
-"""Area of the star of a model whose parameters nobody has stated."""
+"""Area for a model whose parameters nobody has stated."""
 _MOST_NAMES = 40
 """Models of a panel that are named; of more, nobody would read any."""
 _LONGEST_NAME = 36
@@ -55,7 +55,7 @@ def draw(found: Sequence[Regression], x: str) -> Any:
 
 
 def _panel(panel: Any, one: Regression, x: str, largest: float | None) -> None:
-    stated = [size is not None for size in one.parameters]
+    stated = [size is not None or largest is None for size in one.parameters]
     for marker, chosen, colour in (("o", stated, "C0"), ("*", [not each for each in stated], "C1")):
         at = np.flatnonzero(chosen)
         areas = [area(one.parameters[index], largest) for index in at]
@@ -90,10 +90,10 @@ def _facts(one: Regression) -> str:
 def _legend(found: Sequence[Regression]) -> str:
     words = [f"Line: least squares; band: {SURE} of bootstrap draws of models."]
     sizes = [size for one in found for size in one.parameters]
-    if any(size is not None for size in sizes):
+    if any(size is not None for size in sizes):  # of recipes of one model none is, and all are circles alike
         words.append("Area: parameters.")
-    if any(size is None for size in sizes):
-        words.append("Star: parameters not stated.")
+        if None in sizes:
+            words.append("Star: parameters not stated.")
     return " ".join(words)
 
 

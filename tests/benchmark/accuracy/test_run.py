@@ -140,6 +140,21 @@ def test_each_prompt_is_asked_without_pictures_once(bundles: dict[str, Path], tm
     assert result.candidates[0].text is None  # nothing that pictures could be taken away from
 
 
+def test_one_prompt_about_two_pictures_is_one_measurement_of_text(bundles: dict[str, Path], tmp_path: Path) -> None:
+    """Asked about more pictures it would be no surer: there is no interval."""
+    asked = [QUESTIONS[0], QUESTIONS[2]]
+    (one,) = compare_bundles(
+        bundles["reference"], [bundles["both"]], asked, folder=tmp_path, attribution=False, text=True
+    ).candidates
+    assert one.overall.divergence is not None
+    assert one.overall.divergence.kl_mean.known
+    assert one.text is not None
+    assert one.text.divergence is not None
+    assert not one.text.divergence.kl_mean.known
+    assert one.text_difference is not None
+    assert not one.text_difference.known
+
+
 @pytest.mark.slow
 def test_interrupted_anywhere_it_goes_on_to_the_same_result(bundles: dict[str, Path], tmp_path: Path) -> None:
     arguments = (bundles["reference"], [bundles["both"]], QUESTIONS)

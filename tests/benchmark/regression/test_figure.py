@@ -59,6 +59,15 @@ def test_without_a_line(count: int) -> None:
     assert panel.get_title() == f"b\nn = {count}, no line"
 
 
+def test_models_of_which_no_size_is_stated_are_circles_alike() -> None:
+    scores = Scores(("q8", "q4"), (None, None), "text", (60.0, 50.0), {"b": (40.0, 30.0)})
+    figure = draw(regressions(scores), "text")
+    circles, stars = figure.axes[0].collections[:2]
+    assert (len(circles.get_offsets()), len(stars.get_offsets())) == (2, 0)
+    assert len(set(circles.get_sizes().tolist())) == 1
+    assert "parameters" not in figure.get_supxlabel()
+
+
 def test_areas() -> None:
     assert area(55, 110) == area(110, 110) / 2
     assert area(0.001, 110) == area(0.01, 110) > 0  # small, but seen
