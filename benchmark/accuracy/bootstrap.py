@@ -81,6 +81,25 @@ class Bootstrap:
             return estimate
         return Estimate(0.0, -self._unseen(len(paired)), self._unseen(len(paired)))
 
+    def less(
+        self,
+        ours: tuple[Sequence[float], Sequence[float]],
+        other: Bootstrap,
+        theirs: tuple[Sequence[float], Sequence[float]],
+    ) -> Estimate:
+        """The :meth:`ratio` of ``ours`` less that of ``theirs``, which is drawn by ``other``: with another seed.
+
+        The draws know nothing of each other, so what both measurements share makes the interval no narrower. Sizes
+        are all above 0.
+        """
+        values, drawn = [], []
+        for bootstrap, (totals, sizes) in ((self, ours), (other, theirs)):
+            above, below = np.asarray(totals, np.float64), np.asarray(sizes, np.float64)
+            values.append(float(above.sum() / below.sum()))
+            drawn.append((bootstrap.weights @ above) / (bootstrap.weights @ below))
+        difference = self._estimate(values[0] - values[1], drawn[0] - drawn[1])
+        return difference if other.clusters > 1 else Estimate(difference.value, math.nan, math.nan)
+
     def quantile(self, values: Sequence[Sequence[float]], at: float) -> Estimate:
         """The ``at`` quantile of all ``values``, a list a question, by the inverse of their CDF."""
         owner = np.repeat(np.arange(len(values)), [len(one) for one in values])

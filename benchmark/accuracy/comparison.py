@@ -73,12 +73,18 @@ class Side:
 
 @dataclass(frozen=True)
 class Candidate:
-    """All that was measured of one candidate. ``parts`` has "vision" and "llm" alone where asked for."""
+    """All that was measured of one candidate. ``parts`` has "vision" and "llm" alone where asked for.
+
+    ``text`` is of the same questions without their pictures, both sides asked so, where that was asked for;
+    ``text_difference`` is the mean KL with the pictures less that without.
+    """
 
     side: Side
     overall: Measured
     types: dict[str, Measured]
     parts: dict[str, Measured]
+    text: Measured | None = None
+    text_difference: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -112,8 +118,21 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class TextAnswers:
+    """The questions asked without their pictures: the reference's texts, and a list of answers a candidate.
+
+    ``prompts`` names what was asked, so that a question asked about many pictures is one measurement, not many.
+    """
+
+    questions: Sequence[Question]
+    prompts: Sequence[str]
+    texts: Sequence[str]
+    candidates: Sequence[list[CandidateAnswer]]
+
+
+@dataclass(frozen=True)
 class _Asked:
-    """Questions with the reference's scores, and which of them are looked at."""
+    """Questions with the reference's scores, and what is drawn again for intervals: pictures, or prompts."""
 
     questions: Sequence[Question]
     pictures: Sequence[str]
@@ -128,8 +147,11 @@ def compare(
     questions: Sequence[Question],
     pictures: Sequence[str],
     judge: Marking | None = None,
+    text: TextAnswers | None = None,
 ) -> Comparison:
     """Compare answers given in the order of ``questions``; ``pictures`` names what each one is about.
+
+    ``text`` has the answers to the same questions, in the same order, without the pictures.
 
     Raises :class:`OptionError` where no question fits the context.
     """
@@ -140,13 +162,17 @@ def compare(
         said = candidates[0][0]["both"][0].refused
         raise OptionError(expected="a question that fits the context", got=said, fix="choose a larger context")
     own = [(one, picture) for one, picture in zip(asked.reference, pictures, strict=True) if one is not None]
+    found = [
+        _candidate(asked, answers, _side(bundle, name), judge)
+        for (answers, bundle), name in zip(candidates, names[1:], strict=True)
+    ]
+    if text is not None:
+        both = [answers["both"] for answers, _ in candidates]
+        found = [_with_text(*each, asked, text) for each in zip(found, both, text.candidates, strict=True)]
     return Comparison(
         reference=_side(reference, names[0]),
         accuracy=Bootstrap([at for _, at in own]).share([one for one, _ in own]) if own else None,
-        candidates=tuple(
-            _candidate(asked, answers, _side(bundle, name), judge)
-            for (answers, bundle), name in zip(candidates, names[1:], strict=True)
-        ),
+        candidates=tuple(found),
         questions=len(questions),
         pictures=len(set(pictures)),
         scored=len(own),
@@ -179,6 +205,30 @@ def _candidate(
         types={name: _measured(asked, *both, chosen) for name, chosen in sorted(types.items())},
         parts={part: _measured(asked, answers[part], scores[part], everything) for part in answers if part != "both"},
     )
+
+
+def _with_text(
+    found: Candidate, answers: list[CandidateAnswer], blind: list[CandidateAnswer], asked: _Asked, text: TextAnswers
+) -> Candidate:
+    """``found`` with what the questions without their pictures say: no judge, who would have to see what is missing."""
+    without = _Asked(text.questions, text.prompts, _scores(text.questions, text.texts, None))
+    scores = _scores(text.questions, [one.text for one in blind], None)
+    measured = _measured(without, blind, scores, range(len(text.questions)))
+    difference = None
+    if found.overall.divergence and measured.divergence:
+        drawn = [_drawn(asked, answers, SEED), _drawn(without, blind, SEED + 1)]
+        difference = drawn[0][0].less(drawn[0][1], *drawn[1])
+    return dataclasses.replace(found, text=measured, text_difference=difference)
+
+
+def _drawn(
+    asked: _Asked, answers: Sequence[CandidateAnswer], seed: int
+) -> tuple[Bootstrap, tuple[list[float], list[float]]]:
+    """Draws of what ``answers`` are about, and each one's sum of KL and its tokens."""
+    chosen = [index for index, one in enumerate(answers) if one.kl]
+    values = [answers[index].kl for index in chosen]
+    bootstrap = Bootstrap([asked.pictures[index] for index in chosen], seed=seed)
+    return bootstrap, ([math.fsum(one) for one in values], [float(len(one)) for one in values])
 
 
 def _measured(asked: _Asked, answers: Sequence[CandidateAnswer], scores: Scores, chosen: Sequence[int]) -> Measured:
@@ -233,7 +283,9 @@ def _candidate_dict(candidate: Candidate) -> dict[str, Any]:
         | {
             "types": [{"type": name} | _measured_dict(one) for name, one in candidate.types.items()],
             "attribution": [{"part": name} | _measured_dict(one) for name, one in candidate.parts.items()],
+            "text": _measured_dict(candidate.text) if candidate.text else None,
         }
+        | _flat("text_difference", "text_difference_interval", candidate.text_difference)
     )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,19 @@ _SIZE = (9.0, 4.0)  # inches, wide enough for two panels beside each other
 
 def write_plot(path: Path, comparison: Comparison) -> None:
     """Draw ``comparison``: a point a bundle, bars for the intervals. Raises MissingExtraError, StorageError."""
-    figure = draw(comparison)
-    write_whole(path, lambda file: figure.savefig(file, format="png", dpi=150))
+    with names_as_text():
+        figure = draw(comparison)
+        write_whole(path, lambda file: figure.savefig(file, format="png", dpi=150))
+
+
+@contextmanager
+def names_as_text() -> Iterator[None]:
+    """Names of folders and models drawn as they are: "$" begins no formula, a letter that the font lacks is a box."""
+    with needing_extra("benchmark"):
+        import matplotlib
+    with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph \d+")
+        yield
 
 
 def figure_class() -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .bootstrap import LEVEL, Estimate
@@ -45,6 +45,8 @@ def statements(comparison: Comparison) -> list[str]:
         name, divergence, accuracy = candidate.side.name, candidate.overall.divergence, candidate.overall.accuracy
         if accuracy is not None:
             said.append(about_difference(name, comparison.reference.name, accuracy.difference))
+        if candidate.text_difference is not None and divergence is not None:
+            said.append(about_text(candidate, candidate.text_difference))
         if divergence is not None:
             kl, top1 = figure(divergence.kl_mean, precise), figure(divergence.top1, percent)
             said.append(f"{name}: KL to {comparison.reference.name} {kl} nats a token; same likeliest token in {top1}")
@@ -64,6 +66,20 @@ def about_difference(name: str, reference: str, difference: Estimate) -> str:
     return f"{name} can't be told from {reference}: {_side(value)} ({SURE}: {ends})"
 
 
+def about_text(candidate: Candidate, difference: Estimate) -> str:
+    """Such as "q4: KL is 0.004 nats a token larger with the pictures than without (95 %: 0.001 to 0.007)"."""
+    name = candidate.side.name
+    if not difference.known:
+        return f"{name}: one picture or one prompt does not tell whether the pictures make a difference"
+    value, low, high = (precise(one) for one in (difference.value, difference.low, difference.high))
+    if difference.low <= 0 <= difference.high:
+        return f"{name}: KL with the pictures can't be told from KL without: {value} nats ({SURE}: {low} to {high})"
+    if difference.value > 0:
+        return f"{name}: KL is {value} nats a token larger with the pictures than without ({SURE}: {low} to {high})"
+    ends = f"{precise(-difference.high)} to {precise(-difference.low)}"
+    return f"{name}: KL is {precise(-difference.value)} nats a token smaller with the pictures ({SURE}: {ends})"
+
+
 def _side(points: float) -> str:
     if abs(points) < 0.05:
         return "0.0 points"
@@ -77,7 +93,8 @@ def tables(comparison: Comparison) -> list[Table]:
     for name, overall, candidate in named:
         rows.append((name, overall))
         rows += [(f"  {PARTS[part]}", measured) for part, measured in candidate.parts.items()]
-    found = [_divergence_table(rows)]
+    text = {name: candidate.text for name, _, candidate in named if candidate.text is not None}
+    found = [_divergence_table(rows, text)]
     if any(one.accuracy for _, one in rows):
         found.append(_accuracy_table(comparison, rows))
     if any(len(one.types) > 1 for one in comparison.candidates):
@@ -90,20 +107,22 @@ def _name(candidate: Candidate) -> str:
     return f"{side.name} ({side.vision} + {side.llm}, {side.bytes / 1e6:,.1f} MB)"
 
 
-def _divergence_table(rows: Sequence[tuple[str, Measured]]) -> Table:
+def _divergence_table(rows: Sequence[tuple[str, Measured]], text: Mapping[str, Measured]) -> Table:
+    """A row each, and behind a candidate's one without the pictures where that was measured."""
     head = ("candidate", "KL mean", "KL median", "KL p99", "same top-1", "same answer", "first other token")
-    return Table(
-        f"Divergence, nats a token ({SURE} intervals)",
-        head,
-        tuple((name, *_divergence_cells(one.divergence)) for name, one in rows),
-    )
+    cells = []
+    for name, one in rows:
+        cells.append((name, *_divergence_cells(one.divergence)))
+        if name in text:
+            cells.append(("  without the pictures", *_divergence_cells(text[name].divergence, "one prompt")))
+    return Table(f"Divergence, nats a token ({SURE} intervals)", head, tuple(cells))
 
 
-def _divergence_cells(found: Divergence | None) -> tuple[str, ...]:
+def _divergence_cells(found: Divergence | None, alone: str = "one picture") -> tuple[str, ...]:
     if found is None:
         return (NONE,) * 6
-    values = [figure(one, precise) for one in (found.kl_mean, found.kl_median, found.kl_p99)]
-    shares = [figure(one, percent) for one in (found.top1, found.same)]
+    values = [figure(one, precise, alone) for one in (found.kl_mean, found.kl_median, found.kl_p99)]
+    shares = [figure(one, percent, alone) for one in (found.top1, found.same)]
     return (*values, *shares, NONE if found.first_divergent is None else f"{found.first_divergent:g}")
 
 
@@ -136,9 +155,9 @@ def _type_table(candidate: Candidate) -> Table:
     return Table(f"{candidate.side.name} by question type ({SURE} intervals)", head, tuple(rows))
 
 
-def figure(estimate: Estimate, show: Callable[[float], str]) -> str:
-    """A value with its interval, each written by ``show``."""
-    ends = f"{show(estimate.low)} to {show(estimate.high)}" if estimate.known else "one picture"
+def figure(estimate: Estimate, show: Callable[[float], str], alone: str = "one picture") -> str:
+    """A value with its interval, each written by ``show``; ``alone`` says why there is none."""
+    ends = f"{show(estimate.low)} to {show(estimate.high)}" if estimate.known else alone
     return f"{show(estimate.value)} ({ends})"
 
 
@@ -168,6 +187,11 @@ def notes(comparison: Comparison) -> list[str]:
     ]
     if unscored := comparison.questions - comparison.scored:
         said.append(f"{unscored} answers are free-form and were not judged; they count for the divergence only.")
+    if any(one.text for one in comparison.candidates):
+        said.append(
+            "Without the pictures: the same questions, asked of both sides as text alone; intervals by drawing "
+            "prompts again, each as often as it was asked."
+        )
     if comparison.refused:
         said.append(
             f"{comparison.refused} questions do not fit the context, or their picture can't be shown; "

@@ -19,7 +19,7 @@ from ...runtime.options import LoadOptions
 from ..data.questions import Question, QuestionList
 from .answer_store import CandidateAnswer, CandidateStore, ReferenceStore, picture_digests, question_key
 from .attribution import Part, Subject, parts
-from .comparison import Comparison, Marking, compare
+from .comparison import Comparison, Marking, TextAnswers, compare
 from .divergence import answer_as_candidate, answer_as_reference
 
 
@@ -32,6 +32,8 @@ class Setting:
     questions: tuple[Question, ...]
     keys: tuple[str, ...]
     folder: Path
+    text: tuple[tuple[str, Question], ...] = ()
+    """The same questions without their pictures, with their keys, where they are to be asked too."""
 
     def subjects(self) -> list[Subject]:
         """Every distinct thing to hold against the reference, in the order to ask them."""
@@ -54,18 +56,21 @@ def compare_bundles(
     *,
     folder: Path,
     attribution: bool = True,
+    text: bool = False,
     options: LoadOptions | None = None,
     judge: Marking | None = None,
     on_progress: Progress = lambda done, total: None,
 ) -> Comparison:
-    """Ask what ``folder`` does not hold yet, and compare.
+    """Ask what ``folder`` does not hold yet, and compare; with ``text`` also without the pictures.
 
     Interrupt it as you like: every answer is kept when it is there, and the next run asks for the
     others only. ``on_progress`` hears (answers given, answers that were missing when the run began).
     Raises BundleError, OptionError, ImageError, NativeError, StorageError.
     """
     options = options or LoadOptions()
-    setting = prepare(reference, candidates, questions, folder=folder, attribution=attribution, context=options.context)
+    setting = prepare(
+        reference, candidates, questions, folder=folder, attribution=attribution, text=text, context=options.context
+    )
     ask(setting, options, on_progress)
     left_out = questions.left_out if isinstance(questions, QuestionList) else ()
     return replace(conclude(setting, judge), left_out=left_out)
@@ -78,9 +83,13 @@ def prepare(
     *,
     folder: Path,
     attribution: bool = True,
+    text: bool = False,
     context: int = 0,
 ) -> Setting:
-    """Open the bundles, without loading any model, and hash the questions."""
+    """Open the bundles, without loading any model, and hash the questions.
+
+    ``text`` asks them without pictures too, unless none has any.
+    """
     if not questions or not candidates:
         missing = "question" if candidates else "candidate"
         raise OptionError(expected=f"at least one {missing}", got="none", fix=f"give a {missing}")
@@ -89,7 +98,9 @@ def prepare(
     if not attribution:
         split = [{"both": one["both"]} for one in split]
     keys = tuple(_key(one, context) for one in questions)
-    return Setting(Subject(opened, opened), tuple(split), tuple(questions), keys, folder)
+    alone = [replace(one, images=()) for one in questions] if text and any(one.images for one in questions) else []
+    without = tuple((_key(one, context), one) for one in alone)
+    return Setting(Subject(opened, opened), tuple(split), tuple(questions), keys, folder, without)
 
 
 def _key(question: Question, context: int) -> str:
@@ -103,10 +114,15 @@ def _key(question: Question, context: int) -> str:
 
 def ask(setting: Setting, options: LoadOptions, on_progress: Progress) -> None:
     """Get every answer that is not kept yet, one model after another."""
-    asked = dict(zip(setting.keys, setting.questions, strict=True))
+    seen = dict(zip(setting.keys, setting.questions, strict=True))
+    asked = seen | dict(setting.text)
+    whole = {each["both"].key for each in setting.candidates}  # the parts alone are measured with pictures only
     references = setting.references()
     missing = [key for key in asked if references.read(key) is None]
-    work = [(one, [key for key in asked if setting.answers_of(one).read(key) is None]) for one in setting.subjects()]
+    work = [
+        (one, [key for key in (asked if one.key in whole else seen) if setting.answers_of(one).read(key) is None])
+        for one in setting.subjects()
+    ]
     total = len(missing) + sum(len(keys) for _, keys in work)
     count = itertools.count(1)
     if missing:
@@ -130,21 +146,31 @@ def _answer(setting: Setting, subject: Subject, model: Model, key: str, question
 
 def conclude(setting: Setting, judge: Marking | None = None) -> Comparison:
     """Score and compare the answers that are kept."""
-    references = setting.references()
-    texts = [answer.text for key in setting.keys if (answer := references.read(key)) is not None]
-    answers = {one.key: _kept(setting, one) for one in setting.subjects()}
+    answers = {one.key: _kept(setting, one, setting.keys) for one in setting.subjects()}
     return compare(
         setting.reference.llm,
-        texts,
+        _texts(setting, setting.keys),
         [({part: answers[one.key] for part, one in each.items()}, each["both"].llm) for each in setting.candidates],
         questions=setting.questions,
         pictures=[
             "".join(picture_digests(one)) or key for one, key in zip(setting.questions, setting.keys, strict=True)
         ],
         judge=judge,
+        text=_text_answers(setting) if setting.text else None,
     )
 
 
-def _kept(setting: Setting, subject: Subject) -> list[CandidateAnswer]:
+def _text_answers(setting: Setting) -> TextAnswers:
+    keys = [key for key, _ in setting.text]
+    answers = [_kept(setting, each["both"], keys) for each in setting.candidates]
+    return TextAnswers([question for _, question in setting.text], keys, _texts(setting, keys), answers)
+
+
+def _texts(setting: Setting, keys: Sequence[str]) -> list[str]:
+    references = setting.references()
+    return [answer.text for key in keys if (answer := references.read(key)) is not None]
+
+
+def _kept(setting: Setting, subject: Subject, keys: Sequence[str]) -> list[CandidateAnswer]:
     store = setting.answers_of(subject)
-    return [answer for key in setting.keys if (answer := store.read(key)) is not None]
+    return [answer for key in keys if (answer := store.read(key)) is not None]

@@ -9,8 +9,12 @@ import typer
 from ..terminal import options as arguments
 from . import benchmark_speed
 from .benchmark_accuracy import accuracy
+from .benchmark_regress import regress
+from .benchmark_scores import scores
 
-app = typer.Typer(help="Accuracy and speed.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Accuracy, speed, and text scores against picture scores.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 def demo(
@@ -31,3 +35,5 @@ def demo(
 arguments.register(app, "accuracy", accuracy)
 arguments.register(app, "speed", benchmark_speed.speed)
 arguments.register(app, "demo", demo)
+arguments.register(app, "regress", regress)
+arguments.register(app, "scores", scores)

@@ -48,6 +48,9 @@ def accuracy(
     attribution: Annotated[
         bool, typer.Option("--attribution/--no-attribution", help="Also measure vision and LLM alone.")
     ] = True,
+    text: Annotated[
+        bool, typer.Option("--text/--no-text", help="Also measure the questions without their pictures.")
+    ] = True,
     answers: Annotated[
         Path | None,
         typer.Option("--answers", metavar="FOLDER", help="Where answers are kept; in the user's cache without it."),
@@ -93,7 +96,7 @@ def accuracy(
     bar = Bar("asking")
     try:
         comparison = compare_bundles(
-            reference, candidate, questions, folder=folder, attribution=attribution,
+            reference, candidate, questions, folder=folder, attribution=attribution, text=text,
             options=LoadOptions(threads=threads, context=context), judge=marking, on_progress=bar,
         )  # fmt: skip
     except KeyboardInterrupt:

@@ -35,6 +35,19 @@ def check_output_folder(path: Path, files: Iterable[str], name: str) -> None:
         check_output_file(path / one, name)
 
 
+def check_apart(path: Path, inputs: Iterable[Path], name: str) -> None:
+    """Refuse an output that is one of ``inputs``, by whatever name. Raises :class:`OptionError`."""
+    for one in inputs:
+        try:
+            same = os.path.samefile(path, one)
+        except (OSError, ValueError):  # one of the two is not there
+            continue
+        if same and path.is_file():  # a terminal may well be both
+            raise OptionError(
+                expected=f"another file for {name}", got=f"{path}, which is read", fix="choose another name"
+            )
+
+
 def _mode(path: Path) -> int | None:
     """What is there, a link followed, or None."""
     try:

@@ -26,6 +26,27 @@ def test_ratio_interval_is_that_of_all_resamples() -> None:
         assert below - 0.005 <= share <= upto + 0.005
 
 
+def test_a_difference_of_draws_that_know_nothing_of_each_other() -> None:
+    """Of three pictures and four prompts: all 27 times 256 pairs of draws."""
+    pictures = ([3.0, 1.0, 8.0], [1.0, 2.0, 2.0])
+    prompts = ([1.0, 4.0, 9.0, 2.5], [1.0, 2.0, 3.0, 1.0])
+
+    def ratios(totals: list[float], sizes: list[float]) -> list[float]:
+        drawn = itertools.product(range(len(totals)), repeat=len(totals))
+        return [sum(totals[one] for one in each) / sum(sizes[one] for one in each) for each in drawn]
+
+    every = [one - other for one in ratios(*pictures) for other in ratios(*prompts)]
+    other = Bootstrap(FOUR, resamples=20_000, seed=2)
+    estimate = Bootstrap(FOUR[:3], resamples=20_000, seed=1).less(pictures, other, prompts)
+    assert estimate.value == pytest.approx(12 / 5 - 16.5 / 7)
+    for end, share in ((estimate.low, 0.025), (estimate.high, 0.975)):
+        below, upto = (sum(test(value, end) for value in every) / len(every) for test in (_less, _not_more))
+        assert below - 0.005 <= share <= upto + 0.005
+    one_prompt = Bootstrap(["a", "a"], resamples=50)
+    assert not Bootstrap(["a", "b"], resamples=50).less(([1, 2], [1, 1]), one_prompt, ([1, 2], [1, 1])).known
+    assert not one_prompt.less(([1, 2], [1, 1]), Bootstrap(["a", "b"], resamples=50), ([1, 2], [1, 1])).known
+
+
 def _less(value: float, end: float) -> bool:
     return value < end - 1e-9
 

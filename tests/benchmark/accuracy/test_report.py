@@ -54,6 +54,35 @@ def test_the_difference_in_words(difference: tuple[float, float, float], said: s
     assert about_difference("q4", "f16", Estimate(*difference)) == said
 
 
+@pytest.mark.parametrize(
+    ("difference", "said"),
+    [
+        (
+            (0.004, 0.001, 0.007),
+            "q4: KL is 0.004 nats a token larger with the pictures than without (95 %: 0.001 to 0.007)",
+        ),
+        ((-0.004, -0.007, -0.001), "q4: KL is 0.004 nats a token smaller with the pictures (95 %: 0.001 to 0.007)"),
+        (
+            (0.001, -0.001, 0.003),
+            "q4: KL with the pictures can't be told from KL without: 0.001 nats (95 %: -0.001 to 0.003)",
+        ),
+        (
+            (0.5, math.nan, math.nan),
+            "q4: one picture or one prompt does not tell whether the pictures make a difference",
+        ),
+    ],
+)
+def test_text_in_words(difference: tuple[float, float, float], said: str) -> None:
+    whole = comparison()
+    text = replace(whole.candidates[0], text=measured(BELOW), text_difference=Estimate(*difference))
+    found = statements(replace(whole, candidates=(text,)))
+    assert found[1] == said
+    assert found[2].startswith("q4: KL to f16 ")
+    page = markdown(replace(whole, candidates=(text,)), command="c", plot=None)
+    assert "| &nbsp; without the pictures |" in page
+    assert "asked of both sides as text alone" in page
+
+
 def test_every_statement_has_its_interval() -> None:
     difference, divergence = statements(comparison())
     assert difference == "q4 is 0.8 points below f16 (95 %: 0.1 to 1.6)"
@@ -137,3 +166,15 @@ def test_plot_has_a_point_a_bundle(tmp_path: Path) -> None:
     with Image.open(tmp_path / "new" / "plot.png") as picture:
         assert picture.size == (1350, 600)
     assert len(draw(comparison(None)).axes[0].containers) == 0
+
+
+@pytest.mark.parametrize("name", ["$x_", "a$b$c", r"$\frac{$", "模型"])
+def test_the_plot_takes_names_as_they_are(name: str, tmp_path: Path) -> None:
+    """A folder's name is no formula, and a letter that the font lacks is no warning."""
+    whole = comparison()
+    named = replace(whole.candidates[0], side=replace(whole.candidates[0].side, name=name))
+    write_plot(
+        tmp_path / "plot.png", replace(whole, candidates=(named,), reference=replace(whole.reference, name=name))
+    )
+    with Image.open(tmp_path / "plot.png") as picture:
+        assert picture.format == "PNG"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from llava_edge.benchmark.accuracy import run as accuracy
 from llava_edge.benchmark.accuracy.attribution import MixedBundle, Subject, parts
-from llava_edge.benchmark.accuracy.report import terminal
+from llava_edge.benchmark.accuracy.report import as_json, terminal
 from llava_edge.benchmark.accuracy.run import compare_bundles, prepare
 from llava_edge.benchmark.data.questions import Question, QuestionList
 from llava_edge.quantize.pipeline import quantize_bundle
@@ -88,6 +88,71 @@ def test_each_part_alone(bundles: dict[str, Path], tmp_path: Path) -> None:
     )
     assert alone.candidates[0].parts == {}
     assert alone.candidates[0].overall == both.overall
+
+
+def test_without_the_pictures(bundles: dict[str, Path], tmp_path: Path) -> None:
+    """What the same questions give when they are asked as text alone; the vision part has no say in it."""
+    names = ["both", "vision", "llm"]
+    candidates = [bundles[name] for name in names]
+    arguments = (bundles["reference"], candidates, QUESTIONS)
+    result = compare_bundles(*arguments, folder=tmp_path / "kept", attribution=False, text=True)
+    plain = compare_bundles(*arguments, folder=tmp_path / "kept", attribution=False)
+    assert [one.text for one in plain.candidates] == [None] * 3
+    assert [one.overall for one in plain.candidates] == [one.overall for one in result.candidates]
+    both, vision, llm = result.candidates
+    blind = [dataclasses.replace(one, images=()) for one in QUESTIONS]
+    asked = compare_bundles(bundles["reference"], candidates, blind, folder=tmp_path / "alone", attribution=False)
+    for one, other in zip(result.candidates, asked.candidates, strict=True):
+        assert one.text is not None
+        assert one.text.divergence is not None
+        assert other.overall.divergence is not None
+        assert one.text.divergence.kl_mean.value == other.overall.divergence.kl_mean.value
+        assert one.text.accuracy is not None
+        assert other.overall.accuracy is not None
+        assert one.text.accuracy.candidate.value == other.overall.accuracy.candidate.value
+        assert one.overall.divergence is not None
+        assert one.text_difference is not None
+        difference = one.overall.divergence.kl_mean.value - one.text.divergence.kl_mean.value
+        assert one.text_difference.value == pytest.approx(difference, abs=1e-15)
+    assert vision.text is not None
+    assert vision.text.divergence is not None
+    assert vision.text.divergence.kl_mean.value == 0.0
+    assert vision.text_difference is not None
+    assert vision.text_difference.value > 0
+    assert both.text == llm.text
+    found = json.loads(as_json(result))["candidates"][0]
+    assert found["text"]["kl_mean"] == both.text.divergence.kl_mean.value  # type: ignore[union-attr]
+    assert found["text_difference_interval"][0] <= found["text_difference"] <= found["text_difference_interval"][1]
+    assert terminal(result).count("  without the pictures") == 3
+
+
+def test_each_prompt_is_asked_without_pictures_once(bundles: dict[str, Path], tmp_path: Path) -> None:
+    counted: list[tuple[int, int]] = []
+    compare_bundles(
+        bundles["reference"], [bundles["llm"]], QUESTIONS, folder=tmp_path, attribution=False, text=True,
+        on_progress=lambda *at: counted.append(at),
+    )  # fmt: skip
+    # five questions; without pictures they are four, one of which never had any
+    assert counted == [(at, 2 * (5 + 3)) for at in range(1, 17)]
+    result = compare_bundles(
+        bundles["reference"], [bundles["llm"]], QUESTIONS[3:4], folder=tmp_path, attribution=False, text=True
+    )
+    assert result.candidates[0].text is None  # nothing that pictures could be taken away from
+
+
+def test_one_prompt_about_two_pictures_is_one_measurement_of_text(bundles: dict[str, Path], tmp_path: Path) -> None:
+    """Asked about more pictures it would be no surer: there is no interval."""
+    asked = [QUESTIONS[0], QUESTIONS[2]]
+    (one,) = compare_bundles(
+        bundles["reference"], [bundles["both"]], asked, folder=tmp_path, attribution=False, text=True
+    ).candidates
+    assert one.overall.divergence is not None
+    assert one.overall.divergence.kl_mean.known
+    assert one.text is not None
+    assert one.text.divergence is not None
+    assert not one.text.divergence.kl_mean.known
+    assert one.text_difference is not None
+    assert not one.text_difference.known
 
 
 @pytest.mark.slow

@@ -1,0 +1,4 @@
+"""Text scores against picture scores: the table, the line through it, and the figure.
+
+May import: runtime/system, benchmark/accuracy.
+"""
