@@ -27,6 +27,8 @@ _TYPES = {
     413: "invalid_request_error",
     415: "invalid_request_error",
     429: "rate_limit_error",
+    501: "invalid_request_error",
+    505: "invalid_request_error",
     503: "unavailable_error",
 }
 _CODES: dict[type[LlavaEdgeError], tuple[str, str | None]] = {
