@@ -17,7 +17,7 @@ from ..runtime.errors import (
 LONGEST = 200
 """Characters of a client's input that an error repeats."""
 RESTARTING_SECONDS = 2
-"""After which a client may ask again whose request an engine's end took along."""
+"""After which a client may ask again whose request an engine's end took along, where the engine names no time."""
 _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -94,7 +94,7 @@ def request_error(error: Exception) -> RequestError:
                 return RequestError(expected=error.expected, got=error.got, fix=error.fix, code=code, param=param)
         status, code, retry_after = 500, "server_error", None
         if isinstance(error, EngineCrashed):
-            status, code, retry_after = 503, "engine_restarting", RESTARTING_SECONDS
+            status, code, retry_after = 503, "engine_restarting", error.retry_after or RESTARTING_SECONDS
         return RequestError(
             expected=error.expected, got=error.got, fix=error.fix, status=status, code=code, retry_after=retry_after
         )

@@ -120,7 +120,7 @@ def serve(
     server = Server(
         settings,
         facts,
-        lambda one: LocalModel(one.path, loading, sampling),
+        lambda one, cancelled: LocalModel(one.path, loading, sampling, cancelled),
         on_ready=lambda: _announce(settings, socket, sidecar=sidecar, told=token.value if token.made else ""),
         log=note,
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from ...runtime.answer import Answer
 from ...runtime.callbacks import Cancel
 from ...runtime.engine.asking import AnsweringEngine, AskedPicture, Callbacks, Conversation, Outcome
+from ...runtime.engine.isolated_engine import IsolatedEngine
 from ...runtime.errors import Cancelled
 from ...runtime.model import load
 from ...runtime.options import GenerationOptions, LoadOptions
@@ -21,9 +22,11 @@ from .interface import Counted, Listener
 class LocalModel:
     """A bundle on this machine; see :class:`ServedModel`."""
 
-    def __init__(self, path: Path, loading: LoadOptions, sampling: GenerationOptions) -> None:
+    def __init__(
+        self, path: Path, loading: LoadOptions, sampling: GenerationOptions, cancelled: Cancel | None = None
+    ) -> None:
         """Load the bundle at ``path``. ``sampling`` is what an answer has where its request says nothing."""
-        self._model = load(path, **vars(loading))
+        self._model = load(path, cancelled=cancelled, **vars(loading))
         self._engine: AnsweringEngine = self._model.answering_engine
         self._sampling = sampling
 
@@ -43,12 +46,18 @@ class LocalModel:
         return self._engine.restarts
 
     def close(self) -> None:
-        """Free everything. Safe to call twice."""
+        """Keep what is worth it, and free everything. Safe to call twice."""
         self._model.close()
 
-    def count(self, asked: Asked) -> Counted:
+    def end(self) -> None:
+        """End what computes, or stands still, and free everything."""
+        if isinstance(self._engine, IsolatedEngine):
+            self._engine.kill()
+        self._engine.close()
+
+    def count(self, asked: Asked, cancelled: Cancel) -> Counted:
         """Open the pictures and measure the prompt."""
-        checked = self._engine.check(self._conversation(asked))
+        checked = self._engine.check(self._conversation(asked), cancelled)
         return Counted(checked.prompt_tokens, checked.image_tokens)
 
     def answer(self, asked: Asked, listener: Listener, cancelled: Cancel) -> Answer:

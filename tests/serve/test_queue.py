@@ -16,13 +16,8 @@ from support.running_server import Played, Reached, question, running, wait_unti
 CHAT = "/v1/chat/completions"
 
 
-def metric(server: Reached, name: str) -> float:
-    text = server.request("GET", "/metrics")[2].decode()
-    return float(next(line.split()[-1] for line in text.splitlines() if line.startswith(f"llava_edge_{name} ")))
-
-
 def waiting(server: Reached) -> float:
-    return metric(server, "requests_waiting")
+    return server.metric("requests_waiting")
 
 
 def start(server: Reached, text: str, results: dict[str, Any]) -> threading.Thread:
@@ -64,7 +59,7 @@ def test_a_hundred_at_once() -> None:
         assert held.result()[0] == 200
         assert (statuses.count(200), statuses.count(429)) == (8, 91)
         assert server.ask("afterwards")[0] == 200
-        assert metric(server, "requests_waiting") == metric(server, "requests_computing") == 0
+        assert server.metric("requests_waiting") == server.metric("requests_computing") == 0
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
