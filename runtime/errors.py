@@ -143,6 +143,11 @@ def listed(names: Collection[object]) -> str:
     return shown(text) + (f" and {more} more" if more else "")
 
 
+def amount(count: int, one: str, several: str = "") -> str:
+    """How many there are of something, such as "1 picture" and "2 pictures"."""
+    return f"{count} {one if count == 1 else several or one + 's'}"
+
+
 OURS = "llava_edge"
 PACKAGES = {"PIL": "pillow", "llama_cpp": "llama-cpp-python"}
 """Packages that are installed under another name than they are imported by."""

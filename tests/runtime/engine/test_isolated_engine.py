@@ -178,6 +178,24 @@ def test_an_end_between_requests_is_no_error(isolated: Model) -> None:
     assert engine_of(isolated).restarts == 1
 
 
+@pytest.mark.usefixtures("often")
+def test_an_end_that_nobody_has_noticed_yet_is_no_error(isolated: Model, here: Model) -> None:
+    """The system may take a moment to say that a killed process has gone; what was encoded lives on here."""
+    images = [model.encode_image(picture()) for model in (isolated, here)]
+    chats = [model.chat() for model in (isolated, here)]
+    os.kill(pid_of(isolated), signal.SIGKILL)
+    first = [chat.generate(images=[image], **QUESTION).tokens for chat, image in zip(chats, images, strict=True)]
+    os.kill(pid_of(isolated), signal.SIGKILL)
+    second = [chat.generate("And its colour?", max_tokens=12).tokens for chat in chats]
+    os.kill(pid_of(isolated), signal.SIGKILL)
+    assert isolated.count_tokens("?") == here.count_tokens("?")
+    os.kill(pid_of(isolated), signal.SIGKILL)
+    assert isolated.encode_image(picture(2)).key == here.encode_image(picture(2)).key
+    assert first[0] == first[1]
+    assert second[0] == second[1]
+    assert engine_of(isolated).restarts == 4
+
+
 def test_what_keeps_ending_is_not_started_for_ever(isolated: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(engine_process.RESTARTS):
         end_between_requests(isolated)
