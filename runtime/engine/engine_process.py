@@ -11,8 +11,8 @@ from ..processes.parent_side import ChildProcess
 
 RESTARTS, WITHIN_SECONDS = 3, 60.0
 """What keeps ending is started again so often in so many seconds, and then only after a pause."""
-_SAVED_SECONDS = 2.0
-"""How long saving may take to end once it was asked to; it was given its time before."""
+PATIENCE = {"answers": 5.0, "save": 2.0}
+"""How long what is quickly done may take to end once it was asked to: saving was given its time before."""
 
 
 class EngineProcess(ChildProcess):
@@ -27,8 +27,8 @@ class EngineProcess(ChildProcess):
         )
 
     def patience(self, method: str) -> float:
-        """As :class:`ChildProcess`; less for saving."""
-        return _SAVED_SECONDS if method == "save" else super().patience(method)
+        """As :class:`ChildProcess`; less for some."""
+        return PATIENCE.get(method, super().patience(method))
 
 
 class Crashes:

@@ -127,9 +127,11 @@ class IsolatedEngine:
                 self._save()
 
     def _save(self) -> None:
-        """Also where nothing is to be saved: a process that stands still is ended here."""
-        process, end = self._process, time.monotonic() + SAVE_SECONDS
+        """Also where nothing is to be saved: a process that stands still is ended here, and sooner than a slow disk."""
+        process = self._process
         if process is not None and not process.gone:
+            process.ask(lambda: True, "answers")
+            end = time.monotonic() + SAVE_SECONDS
             process.ask(lambda: time.monotonic() > end, "save")
 
     def unload(self, wait: Wait = False) -> None:

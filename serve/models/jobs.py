@@ -24,8 +24,8 @@ from .metrics import Metrics
 from .registry import Entry, Models
 
 T = TypeVar("T")
-STOP_SECONDS, UNLOAD_SECONDS = 3.0, 4.0
-"""How long what computes may take to stop when the server ends, and then each model to write what it keeps."""
+STOP_SECONDS, END_SECONDS = 3.0, 9.0
+"""How long what computes may take to stop when the server ends, and all until models have written what they keep."""
 SWEEP_SECONDS = 1.0
 """How often somebody looks for models that nobody uses."""
 
@@ -153,9 +153,10 @@ class Desk:
             job.fail(stopping())
         for stop in self._wishes:
             stop.set()
+        end = time.monotonic() + END_SECONDS
         await self._ended_within(STOP_SECONDS, *(job.task for job in list(self._jobs) if job.task))
         for entry in self.models.entries:
-            await self._ended_within(UNLOAD_SECONDS, asyncio.ensure_future(self.unload(entry)))
+            await self._ended_within(max(end - time.monotonic(), 0), asyncio.ensure_future(self.unload(entry)))
         self._thread.shutdown(wait=False)
 
     async def _ended_within(self, seconds: float, *tasks: asyncio.Task[None]) -> None:

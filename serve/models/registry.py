@@ -88,6 +88,7 @@ class Entry:
         self.used = time.monotonic()
         self._opener = opener
         self._model: ServedModel | None = None
+        self._closing: ServedModel | None = None
         self._restarts = 0
         self._lock = threading.Lock()
 
@@ -135,14 +136,16 @@ class Entry:
             model, self._model, self.state = self._model, None, "unloaded"
             if model is not None:
                 self._restarts += model.restarts
+                self._closing = model
                 model.close()
         finally:
+            self._closing = None
             if alone:
                 self._lock.release()
 
     def end(self) -> None:
-        """End what the model computes, or where it stands still, from any thread; it is still to be unloaded."""
-        model = self._model
+        """End what the model computes or writes, or where it stands still, from any thread; unloading it is due yet."""
+        model = self._model or self._closing
         if model is not None:
             model.end()
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llava_edge.runtime.engine import engine_process, isolated_engine
+from llava_edge.runtime.engine import engine_process
 from llava_edge.runtime.processes import parent_side
+from llava_edge.serve.models import jobs
 from support.running_server import Reached, engines, question, running, wait_until
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes in /proc")
@@ -25,8 +26,7 @@ STORY: dict[str, Any] = {**question("Write a long story. " * 20, max_tokens=4000
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Reached]:
     monkeypatch.setattr(parent_side, "PATIENCE_SECONDS", 0.4)
-    monkeypatch.setattr(engine_process, "_SAVED_SECONDS", 0.2)
-    monkeypatch.setattr(isolated_engine, "SAVE_SECONDS", 0.2)
+    monkeypatch.setitem(engine_process.PATIENCE, "answers", 0.4)
     before = engines()
     with running(isolate="engine") as reached:
         yield reached
@@ -129,7 +129,9 @@ def test_the_servers_end_is_its_end(server: Reached, way: Way) -> None:
         wait_until(lambda: not Path(f"/proc/{stopped}").exists())
 
 
-def test_the_servers_end_is_its_end_in_idleness_too(server: Reached) -> None:
+def test_the_servers_end_does_not_wait_for_what_it_would_save(server: Reached, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(engine_process.PATIENCE, "answers", 60.0)
+    monkeypatch.setattr(jobs, "END_SECONDS", 0.5)
     stopped = stop()
     server.server.stop()
     wait_until(lambda: not Path(f"/proc/{stopped}").exists())
