@@ -65,7 +65,14 @@ class NativeError(LlavaEdgeError, RuntimeError):
 
 
 class EngineCrashed(NativeError):
-    """The engine's own process ended by itself in the middle of a request; the next request starts another one."""
+    """The engine's own process ended by itself in the middle of a request; the next request starts another one.
+
+    ``retry_after`` are seconds before which that is refused; 0 where it may come at once.
+    """
+
+    def __init__(self, *, expected: str, got: str, fix: str, retry_after: int = 0) -> None:
+        self.retry_after = retry_after
+        super().__init__(expected=expected, got=got, fix=fix)
 
 
 class WorkerError(LlavaEdgeError, ConnectionError):
@@ -134,6 +141,11 @@ def listed(names: Collection[object]) -> str:
         kept.pop()
     more = len(names) - len(kept)
     return shown(text) + (f" and {more} more" if more else "")
+
+
+def amount(count: int, one: str, several: str = "") -> str:
+    """How many there are of something, such as "1 picture" and "2 pictures"."""
+    return f"{count} {one if count == 1 else several or one + 's'}"
 
 
 OURS = "llava_edge"

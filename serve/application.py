@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..runtime.errors import Cancelled
 from .endpoints.chat import chat_routes
 from .endpoints.health import health_routes
 from .endpoints.models import model_routes
@@ -102,8 +103,11 @@ class Application:
 
     async def _load(self, service: Service) -> None:
         try:
-            await service.desk.load(service.models.entries[0])
+            with service.desk.stopping_too() as stop:
+                await service.desk.load(service.models.entries[0], stop)
             service.starting = False
+        except Cancelled:
+            pass  # the server ends
         except Exception as error:
             self._failed(error)
 

@@ -22,7 +22,7 @@ _PATH = re.compile(r"(?<![\w/\\.:])(?:[A-Za-z]:)?(?:[\\/][^\s\\/;:()'\"]+)+[\\/]
 LONGEST = 200
 """Characters of a client's input that an error repeats."""
 RESTARTING_SECONDS = 2
-"""After which a client may ask again whose request an engine's end took along."""
+"""After which a client may ask again whose request an engine's end took along, where the engine names no time."""
 _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -32,6 +32,8 @@ _TYPES = {
     413: "invalid_request_error",
     415: "invalid_request_error",
     429: "rate_limit_error",
+    501: "invalid_request_error",
+    505: "invalid_request_error",
     503: "unavailable_error",
 }
 _CODES: dict[type[LlavaEdgeError], str] = {
@@ -123,7 +125,7 @@ def request_error(error: Exception) -> RequestError:
             )
         status, code, retry_after = 500, "server_error", None
         if isinstance(error, EngineCrashed):
-            status, code, retry_after = 503, "engine_restarting", RESTARTING_SECONDS
+            status, code, retry_after = 503, "engine_restarting", error.retry_after or RESTARTING_SECONDS
         return RequestError(
             expected=_without_folders(error.expected),
             got=_without_folders(error.got),

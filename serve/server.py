@@ -47,7 +47,7 @@ class Server(uvicorn.Server):
             shut_down=self.stop,
             cache_sizes=cache_sizes,
         )
-        protocol = limited_connections(connections=limits.connections, read_seconds=limits.read_seconds)
+        protocol = limited_connections(connections=limits.connections, read_seconds=limits.read_seconds, log=log)
         super().__init__(uvicorn.Config(self.application, **uvicorn_options(protocol)))
         self.failure: Exception | None = None
         """Why the first model could not be loaded."""

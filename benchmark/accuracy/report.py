@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ...runtime.errors import amount
 from .bootstrap import LEVEL, Estimate
 from .comparison import Accuracy, Candidate, Comparison, Divergence, Measured
 from .divergence import MEASURED
@@ -180,7 +181,8 @@ def notes(comparison: Comparison) -> list[str]:
     """What the numbers rest on."""
     error = max((one.overall.divergence.kl_error for one in comparison.candidates if one.overall.divergence), default=0)
     said = [
-        f"{comparison.questions} questions about {comparison.pictures} pictures, greedy answers; intervals by "
+        f"{amount(comparison.questions, 'question')} about {amount(comparison.pictures, 'picture')}, greedy answers; "
+        "intervals by "
         "drawing pictures again (paired bootstrap).",
         f"KL is teacher-forced on the first {MEASURED} tokens of {comparison.reference.name}'s answers; keeping "
         f"their log-probabilities in float16 moved a mean by at most {error:.1g} nats.",

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...runtime.errors import LlavaEdgeError
+from ...runtime.system.filesystems import make_private, open_private
 from ...runtime.system.machine import cache_folder
 from ...runtime.system.storage import write_text
 
@@ -47,11 +48,9 @@ class History:
             return
         kept = _once([*_read(self._path), *self._new])[-KEPT:]
         with contextlib.suppress(OSError, LlavaEdgeError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            # made first, because what is written over it keeps its mode
-            os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600))
-            if os.stat(self._path).st_mode & 0o077:
-                os.chmod(self._path, 0o600)
+            if not self._path.parent.exists():
+                make_private(self._path.parent)
+            open_private(self._path).close()  # made first, because what is written over it keeps its mode
             write_text(self._path, "".join(json.dumps(entry) + "\n" for entry in kept))
             self._new.clear()
 

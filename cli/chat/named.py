@@ -20,7 +20,7 @@ from ...runtime.engine.asking import Turn
 from ...runtime.errors import BusyError, OptionError, first_line
 from ...runtime.pictures.encoded import EncodedImage
 from ...runtime.prompts.template import TemplateMessage
-from ...runtime.system.filesystems import set_mode, try_lock
+from ...runtime.system.filesystems import make_private, open_private, set_mode, try_lock
 from ...runtime.system.storage import file_sha256, write_text
 
 SCHEMA = 1
@@ -77,11 +77,10 @@ class NamedConversation:
             )
         self.name = name
         self._path = root / "conversations" / f"{name}.json"
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        set_mode(self._path.parent, 0o700)
+        make_private(self._path.parent)
         self._files: dict[str, KeptPicture] = {}
         self._written: str | None = None
-        self._lock: IO[bytes] = self._path.with_suffix(".lock").open("ab")
+        self._lock: IO[bytes] = open_private(self._path.with_suffix(".lock"))
         if not try_lock(self._lock):
             self._lock.close()
             raise BusyError(

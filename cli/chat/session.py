@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ...runtime.errors import Cancelled, ContextError, LlavaEdgeError, OptionError
+from ...runtime.errors import Cancelled, ContextError, LlavaEdgeError, OptionError, amount
 from ...runtime.model import Model
 from ...runtime.options import Detail, GenerationOptions
 from ...runtime.pictures.encoded import EncodedImage
@@ -69,7 +69,8 @@ class Session:
         self.conversation.restore([turn.message for turn in turns], images)
         if turns:
             asked = sum(turn.role == "user" for turn in turns)
-            note(f"{self._named.name}: going on after {asked} questions about {len(images)} pictures")
+            talked = f"{amount(asked, 'question')} about {amount(len(images), 'picture')}"
+            note(f"{self._named.name}: going on after {talked}")
         return [path for path in given if not os.path.isfile(path) or file_sha256(Path(path)) not in known]
 
     @staticmethod

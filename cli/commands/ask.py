@@ -75,13 +75,14 @@ def ask(
     if not pictures:
         tell(NO_PICTURE)
     loading = arguments.with_cache(loading, no_cache)
-    kept, new = remembered(loading)
+    kept = remembered(loading)
     with load(model, on_load=None if quiet else Bar("loading").share, **vars(loading)) as loaded:
-        for line in [*unheeded(loading), *(placed(loaded) if verbose else ())]:
+        unkept = [kept.text] if kept.new and not kept.works else []
+        for line in [*unheeded(loading), *unkept, *(placed(loaded) if verbose else ())]:
             tell(line)
         shown: Shown = "stream" if json_stream else "object" if as_json else "text"
         answer = _print(loaded.chat(system=system), question, pictures, sampling, shown, quiet)
-        _tell(answer, loaded, tell, verbose, kept if new or verbose else "")
+        _tell(answer, loaded, tell, verbose, kept.text if (kept.new or verbose) and not unkept else "")
 
 
 def _silent(text: str) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...runtime.errors import OptionError, StorageError, without_credentials
+from ...runtime.system.filesystems import make_private
 from ...runtime.system.outputs import check_output_file, check_output_folder
 from ...runtime.system.storage import write_text
 from ..terminal import options as arguments
@@ -122,7 +123,8 @@ def _usual_place(folder: Path) -> Path:
 
     try:
         check_output_folder(folder, KEPT, "--cache")
-    except (OptionError, StorageError):
+        make_private(folder)
+    except (OptionError, StorageError, OSError):
         passing = Path(tempfile.gettempdir()) / f"{_PASSING}{secrets.token_hex(8)}"
         passing.mkdir(mode=0o700)
         note(f"no cache can be written at {folder}: answers are kept in {passing}; --cache FOLDER keeps them elsewhere")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...runtime.errors import StorageError, listed
+from ...runtime.errors import StorageError, amount, listed
 from ...runtime.options import LoadOptions
 from ..terminal import options as arguments
 
@@ -68,7 +68,7 @@ def verify(cache: CacheOption = None) -> None:
             got=f"{len(bad)} bad: {named}",
             fix="'llava-edge cache clear' removes all; a bad one is never used, and removed where it would be",
         )
-    say(f"{len(found)} entries have their sizes and hashes")
+    say(f"{amount(len(found), 'entry has its size and hash', 'entries have their sizes and hashes')}")
 
 
 def clear(cache: CacheOption = None) -> None:
@@ -92,7 +92,7 @@ def clear(cache: CacheOption = None) -> None:
             got="entries that stayed",
             fix="another process writes there; try again",
         )
-    say(f"{went.count} entries removed, {size_text(went.bytes)}")
+    say(f"{amount(went.count, 'entry', 'entries')} removed, {size_text(went.bytes)}")
 
 
 def _folder(options: LoadOptions) -> CacheFolder:

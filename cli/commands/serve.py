@@ -121,14 +121,14 @@ def serve(
     facts = read_facts(models or [demo_bundle()], context=loading.context)
     listener = listen_in(socket) if socket else listen_at(host, _port(port, sidecar))
     settings = _listening(settings, 0 if socket else listener.getsockname()[1])
-    if kept := remembered(loading)[0]:
+    if kept := remembered(loading).text:
         note(kept)
     if stdin is not None:
         leash(stdin, lambda: forget(socket))
     server = Server(
         settings,
         facts,
-        lambda one: LocalModel(one.path, loading, sampling),
+        lambda one, cancelled: LocalModel(one.path, loading, sampling, cancelled),
         on_ready=lambda: _announce(settings, socket, sidecar=sidecar, told=token.value if token.made else ""),
         log=note,
         cache_sizes=lambda: cache_sizes(loading),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...runtime.errors import BundleError, listed
+from ...runtime.errors import BundleError, amount, listed
 
 if TYPE_CHECKING:
     from ...runtime.bundle.bundle import Bundle
@@ -49,7 +49,7 @@ def verify(
 
 
 def _files(opened: Bundle) -> Iterator[str]:
-    yield f"{len(opened.manifest.files)} files have the sizes and hashes of the manifest"
+    yield f"{amount(len(opened.manifest.files), 'file has', 'files have')} the sizes and hashes of the manifest"
     if unlisted := opened.unlisted():
         yield f"not listed there, and ignored: {listed(unlisted)}"
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import os
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from ...runtime.errors import OptionError, StorageError, amount
 from ...runtime.options import LoadOptions
 from .visible import visible
 
@@ -27,20 +29,40 @@ def unheeded(loading: LoadOptions) -> list[str]:
     return []
 
 
-def remembered(loading: LoadOptions) -> tuple[str, bool]:
-    """Where is kept what later runs use, or why nothing is, and whether that is new; nothing without a cache."""
+class Kept(NamedTuple):
+    """What there is to say of the durable cache: ``new`` where it should be said, ``works`` unless it is of no use."""
+
+    text: str = ""
+    new: bool = False
+    works: bool = True
+
+
+def remembered(loading: LoadOptions) -> Kept:
+    """Where is kept what later runs use, or why nothing is; nothing without a cache.
+
+    A folder that somebody named is said to be of no use each time; the usual one may be missing for good.
+    """
     if not loading.cache:
-        return "", False
+        return Kept()
     from ...runtime.durable.durable import cache_root
     from ...runtime.durable.folder import CacheFolder, Limits
+    from ...runtime.system.outputs import check_output_folder
 
     folder = CacheFolder(cache_root(loading.cache), Limits.of(loading))
     if why := folder.why_unusable():
-        return f"nothing is kept for later runs: {visible(why)}", True
+        return Kept(f"nothing is kept for later runs: {visible(why)}", True, works=False)
+    named = not isinstance(loading.cache, bool) or "LLAVA_EDGE_CACHE" in os.environ
+    try:
+        check_output_folder(folder.place, ("lock",), "--cache")
+    except (OptionError, StorageError) as error:
+        why = f"nothing is kept for later runs in {visible(str(folder.root))}: {visible(error.got)}"
+        return Kept(why, named, works=False)
     if not folder.disk_has(0):
-        return f"nothing new is kept for later runs: the disk of {visible(str(folder.root))} is nearly full", False
+        why = f"nothing new is kept for later runs: the disk of {visible(str(folder.root))} is nearly full"
+        return Kept(why, named, works=False)
     new = not folder.place.exists()
-    return f"pictures and conversations are kept for later runs in {visible(str(folder.root))} (--no-cache: none)", new
+    where = f"pictures and conversations are kept for later runs in {visible(str(folder.root))} (--no-cache: none)"
+    return Kept(where, new)
 
 
 def placed(model: Model) -> list[str]:
@@ -51,13 +73,13 @@ def placed(model: Model) -> list[str]:
 def stages(answer: Answer, model: Model) -> list[str]:
     """What each stage took, and with how much: a line a stage."""
     times, computed = answer.timings, answer.prompt_tokens - answer.cached_tokens
-    pictures = f"{len(answer.image_tokens)} pictures, {sum(answer.image_tokens)} positions"
+    pictures = f"{amount(len(answer.image_tokens), 'picture')}, {sum(answer.image_tokens)} positions"
     return [
         f"threads  {model.threads}",
         f"cache    {model.context_size} positions, of them {answer.cached_tokens} of the prompt from before",
         f"load     {times.load:9.3f} s",
         f"encode   {times.encode:9.3f} s, {pictures}",
         f"prefill  {times.prefill:9.3f} s, {computed} positions",
-        f"decode   {times.decode:9.3f} s, {len(answer.tokens)} tokens",
+        f"decode   {times.decode:9.3f} s, {amount(len(answer.tokens), 'token')}",
         f"seed     {answer.seed}",
     ]

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ...runtime.errors import amount
 from .visible import printable
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def statistics(answer: Answer) -> str:
         f"load {times.load:.2f} s",
         f"encode {times.encode:.2f} s",
         f"prefill {times.prefill:.2f} s{_rate(computed, times.prefill)}",
-        f"{len(answer.tokens)} tokens{_rate(len(answer.tokens) - 1, times.decode)}",
+        f"{amount(len(answer.tokens), 'token')}{_rate(len(answer.tokens) - 1, times.decode)}",
         f"first token after {times.first_token:.2f} s",
         f"ended by {answer.finish_reason}",
     ]

@@ -21,7 +21,7 @@ from typing import Literal
 
 from ..callbacks import Cancel
 from ..options import LoadOptions
-from ..system.filesystems import set_mode, try_lock
+from ..system.filesystems import make_private, open_private, set_mode, try_lock
 from ..system.left_behind import sweep_folder
 from ..system.storage import write_text
 
@@ -123,8 +123,7 @@ class CacheFolder:
             return
         self.make()
         path = self.place / _LOCK
-        with path.open("ab") as lock:
-            set_mode(path, 0o600)
+        with open_private(path) as lock:
             locked = _locked(lock, cancelled)
             if locked:
                 for kind in SUFFIXES:
@@ -167,13 +166,9 @@ class CacheFolder:
 
     def make(self) -> None:
         """Make the folders, readable by their owner alone. Raises OSError."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        for path in (self.place, *(self.place / kind for kind in SUFFIXES)):
-            if not path.exists():
-                with suppress(FileExistsError):  # another process was faster
-                    path.mkdir(mode=0o700)
-            if os.name == "posix" and stat.S_IMODE(path.lstat().st_mode) != 0o700:
-                set_mode(path, 0o700)
+        for kind in SUFFIXES:
+            make_private(self.place)
+            make_private(self.place / kind)
 
     def _entries(self, kind: Kind) -> list[tuple[Path, int, int]]:
         """Path, size and last use of all entries of a kind, in the order of their use."""

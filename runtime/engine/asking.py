@@ -22,6 +22,9 @@ from ..pictures.inputs import ImageInput
 from ..prompts.template import TemplateMessage
 from .turns import Wait
 
+SAVE_SECONDS = 8.0
+"""How long writing to the durable cache may take where somebody waits for it."""
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -172,7 +175,7 @@ class AnsweringEngine(Protocol):
         self, wait: Wait = False, *, cancelled: Cancel | None = None, what: str = "an answer"
     ) -> AbstractContextManager[None]: ...
 
-    def check(self, conversation: Conversation) -> Checked: ...
+    def check(self, conversation: Conversation, cancelled: Cancel | None = None) -> Checked: ...
 
     def answer(
         self, checked: Checked, callbacks: Callbacks, outcome: Outcome, *, seconds: float = 0.0, keep: bool = True

@@ -250,17 +250,17 @@ class Engine:
                 opened = self.pictures.lowered(opened)
             return self.pictures.encode(opened, on_progress=on_progress, cancelled=cancelled)
 
-    def check(self, conversation: Conversation) -> Checked:
+    def check(self, conversation: Conversation, cancelled: Cancel | None = None) -> Checked:
         """Open the pictures and measure the prompt; "auto" gives up tiles where it does not fit.
 
-        From any thread, also beside an answer. Raises ImageError, ContextError, TemplateError, and OptionError or
-        MissingExtraError for a form that answers can't be held to.
+        From any thread, also beside an answer. Raises ImageError, ContextError, TemplateError, OptionError or
+        MissingExtraError for a form that answers can't be held to, and Cancelled between two pictures.
         """
         self._ready()
         settings = conversation.settings
         if settings.form is not None:
             self.llm.check(settings)
-        opened = self._opened(conversation)
+        opened = self._opened(conversation, cancelled)
         asked = opened[len(opened) - conversation.messages[-1].images :]
         warnings = [*thread_warnings(self.threads), *(said for picture in asked for said in picture.warnings)]
         if conversation.messages[-1].places and not keeps_places(self.bundle.manifest.template):
@@ -351,11 +351,14 @@ class Engine:
         prompt = build_prompt(messages, segments, spec=spec, tokenize=self.llm.tokenize, answering=answering)
         return prompt.with_rows({image.key: image.embeddings for image in images if isinstance(image, EncodedImage)})
 
-    def _opened(self, conversation: Conversation) -> tuple[Opened, ...]:
-        return tuple(
-            self.pictures.open(self._decoded.open(one.source, one.name), detail=one.detail, name=one.name)
-            for one in conversation.pictures
-        )
+    def _opened(self, conversation: Conversation, cancelled: Cancel | None = None) -> tuple[Opened, ...]:
+        opened = []
+        for one in conversation.pictures:
+            if cancelled is not None and cancelled():
+                raise Cancelled
+            source = self._decoded.open(one.source, one.name)
+            opened.append(self.pictures.open(source, detail=one.detail, name=one.name))
+        return tuple(opened)
 
     def _fitting(self, conversation: Conversation, opened: tuple[Opened, ...]) -> tuple[Prompt, tuple[Opened, ...]]:
         """The prompt and its pictures, with those lowered that may be where it does not fit the context."""

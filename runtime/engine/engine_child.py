@@ -66,12 +66,15 @@ class ServedEngine:
             dim=engine.llm.dim,
         )
 
+    def answers(self) -> None:
+        """Nothing, which says that this process is there and reads."""
+
     def check(self, conversation: Conversation) -> CheckedThere | Missing:
         """As :meth:`Engine.check`; the ticket's number stands for the conversation."""
         pictures = self._with_rows(conversation.pictures)
         if isinstance(pictures, Missing):
             return pictures
-        checked = self.engine.check(replace(conversation, pictures=pictures))
+        checked = self.engine.check(replace(conversation, pictures=pictures), self._child.cancelled)
         with self._lock:
             self._number += 1
             self._tickets[self._number] = checked

@@ -6,7 +6,6 @@ import os
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -19,18 +18,16 @@ from ..errors import Cancelled, EngineCrashed, LlavaEdgeError
 from ..options import Detail, GenerationOptions, LoadOptions
 from ..pictures.encoded import EncodedImage, check_encoder
 from ..pictures.inputs import ImageInput
-from ..processes.parent_side import ChildProcess
 from ..system.lifetime import computed_before_fork
-from .asking import AskedPicture, Callbacks, Checked, Conversation, Outcome, Remembered
+from .asking import SAVE_SECONDS, AskedPicture, Callbacks, Checked, Conversation, Outcome, Remembered
 from .carried import LOST, CheckedThere, Facts, Missing, lightened, lightened_picture, portable
 from .engine_child import main
+from .engine_process import Crashes, EngineProcess
 from .heard import Heard
-from .turns import Turns, Wait
+from .turns import Turns, Wait, taking
 
 MAIN, ASIDE, PICTURES = 0, 1, 2
 """Lanes of the process: what takes its turn, what is measured beside an answer, and pictures encoded beside one."""
-RESTARTS, WITHIN_SECONDS = 3, 60.0
-"""What keeps ending is started again so often in so many seconds, and then only after a pause."""
 _TRIES = 3
 """How often a ticket may be lost to other threads' questions before that is taken for an error."""
 
@@ -38,18 +35,6 @@ _TRIES = 3
 def lives_apart(options: LoadOptions) -> bool:
     """Whether the engine gets a process of its own: as asked for, and where nothing can be computed after a fork."""
     return options.isolate == "engine" or (not options.isolate and computed_before_fork())
-
-
-class EngineProcess(ChildProcess):
-    """A process for a whole engine. Its end by itself is :class:`EngineCrashed`."""
-
-    holds = "the engine"
-
-    def why_gone(self, reason: str) -> LlavaEdgeError:
-        """The error for a process that has ended for ``reason``."""
-        return EngineCrashed(
-            expected="the engine to go on", got=reason, fix="ask again: the next request starts it anew"
-        )
 
 
 class IsolatedEngine:
@@ -65,12 +50,11 @@ class IsolatedEngine:
     ) -> None:
         """Start a process and load ``bundle`` there; callbacks and errors are those of :func:`load`."""
         self.bundle = replace(bundle, path=bundle.path.absolute())
-        self.restarts = 0
         self._options = replace(options, isolate=False)
         self._turns, self._encoding_turns = Turns(), Turns()
         self._starting = threading.RLock()
         self._aside = threading.Lock()
-        self._crashes: deque[float] = deque(maxlen=RESTARTS)
+        self._crashes = Crashes()
         self._known: weakref.WeakValueDictionary[str, EncodedImage] = weakref.WeakValueDictionary()
         self._process: EngineProcess | None = None
         self._heard: tuple[int, Cancel | None] = 0, None
@@ -94,31 +78,38 @@ class IsolatedEngine:
 
     def _running(self, cancelled: Cancel | None = None) -> EngineProcess:
         """The process; another one where it was unloaded or has ended. Raises what loading does, EngineCrashed."""
-        with self._starting:
+        with taking(self._starting, cancelled):
             self._turns.check()
             process = self._process
             if process is not None and not process.gone and process.status is None:
                 return process
             if process is not None:
-                self._count_crash(process)
+                self._crashes.note(process.ending)
                 process.close()
                 self._process = None
             self._facts = self._start(cancelled=cancelled)
             assert self._process is not None
             return self._process
 
-    def _count_crash(self, process: EngineProcess) -> None:
-        """Raise :class:`EngineCrashed` where a process that ended would be started again too often."""
-        now = time.monotonic()
-        if len(self._crashes) == RESTARTS and now - self._crashes[0] < WITHIN_SECONDS:
-            left = WITHIN_SECONDS - (now - self._crashes[0])
-            raise EngineCrashed(
-                expected="an engine that goes on once it is started",
-                got=f"the {RESTARTS + 1}th end within {WITHIN_SECONDS:g} s ({process.ending})",
-                fix=f"ask again in {left:.0f} s, or load with less: a smaller context, fewer layers on the GPU",
-            )
-        self._crashes.append(now)
-        self.restarts += 1
+    def _there(self, lane: int, cancelled: Cancel | None) -> EngineProcess:
+        """The process, which has just answered in a free ``lane``: else it had ended before, and there is another."""
+        process = self._running(cancelled)
+        try:
+            process.ask(cancelled, "answers", lane=lane)
+        except EngineCrashed:
+            return self._running(cancelled)
+        return process
+
+    @property
+    def restarts(self) -> int:
+        """How often another process was started because one had ended by itself."""
+        return self._crashes.count
+
+    def kill(self) -> None:
+        """End the process at once, whatever it does, from any thread; what waits for it is an EngineCrashed."""
+        process = self._process
+        if process is not None:
+            process.kill()
 
     def close(self) -> None:
         """End the process, which stops and frees everything. Safe to call twice, and from any thread."""
@@ -130,32 +121,31 @@ class IsolatedEngine:
 
     def save(self) -> None:
         """As :meth:`Engine.save`."""
-        with suppress(LlavaEdgeError):  # a request is under way, or the process has gone
+        with suppress(LlavaEdgeError, Cancelled):  # a request is under way, the process has gone, or it takes too long
             self._turns.check()
             with self._turns.take("writing to the cache"):
                 self._save()
 
     def _save(self) -> None:
+        """Also where nothing is to be saved: a process that stands still is ended here, and sooner than a slow disk."""
         process = self._process
-        if self._options.cache and process is not None and not process.gone:
-            process.ask(None, "save")
+        if process is not None and not process.gone:
+            process.ask(lambda: True, "answers")
+            end = time.monotonic() + SAVE_SECONDS
+            process.ask(lambda: time.monotonic() > end, "save")
 
     def unload(self, wait: Wait = False) -> None:
         """End the process until the next request, which starts another one; its memory is free when this returns.
 
         Raises :class:`BusyError` during a request, after ``wait``.
         """
-        with (
-            self._turns.take("an unloading", wait),
-            self._encoding_turns.take("an unloading", wait),
-            self._aside,
-            self._starting,
-        ):
-            with suppress(LlavaEdgeError):
+        with self._turns.take("an unloading", wait), self._encoding_turns.take("an unloading", wait):
+            with suppress(LlavaEdgeError, Cancelled):
                 self._save()
-            process, self._process = self._process, None
-            if process is not None:
-                process.close()
+            with self._aside, self._starting:
+                process, self._process = self._process, None
+                if process is not None:
+                    process.close()
 
     def _measured(self, method: str, *arguments: Any) -> Any:
         """What a method gives that may be called beside an answer; several threads take turns."""
@@ -163,14 +153,16 @@ class IsolatedEngine:
             return process.ask(cancelled, method, *arguments, lane=ASIDE)
 
     @contextmanager
-    def _taking_aside(self) -> Iterator[tuple[EngineProcess, Cancel | None]]:
-        """The process for a request beside others, and the wish of the calling thread's own answer.
+    def _taking_aside(self, cancelled: Cancel | None = None) -> Iterator[tuple[EngineProcess, Cancel | None]]:
+        """The process for a request beside others, and what tells whether that is still wanted.
 
-        That is asked in every request: the process may stand still in the shortest one.
+        Without ``cancelled`` the wish of the calling thread's own answer is asked, in every request: the process may
+        stand still in the shortest one.
         """
-        process, cancelled = self._running(self._wish), self._wish
+        cancelled = cancelled or self._wish
+        process = self._running(cancelled)
         with process.taking(self._aside, cancelled):
-            yield self._running(cancelled), cancelled
+            yield self._there(ASIDE, cancelled), cancelled
 
     @property
     def _wish(self) -> Cancel | None:
@@ -251,7 +243,7 @@ class IsolatedEngine:
     ) -> Iterator[None]:
         """As :meth:`Engine.answering`; starts the process where there is none."""
         with self._turns.take(what, wait, cancelled):
-            self._running(cancelled)
+            self._there(MAIN, cancelled)
             self._heard = threading.get_ident(), cancelled
             try:
                 yield
@@ -262,10 +254,10 @@ class IsolatedEngine:
         """As :meth:`Engine.check_image`."""
         check_encoder(image, identity=self._facts.identity, dim=self._facts.dim)
 
-    def check(self, conversation: Conversation) -> Checked:
+    def check(self, conversation: Conversation, cancelled: Cancel | None = None) -> Checked:
         """As :meth:`Engine.check`."""
         carried = self._carried(conversation)
-        with self._taking_aside() as (process, cancelled):
+        with self._taking_aside(cancelled) as (process, cancelled):
             there: CheckedThere = self._with_missing(
                 lambda missing: process.ask(cancelled, "check", lightened(carried, missing), lane=ASIDE)
             )
@@ -329,7 +321,7 @@ class IsolatedEngine:
         with turns.take("the encoding of a picture", wait, cancelled):
             asked = AskedPicture(source, detail=GenerationOptions(detail=detail).detail)
             picture = self._checked_source(portable(asked))
-            process, have = self._running(cancelled), self._have([picture])
+            process, have = self._there(lane, cancelled), self._have([picture])
 
             def encode(missing: tuple[str, ...]) -> Any:
                 sent = lightened_picture(picture, missing)

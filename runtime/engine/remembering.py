@@ -22,12 +22,10 @@ from ..language.kv_cache import KvCache
 from ..language.llm import Llm
 from ..pictures.encoded import EncodedImage
 from ..prompts.segments import ImageSegment, OpenImage, Segment, total_positions
-from .asking import Remembered
+from .asking import SAVE_SECONDS, Remembered
 
 IDLE_SECONDS = 2.0
 """After an answer, before anything is written."""
-SAVE_SECONDS = 8.0
-"""How long a clean stop may take for it."""
 WRITE_RATE = 500e6
 """Bytes a second that a disk is taken to write."""
 WORTH = 1 / 3

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from ..callbacks import Cancel
 from ..errors import BusyError, Cancelled, NativeError, OptionError, shown
@@ -97,6 +98,18 @@ class Turns:
             got=f"a second one during {holder}",
             fix="finish or close its iterator" if own else "finish or close its iterator, or wait: wait=SECONDS",
         )
+
+
+@contextmanager
+def taking(lock: Any, cancelled: Cancel | None) -> Iterator[None]:
+    """Hold ``lock``, for which nobody waits who no longer wants to. Raises Cancelled."""
+    while not lock.acquire(timeout=_POLL_SECONDS):
+        if cancelled is not None and cancelled():
+            raise Cancelled
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def wait_seconds(wait: Wait) -> float:

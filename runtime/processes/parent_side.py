@@ -165,6 +165,10 @@ class ChildProcess:
         finally:
             lock.release()
 
+    def kill(self) -> None:
+        """End the process at once, from any thread; what waits for it hears that, and ``close`` is still to come."""
+        self._process.kill()
+
     def cancel(self, lane: int = 0) -> None:
         """Ask the request under way to end, from any thread. Without one nothing happens."""
         self._write(_cancel(lane), _CLOSE_SECONDS)

@@ -22,6 +22,7 @@ from ..errors import NativeError
 from ..ggml.library import library_folder
 from ..language.llm import Llm
 from ..options import LoadOptions
+from ..system.filesystems import make_private
 from ..system.lifetime import computed_before_fork
 from ..system.machine import cache_folder, has_amx, processor_flags, processor_name
 from ..system.storage import write_text
@@ -53,6 +54,8 @@ def repacking_works() -> bool:
         return bool(kept[key])
     found = _try()
     with suppress(OSError):  # nowhere to keep it: the next process tries again, for a second
+        if not path.parent.exists():
+            make_private(path.parent)
         write_text(path, json.dumps({key: found}))
     return found
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -76,6 +77,24 @@ def set_mode(path: Path, mode: int) -> None:
     """Give ``path`` the ``mode``."""
     with _passing_over(NO_MODES):
         os.chmod(path, mode)
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder, and those above it that are missing, for their owner alone; one that is there is made so."""
+    for path in (*reversed(folder.parents), folder):
+        if not path.exists():
+            with suppress(FileExistsError):  # another process was faster
+                path.mkdir(mode=0o700)
+    if os.name == "posix" and stat.S_IMODE(folder.lstat().st_mode) != 0o700:
+        set_mode(folder, 0o700)
+
+
+def open_private(path: Path) -> IO[bytes]:
+    """Open a file to write at its end, for its owner alone, whether it was there or not."""
+    file = os.fdopen(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600), "ab")
+    if os.name == "posix" and os.fstat(file.fileno()).st_mode & 0o077:
+        set_mode(path, 0o600)
+    return file
 
 
 def replace_file(source: Path, target: Path) -> None:

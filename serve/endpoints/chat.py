@@ -139,7 +139,7 @@ def chat_routes(service: Service) -> list[Route]:
             try:
                 chat = await service.read(request, read)
                 entry = service.models.find(chat.model)
-                counted = await service.desk.count(entry, chat.asked)
+                counted = await service.heard(request, lambda stop: service.desk.count(entry, chat.asked, stop))
             finally:
                 place.leave()
             return json_reply(

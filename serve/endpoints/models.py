@@ -40,7 +40,7 @@ def model_routes(service: Service) -> list[Route]:
 
     async def load(request: Request) -> Response:
         entry = service.models.find(request.path_params["name"])
-        await service.desk.load(entry)
+        await service.heard(request, lambda stop: service.desk.load(entry, stop))
         return json_reply(described(entry))
 
     async def unload(request: Request) -> Response:

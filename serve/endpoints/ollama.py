@@ -162,10 +162,13 @@ def _answering(service: Service, read: Read, *, chat: bool) -> Callable[[Request
     def spell(request: ChatRequest, entry: Entry) -> Lines:
         return Lines(entry.facts.id, chat=chat, streamed=request.stream)
 
-    async def settle(request: ChatRequest, entry: Entry) -> Response:
-        entry.keep(request.keep_alive)
-        unloading = request.keep_alive == 0
-        await (service.desk.unload(entry) if unloading else service.desk.load(entry))
+    async def settle(request: Request, asked: ChatRequest, entry: Entry) -> Response:
+        entry.keep(asked.keep_alive)
+        unloading = asked.keep_alive == 0
+        if unloading:
+            await service.desk.unload(entry)
+        else:
+            await service.heard(request, lambda stop: service.desk.load(entry, stop))
         said = {"message": {"role": "assistant", "content": ""}} if chat else {"response": ""}
         reason = "unload" if unloading else "load"
         return json_reply({"model": entry.facts.id, "created_at": _now(), **said, "done": True, "done_reason": reason})

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..http.bodies import read_body
+from ...runtime.errors import Cancelled
+from ..errors import stopping
+from ..http.bodies import ClientGone, left, read_body
 from ..http.replies import Dialect, Reply
 from ..models.jobs import Desk
 from ..models.registry import Entry, Models
@@ -20,9 +23,10 @@ from ..requests.pictures import FindPicture
 from ..requests.values import Asked, ChatRequest
 from ..settings import Limits, Settings
 
+T = TypeVar("T")
 Read = Callable[[dict[str, Any], Limits, FindPicture], ChatRequest]
 Spell = Callable[[ChatRequest, Entry], Dialect]
-Settle = Callable[[ChatRequest, Entry], Awaitable[Response]]
+Settle = Callable[[Request, ChatRequest, Entry], Awaitable[Response]]
 PARSING = 2
 """Bodies that are parsed at the same time: each may take a few times its size in memory."""
 
@@ -55,6 +59,24 @@ class Service:
         async with self._parsing:
             return await asyncio.to_thread(parse)
 
+    async def heard(self, request: Request, work: Callable[[threading.Event], Coroutine[Any, Any, T]]) -> T:
+        """What ``work`` gives, which is told where its client leaves. Raises ClientGone there, and RequestError."""
+        with self.desk.stopping_too() as stop:
+            working = asyncio.create_task(work(stop))
+            leaving = asyncio.create_task(left(request))
+            try:
+                await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+                if working.done():
+                    return working.result()
+                raise ClientGone
+            except Cancelled:
+                raise stopping() from None
+            finally:
+                stop.set()
+                leaving.cancel()
+                working.cancel()
+                await asyncio.gather(working, return_exceptions=True)  # a turn lasts until its thread is free
+
     async def reply(self, request: Request, read: Read, spell: Spell, settle: Settle | None = None) -> Reply | Response:
         """Have a request answered; ``settle`` has those that ask nothing. Raises RequestError where one is refused."""
         place = self.desk.enter()
@@ -62,7 +84,7 @@ class Service:
             chat = await self.read(request, read)
             entry = self.models.find(chat.model)
             if settle is not None and not chat.asked.messages:
-                settled = await settle(chat, entry)
+                settled = await settle(request, chat, entry)
                 place.leave()
                 return settled
             waiting = self.desk.line.waiting + self.desk.line.computing

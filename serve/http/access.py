@@ -6,8 +6,10 @@ import hashlib
 import hmac
 import secrets
 from http.cookies import CookieError, SimpleCookie
+from urllib.parse import unquote
 
 from starlette.datastructures import Headers
+from starlette.types import Scope
 
 from ..errors import RequestError, shown
 from ..settings import Settings
@@ -21,6 +23,9 @@ ALLOWED_HEADERS = (
     "x-stainless-runtime, x-stainless-runtime-version, x-stainless-timeout, user-agent, x-requested-with"
 )
 """What browsers ask for on behalf of OpenAI's clients; without these their preflight fails."""
+
+
+_SCHEME = b"http://"
 
 
 class Access:
@@ -121,6 +126,17 @@ class Access:
         except CookieError:
             return ""
         return cookies[self.cookie].value if self.cookie in cookies else ""
+
+
+def name_target(scope: Scope) -> None:
+    """Take a target that is a whole address apart: its host stands for the one in Host, as HTTP/1.1 wants it."""
+    address = scope["raw_path"]
+    if not address.lower().startswith(_SCHEME):
+        return
+    host, slash, path = address[len(_SCHEME) :].partition(b"/")
+    scope["raw_path"] = slash + path or b"/"
+    scope["path"] = unquote(scope["raw_path"].decode("ascii"))
+    scope["headers"] = [(b"host", host), *((name, value) for name, value in scope["headers"] if name != b"host")]
 
 
 def _equal(given: str, right: str) -> bool:

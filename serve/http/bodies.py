@@ -48,6 +48,12 @@ async def read_body(request: Request, limits: Limits, *, kinds: Sequence[str], l
         ) from None
 
 
+async def left(request: Request) -> None:
+    """Wait until the client has gone; its body, if any, was read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
 def _check_kind(request: Request, kinds: Sequence[str]) -> None:
     kind, *parameters = (part.strip().lower() for part in request.headers.get("content-type", "").split(";"))
     if kind not in kinds and f"{kind.partition('/')[0]}/*" not in kinds:

@@ -11,24 +11,12 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import RequestError, report, request_error
-from .access import Access
+from .access import Access, name_target
 from .bodies import ClientGone
-from .plain import error_reply, ollama_error_reply
+from .plain import SAFETY, error_reply, ollama_error_reply
 
 PUBLIC = ("/health", "/v1/health")
 """What is answered without a token: whether the server is ready says nothing about anybody."""
-_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-SAFETY = {
-    "content-security-policy": _POLICY,
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-    "x-frame-options": "DENY",
-}
 _SLASHES = re.compile(r"/{2,}")
 CLIENT_GONE = 499
 """What the log says of a request whose client left; it is never sent."""
@@ -47,6 +35,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        name_target(scope)
         scope["path"] = _SLASHES.sub("/", scope["path"])  # clients join "/v1/" and "/models"
         headers, began, status = Headers(scope=scope), time.perf_counter(), CLIENT_GONE
 
@@ -63,9 +52,9 @@ class Guard:
         except ClientGone:
             pass
         except Exception as error:
-            if status != CLIENT_GONE:  # the reply has begun: nothing can be said any more
-                raise
-            await _error(scope["path"], error)(scope, receive, send_safely)
+            reply = _error(scope["path"], error)
+            if status == CLIENT_GONE:  # else the reply has begun, and its connection closes before its end
+                await reply(scope, receive, send_safely)
         finally:
             seconds = time.perf_counter() - began
             self._log(f"{scope['method']} {_printable(scope['path'])} {status} {1000 * seconds:.0f} ms")
@@ -88,7 +77,7 @@ class Guard:
     def _completed(self, given: list[tuple[bytes, bytes]], asked: Headers) -> list[tuple[bytes, bytes]]:
         """The headers of a reply with those that keep it safe, and unstored where nothing else was said."""
         names = {name.lower() for name, _ in given}
-        more = {**SAFETY, "cache-control": "no-store", **self._access.cors(asked)}
+        more = {**SAFETY, **self._access.cors(asked)}
         added = [(name.lower().encode(), value.encode()) for name, value in more.items()]
         return [*given, *((name, value) for name, value in added if name not in names)]
 

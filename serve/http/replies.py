@@ -12,8 +12,11 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ..errors import RequestError
-from ..models.events import Accepted, Done, Event, Failed, HungUp
+from ..models.events import Accepted, Done, Event, Failed, HungUp, StillThere
 from ..models.jobs import Job
+
+PROBE = "llava_edge.probe"
+"""Key of a request's scope: what to call to see whether its client still reads a reply that has begun."""
 
 
 class Dialect(Protocol):
@@ -49,6 +52,7 @@ class Reply:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Reply, until the end of the job or the client's."""
         self._due = asyncio.get_running_loop().time() + self._alive_seconds
+        scope[PROBE] = lambda: self._job.events.put_nowait(StillThere())
         watching = asyncio.create_task(self._watch(receive))
         try:
             while True:
@@ -76,7 +80,9 @@ class Reply:
         return self._job.events.get_nowait()
 
     async def _pass_on(self, event: Event | None, send: Send) -> None:
-        if event is None:
+        if isinstance(event, StillThere) and not self._begun:
+            return
+        if event is None or isinstance(event, StillThere):
             body = self._dialect.alive
         elif isinstance(event, Failed):
             body = self._dialect.failed(event.error)

@@ -61,4 +61,9 @@ class HungUp:
     """Whoever asked has gone."""
 
 
-Event = Accepted | Encoding | Reading | Text | Done | Failed | HungUp
+@dataclass(frozen=True)
+class StillThere:
+    """Whoever asked sends no more: what is sent to them next shows whether they still read."""
+
+
+Event = Accepted | Encoding | Reading | Text | Done | Failed | HungUp | StillThere

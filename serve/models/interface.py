@@ -47,8 +47,11 @@ class ServedModel(Protocol):
     def restarts(self) -> int:
         """How often the model's process was started again after it had ended by itself."""
 
-    def count(self, asked: Asked) -> Counted:
-        """Open the pictures and measure the prompt. Raises ImageError, ContextError, OptionError, TemplateError."""
+    def count(self, asked: Asked, cancelled: Cancel) -> Counted:
+        """Open the pictures and measure the prompt.
+
+        Raises ImageError, ContextError, OptionError, TemplateError, Cancelled.
+        """
 
     def answer(self, asked: Asked, listener: Listener, cancelled: Cancel) -> Answer:
         """Answer. Raises what ``count`` does, Cancelled, NativeError."""
@@ -57,4 +60,7 @@ class ServedModel(Protocol):
         """What was found again since it was loaded. Raises NativeError."""
 
     def close(self) -> None:
-        """Free everything. Safe to call twice."""
+        """Keep what is worth it, and free everything. Safe to call twice."""
+
+    def end(self) -> None:
+        """End what computes, or stands still, and free everything, from any thread. Nothing is kept."""

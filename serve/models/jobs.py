@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TypeVar
 
+from ...runtime.callbacks import Cancel
 from ...runtime.errors import (
     Cancelled,
     ContextError,
@@ -33,6 +34,8 @@ from .metrics import Metrics
 from .registry import Entry, Models
 
 T = TypeVar("T")
+STOP_SECONDS, END_SECONDS = 3.0, 9.0
+"""How long what computes may take to stop when the server ends, and all until models have written what they keep."""
 SWEEP_SECONDS = 1.0
 """How often somebody looks for models that nobody uses."""
 
@@ -79,6 +82,7 @@ class Desk:
         self.line = Line(settings.limits.waiting)
         self._settings = settings
         self._jobs: set[Job] = set()
+        self._wishes: set[threading.Event] = set()
         self._stopping = False
         self._counting = asyncio.Semaphore(1)
         self._thread = ThreadPoolExecutor(1, "engine")
@@ -101,21 +105,33 @@ class Desk:
         job.task.add_done_callback(lambda _: self._ended(job, place))  # also of one cancelled before it began
         return job
 
-    async def count(self, entry: Entry, asked: Asked) -> Counted:
-        """Count a question, loading the model where it is not."""
-        asked = with_detail(asked, self._settings.detail)
+    async def count(self, entry: Entry, asked: Asked, stop: threading.Event) -> Counted:
+        """Count a question, loading the model where it is not. Raises Cancelled where ``stop`` is set meanwhile."""
+        asked, wish = with_detail(asked, self._settings.detail), stop.is_set
         try:
             if _counts_beside(entry, asked):
                 async with self._counting:
-                    if (counted := await asyncio.to_thread(entry.count, asked)) is not None:
+                    if (counted := await asyncio.to_thread(entry.count, asked, wish)) is not None:
                         return counted
-            return await self.in_turn(lambda: self._load(entry).count(asked))
+            return await self.in_turn(lambda: self._load(entry, wish).count(asked, wish))
         except LlavaEdgeError as error:
             raise _told(error, asked) from error
 
-    async def load(self, entry: Entry) -> None:
-        """Load a model, when it is the turn of that."""
-        await self.in_turn(lambda: self._load(entry))
+    async def load(self, entry: Entry, stop: threading.Event) -> None:
+        """Load a model, when it is the turn of that. Raises Cancelled where ``stop`` is set meanwhile."""
+        await self.in_turn(lambda: self._load(entry, stop.is_set))
+
+    @contextmanager
+    def stopping_too(self) -> Iterator[threading.Event]:
+        """What ends work that is no question: set by whoever wants it no more, and when the server ends."""
+        stop = threading.Event()
+        if self._stopping:
+            stop.set()
+        self._wishes.add(stop)
+        try:
+            yield stop
+        finally:
+            self._wishes.discard(stop)
 
     async def unload(self, entry: Entry) -> None:
         """Unload a model, when it is the turn of that."""
@@ -148,10 +164,20 @@ class Desk:
         self._stopping = True
         for job in list(self._jobs):
             job.fail(stopping())
-        await asyncio.gather(*(job.task for job in list(self._jobs) if job.task), return_exceptions=True)
+        for stop in self._wishes:
+            stop.set()
+        end = time.monotonic() + END_SECONDS
+        await self._ended_within(STOP_SECONDS, *(job.task for job in list(self._jobs) if job.task))
         for entry in self.models.entries:
-            await self.unload(entry)
+            await self._ended_within(max(end - time.monotonic(), 0), asyncio.ensure_future(self.unload(entry)))
         self._thread.shutdown(wait=False)
+
+    async def _ended_within(self, seconds: float, *tasks: asyncio.Task[None]) -> None:
+        """Wait for tasks; where they take longer a process stands still, and is ended."""
+        if tasks and (await asyncio.wait(tasks, timeout=seconds))[1]:
+            for entry in self.models.entries:
+                await asyncio.to_thread(entry.end)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run(self, job: Job) -> None:
         late = asyncio.get_running_loop().call_later(self._settings.limits.request_seconds, self._too_late, job)
@@ -160,6 +186,8 @@ class Desk:
             async with self.line.turn():
                 job.computing = True
                 await asyncio.get_running_loop().run_in_executor(self._thread, self._compute, job)
+        except Cancelled:  # while it was counted beside another one's answer
+            self.metrics.ended("cancelled")
         except Exception as error:
             self._failed(job, error)
         finally:
@@ -176,7 +204,7 @@ class Desk:
         """Count before it is the question's turn, so that a wrong one is refused at once."""
         if self.line.computing and _counts_beside(job.entry, job.asked):
             async with self._counting:
-                if (counted := await asyncio.to_thread(job.entry.count, job.asked)) is not None:
+                if (counted := await asyncio.to_thread(job.entry.count, job.asked, job.stop.is_set)) is not None:
                     self._tell_accepted(job, counted)
 
     def _tell_accepted(self, job: Job, counted: Counted) -> None:
@@ -189,10 +217,10 @@ class Desk:
         try:
             if job.stop.is_set():
                 raise Cancelled
-            model = self._load(job.entry)
+            model = self._load(job.entry, job.stop.is_set)
             load = time.perf_counter() - began
             if not job.accepted:
-                self._tell_accepted(job, model.count(job.asked))
+                self._tell_accepted(job, model.count(job.asked, job.stop.is_set))
             answer = model.answer(job.asked, _listener(job), job.stop.is_set)
             self.metrics.answered(answer)
             job.tell(Done(replace(answer, warnings=(*job.asked.warnings, *answer.warnings)), load))
@@ -219,10 +247,10 @@ class Desk:
         if job.keep_alive == 0:
             self._unload(job.entry)
 
-    def _load(self, entry: Entry) -> ServedModel:
+    def _load(self, entry: Entry, cancelled: Cancel) -> ServedModel:
         if entry.state != "loaded":
             self.metrics.count("loads_total")
-        return entry.load()
+        return entry.load(cancelled)
 
     def _unload(self, entry: Entry) -> None:
         if entry.state == "loaded":

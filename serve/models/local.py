@@ -11,6 +11,7 @@ from ...runtime.durable.contents import share
 from ...runtime.durable.durable import cache_root
 from ...runtime.durable.folder import CacheFolder, Limits
 from ...runtime.engine.asking import AnsweringEngine, AskedPicture, Callbacks, Conversation, Outcome, Remembered
+from ...runtime.engine.isolated_engine import IsolatedEngine
 from ...runtime.errors import Cancelled
 from ...runtime.model import load
 from ...runtime.options import GenerationOptions, LoadOptions
@@ -24,9 +25,11 @@ from .interface import Counted, Listener
 class LocalModel:
     """A bundle on this machine; see :class:`ServedModel`."""
 
-    def __init__(self, path: Path, loading: LoadOptions, sampling: GenerationOptions) -> None:
+    def __init__(
+        self, path: Path, loading: LoadOptions, sampling: GenerationOptions, cancelled: Cancel | None = None
+    ) -> None:
         """Load the bundle at ``path``. ``sampling`` is what an answer has where its request says nothing."""
-        self._model = load(path, **vars(loading))
+        self._model = load(path, cancelled=cancelled, **vars(loading))
         self._engine: AnsweringEngine = self._model.answering_engine
         self._sampling = sampling
 
@@ -50,12 +53,18 @@ class LocalModel:
         return self._engine.remembered()
 
     def close(self) -> None:
-        """Free everything. Safe to call twice."""
+        """Keep what is worth it, and free everything. Safe to call twice."""
         self._model.close()
 
-    def count(self, asked: Asked) -> Counted:
+    def end(self) -> None:
+        """End what computes, or stands still, and free everything."""
+        if isinstance(self._engine, IsolatedEngine):
+            self._engine.kill()
+        self._engine.close()
+
+    def count(self, asked: Asked, cancelled: Cancel) -> Counted:
         """Open the pictures and measure the prompt."""
-        checked = self._engine.check(self._conversation(asked))
+        checked = self._engine.check(self._conversation(asked), cancelled)
         return Counted(checked.prompt_tokens, checked.image_tokens)
 
     def answer(self, asked: Asked, listener: Listener, cancelled: Cancel) -> Answer:

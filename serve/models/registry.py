@@ -11,7 +11,9 @@ from typing import Literal
 
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.named import names_of
-from ...runtime.errors import OptionError
+from ...runtime.callbacks import Cancel
+from ...runtime.engine.turns import taking
+from ...runtime.errors import EngineCrashed, NativeError, OptionError
 from ...runtime.pictures.geometry import Geometry
 from ..errors import RequestError, shown
 from ..requests.values import Asked
@@ -36,8 +38,10 @@ class Facts:
     geometry: Geometry
 
 
-Opener = Callable[[Facts], ServedModel]
-"""Loads a bundle. Raises BundleError, NativeError, WorkerError."""
+Opener = Callable[[Facts, Cancel], ServedModel]
+"""Loads a bundle. Raises BundleError, NativeError, WorkerError, and Cancelled where it is no longer wanted."""
+CLOSING_SECONDS = 10.0
+"""Who counts has so long to end before a model is closed all the same."""
 
 
 def read_facts(folders: Sequence[Path], *, context: int = 0) -> tuple[Facts, ...]:
@@ -84,6 +88,7 @@ class Entry:
         self.used = time.monotonic()
         self._opener = opener
         self._model: ServedModel | None = None
+        self._closing: ServedModel | None = None
         self._restarts = 0
         self._lock = threading.Lock()
 
@@ -114,28 +119,46 @@ class Entry:
         model = self._model
         return model is not None and model.counts_beside_answers
 
-    def load(self) -> ServedModel:
+    def load(self, cancelled: Cancel) -> ServedModel:
         """The loaded model; in the thread that computes. Raises what the opener raises."""
         if self._model is None:
             self.state = "loading"
             try:
-                self._model = self._opener(self.facts)
+                self._model = self._opener(self.facts, cancelled)
             finally:
                 self.state = "unloaded" if self._model is None else "loaded"
         return self._model
 
     def unload(self) -> None:
-        """Close the model and forget it; in the thread that computes. Waits for who counts."""
-        with self._lock:
+        """Close the model and forget it; in the thread that computes. Waits a while for who counts."""
+        alone = self._lock.acquire(timeout=CLOSING_SECONDS)
+        try:
             model, self._model, self.state = self._model, None, "unloaded"
             if model is not None:
                 self._restarts += model.restarts
+                self._closing = model
                 model.close()
+        finally:
+            self._closing = None
+            if alone:
+                self._lock.release()
 
-    def count(self, asked: Asked) -> Counted | None:
-        """Count a question from any thread; None where the model has been unloaded meanwhile."""
-        with self._lock:
-            return None if self._model is None else self._model.count(asked)
+    def end(self) -> None:
+        """End what the model computes or writes, or where it stands still, from any thread; unloading it is due yet."""
+        model = self._model or self._closing
+        if model is not None:
+            model.end()
+
+    def count(self, asked: Asked, cancelled: Cancel) -> Counted | None:
+        """Count a question from any thread; None where the model was unloaded or ended meanwhile. Raises Cancelled."""
+        with taking(self._lock, cancelled):
+            model = self._model
+            try:
+                return None if model is None else model.count(asked, cancelled)
+            except NativeError as error:
+                if model is self._model and not isinstance(error, EngineCrashed):
+                    raise
+                return None
 
 
 class Models:

@@ -172,7 +172,7 @@ def test_a_sidecar_goes_with_its_application_however_that_goes() -> None:
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_server() -> None:
-    def opener(_: Any) -> Any:
+    def opener(_: Any, cancelled: Any) -> Any:
         raise NativeError(expected="memory for the model", got="none", fix="choose a smaller one")
 
     listener = listen_at("127.0.0.1", 0)

@@ -7,13 +7,13 @@ import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.running_server import Reached, question, running, wait_until
+from llava_edge.runtime.engine import engine_process
+from support.running_server import Reached, engines, question, running, wait_until
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes in /proc")
 SIGN = base64.b64encode((Path(__file__).parents[2] / "examples" / "sign.png").read_bytes()).decode()
@@ -23,18 +23,10 @@ ASKED = [
 ]
 
 
-def engines(parent: int = 0) -> list[int]:
-    """The processes of engines that ``parent``, by default this one, has started."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
-            started = b"engine_child" in (entry / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if started and fields[0] != "Z" and int(fields[1]) == (parent or os.getpid()):
-            found.append(int(entry.name))
-    return found
+def end(process: int) -> None:
+    """End one between two requests, and wait until the system says so."""
+    os.kill(process, signal.SIGKILL)
+    os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
 
 
 @pytest.fixture
@@ -43,11 +35,6 @@ def server() -> Iterator[Reached]:
     with running(isolate="engine") as reached:
         yield reached
     assert engines() == before
-
-
-def metric(server: Reached, name: str) -> float:
-    text = server.request("GET", "/metrics")[2].decode()
-    return float(next(line.split()[1] for line in text.splitlines() if line.startswith(f"llava_edge_{name} ")))
 
 
 def answer(server: Reached) -> tuple[int, Any]:
@@ -69,7 +56,7 @@ def test_an_engine_that_ends_fails_one_request(server: Reached, ended_by: signal
     (process,) = engines()
     body = {**question("Write a long story. " * 20, max_tokens=4000), "stream": True}
     connection = server.opened("/v1/chat/completions", body)
-    wait_until(lambda: metric(server, "requests_computing") == 1)
+    wait_until(lambda: server.metric("requests_computing") == 1)
     os.kill(process, ended_by)
     said = b""
     with connection:
@@ -84,27 +71,22 @@ def test_an_engine_that_ends_fails_one_request(server: Reached, ended_by: signal
     assert status == 200
     assert again["choices"] == right
     assert engines() != [process]
-    assert metric(server, "restarts_total") == 1
+    assert server.metric("restarts_total") == 1
 
 
 def test_where_no_answer_has_begun_the_status_says_so(server: Reached, monkeypatch: pytest.MonkeyPatch) -> None:
-    from llava_edge.runtime.engine import isolated_engine
-
-    monkeypatch.setattr(isolated_engine, "RESTARTS", 0)
-    monkeypatch.setattr(isolated_engine, "WITHIN_SECONDS", 3600.0)
-    (process,) = engines()
-    os.kill(process, signal.SIGKILL)
-    os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
-    entry = server.server.application.service.desk.models.entries[0]
-    engine = entry._model._engine  # type: ignore[union-attr]
-    engine._crashes = type(engine._crashes)([time.monotonic()] * 3, maxlen=3)
-    monkeypatch.setattr(isolated_engine, "RESTARTS", 3)
+    monkeypatch.setattr(engine_process, "WITHIN_SECONDS", 3600.0)
+    for _ in range(engine_process.RESTARTS):
+        end(engines()[0])
+        assert server.ask("Hello", max_tokens=1)[0] == 200
+    end(engines()[0])
     status, headers, body = server.request("POST", "/v1/chat/completions", question("Hello"))
-    assert status == 503
-    assert int(headers["retry-after"]) >= 1
+    error = json.loads(body)["error"]
+    assert (status, error["code"]) == (503, "engine_restarting")
+    assert f"ask again in {headers['retry-after']} s" in error["message"]
+    assert 3000 < int(headers["retry-after"]) <= 3600
     assert "x-should-retry" not in headers
-    assert json.loads(body)["error"]["code"] == "engine_restarting"
-    monkeypatch.setattr(isolated_engine, "WITHIN_SECONDS", 0.0)
+    monkeypatch.setattr(engine_process, "WITHIN_SECONDS", 0.0)
     assert server.ask("Hello")[0] == 200
 
 
@@ -116,7 +98,7 @@ def test_unloading_ends_the_process(server: Reached) -> None:
     assert not Path(f"/proc/{process}").exists()
     assert answer(server)[0] == 200
     assert len(engines()) == 1
-    assert metric(server, "restarts_total") == 0
+    assert server.metric("restarts_total") == 0
 
 
 def test_questions_are_counted_while_another_one_is_answered(server: Reached) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -16,13 +17,8 @@ from support.running_server import Played, Reached, question, running, wait_unti
 CHAT = "/v1/chat/completions"
 
 
-def metric(server: Reached, name: str) -> float:
-    text = server.request("GET", "/metrics")[2].decode()
-    return float(next(line.split()[-1] for line in text.splitlines() if line.startswith(f"llava_edge_{name} ")))
-
-
 def waiting(server: Reached) -> float:
-    return metric(server, "requests_waiting")
+    return server.metric("requests_waiting")
 
 
 def start(server: Reached, text: str, results: dict[str, Any]) -> threading.Thread:
@@ -57,14 +53,22 @@ def test_a_hundred_at_once() -> None:
     with running(played) as server, ThreadPoolExecutor(100) as pool:
         held = pool.submit(server.ask, "hold decode")
         played.reached("decode")
+        opened = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
         others = [pool.submit(server.request, "POST", CHAT, question(f"{n}")) for n in range(99)]
         wait_until(lambda: sum(one.done() for one in others) == 91)
         played.go_on.set()
         statuses = [one.result()[0] for one in others]
+        assert all(
+            int(headers["retry-after"]) >= 1 for status, headers, _ in map(Future.result, others) if status == 429
+        )
         assert held.result()[0] == 200
         assert (statuses.count(200), statuses.count(429)) == (8, 91)
         assert server.ask("afterwards")[0] == 200
-        assert metric(server, "requests_waiting") == metric(server, "requests_computing") == 0
+        assert server.metric("requests_waiting") == server.metric("requests_computing") == 0
+        assert played.most == 1
+        wait_until(lambda: not server.server.server_state.connections)
+        if opened:
+            assert len(os.listdir("/proc/self/fd")) <= opened
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import http.client
 import json
+import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from llava_edge.runtime import demo_bundle
@@ -60,7 +62,10 @@ class Played:
     def remembered(self) -> Remembered:
         return Remembered()
 
-    def count(self, asked: Asked) -> Counted:
+    def end(self) -> None:
+        self.go_on.set()
+
+    def count(self, asked: Asked, cancelled: Any) -> Counted:
         text = asked.messages[-1].text
         if "too long" in text:
             raise ContextError(expected="a shorter prompt", got="1001", fix="shorten it")
@@ -157,6 +162,10 @@ class Reached:
     def ask(self, text: str, **more: Any) -> tuple[int, Any]:
         return self.json("POST", "/v1/chat/completions", question(text, **more))
 
+    def metric(self, name: str) -> float:
+        text = self.request("GET", "/metrics")[2].decode()
+        return float(next(line.split()[-1] for line in text.splitlines() if line.startswith(f"llava_edge_{name} ")))
+
     def opened(self, path: str, body: Any) -> socket.socket:
         """A connection with a request sent and nothing read."""
         data = json.dumps(body).encode()
@@ -178,6 +187,20 @@ class Reached:
             return said
 
 
+def engines(parent: int = 0) -> list[int]:
+    """The processes of engines that ``parent``, by default this one, has started."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+            started = b"engine_child" in (entry / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if started and fields[0] != "Z" and int(fields[1]) == (parent or os.getpid()):
+            found.append(int(entry.name))
+    return found
+
+
 def question(text: str, **more: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], **more}
 
@@ -195,8 +218,8 @@ def running(played: Played | None = None, limits: Limits | None = None, **settin
     logged: list[str] = []
     ready = threading.Event()
 
-    def load(one: Facts) -> Any:
-        return played.opened(one) if played else LocalModel(one.path, loading, GenerationOptions())
+    def load(one: Facts, cancelled: Any) -> Any:
+        return played.opened(one) if played else LocalModel(one.path, loading, GenerationOptions(), cancelled)
 
     server = Server(chosen, facts, opener or load, on_ready=ready.set, log=logged.append)
     thread = threading.Thread(target=server.run_on, args=(listener,))

@@ -57,7 +57,7 @@ def test_it_goes_on_as_if_it_had_not_ended(chat: Chat, tmp_path: Path) -> None:
     assert (status, out.strip()) == (0, first)
     status, out, said = chat("--name", "trip", typed="And again?\n")
     assert (status, out.strip()) == (0, second)
-    assert "going on after 1 questions about 1 pictures" in said
+    assert "going on after 1 question about 1 picture" in said
     assert [(turn["role"], turn["text"]) for turn in kept(tmp_path)["turns"]] == [
         ("user", QUESTION),
         ("assistant", first),
@@ -65,7 +65,8 @@ def test_it_goes_on_as_if_it_had_not_ended(chat: Chat, tmp_path: Path) -> None:
         ("assistant", second),
     ]
     assert chat("--name", "other", typed="Hello?\n")[2].count("going on") == 0
-    files = [path for path in (tmp_path / "user" / "conversations").iterdir() if path.suffix == ".json"]
+    files = list((tmp_path / "user" / "conversations").iterdir())
+    assert {path.suffix for path in files} == {".json", ".lock"}
     assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
 
 

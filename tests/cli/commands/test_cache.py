@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,15 @@ def test_a_folder_that_cannot_be_used(command: Any, tmp_path: Path) -> None:
         assert status == 1
         assert len(said.splitlines()) == 1
     assert shown(command)["pictures"]["count"] == 0
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc takes no folders")
+def test_a_named_folder_that_cannot_be_made_is_said_in_one_line(command: Any) -> None:
+    status, out, said = command(*ASK, "--cache", "/proc/nowhere")
+    assert (status, bool(out.strip())) == (0, True)
+    (line,) = [line for line in said.splitlines() if "kept" in line]
+    assert line == "nothing is kept for later runs in /proc/nowhere: No such file or directory"
+    assert command(*ASK, "--cache", "/proc/nowhere", "--quiet")[2] == ""
 
 
 @pytest.mark.parametrize("name", ["--answers", "--cache"])

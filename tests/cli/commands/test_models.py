@@ -133,7 +133,7 @@ def test_a_name_that_nothing_has(tiny: str) -> None:
 
 
 def test_the_server_knows_a_model_by_its_names_in_the_store(tiny: str, tmp_path: Path) -> None:
-    def opener(facts: Facts) -> None:
+    def opener(facts: Facts, cancelled: object) -> None:
         """Nothing is loaded here."""
 
     pull(str(demo_bundle()), name="again")

@@ -162,11 +162,15 @@ def test_the_library_keeps_nothing_unless_it_is_asked_to(tmp_path: Path, monkeyp
 
 
 def test_all_is_its_owners_alone(tmp_path: Path) -> None:
-    with load(**remember(tmp_path / "new")) as model:
-        ask_one(model)
+    before = os.umask(0)
+    try:
+        with load(**remember(tmp_path / "new")) as model:
+            ask_one(model)
+    finally:
+        os.umask(before)
     modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "new" / "v1").rglob("*") if path.is_file()}
     assert modes == {0o600}
-    folders = [tmp_path / "new" / "v1" / one for one in ("", "pictures", "states")]
+    folders = [tmp_path / "new" / one for one in ("", "v1", "v1/pictures", "v1/states")]
     assert {path.stat().st_mode & 0o777 for path in folders} == {0o700}
 
 

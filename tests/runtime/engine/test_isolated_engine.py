@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from llava_edge.runtime import Chat, Model, TemplateMessage, load
 from llava_edge.runtime.answer import Answer
-from llava_edge.runtime.engine import isolated_engine
+from llava_edge.runtime.engine import engine_process, isolated_engine
 from llava_edge.runtime.engine.isolated_engine import IsolatedEngine
 from llava_edge.runtime.errors import (
     BundleError,
@@ -89,7 +89,7 @@ def isolated(tiny_bundle: Path) -> Iterator[Model]:
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Engines may end as often as a test likes."""
-    monkeypatch.setattr(isolated_engine, "WITHIN_SECONDS", 0.0)
+    monkeypatch.setattr(engine_process, "WITHIN_SECONDS", 0.0)
 
 
 # --- it ends
@@ -118,9 +118,9 @@ def crash(chat: Chat, model: Model, phase: str, ended_by: signal.Signals, seed: 
 
 
 def crash_of_a_load(bundle: Path, ended_by: signal.Signals) -> EngineCrashed:
-    started: list[isolated_engine.EngineProcess] = []
+    started: list[engine_process.EngineProcess] = []
 
-    class Noted(isolated_engine.EngineProcess):
+    class Noted(engine_process.EngineProcess):
         def __init__(self, main: Callable[[], None]) -> None:
             super().__init__(main)
             started.append(self)
@@ -178,15 +178,33 @@ def test_an_end_between_requests_is_no_error(isolated: Model) -> None:
     assert engine_of(isolated).restarts == 1
 
 
+@pytest.mark.usefixtures("often")
+def test_an_end_that_nobody_has_noticed_yet_is_no_error(isolated: Model, here: Model) -> None:
+    """The system may take a moment to say that a killed process has gone; what was encoded lives on here."""
+    images = [model.encode_image(picture()) for model in (isolated, here)]
+    chats = [model.chat() for model in (isolated, here)]
+    os.kill(pid_of(isolated), signal.SIGKILL)
+    first = [chat.generate(images=[image], **QUESTION).tokens for chat, image in zip(chats, images, strict=True)]
+    os.kill(pid_of(isolated), signal.SIGKILL)
+    second = [chat.generate("And its colour?", max_tokens=12).tokens for chat in chats]
+    os.kill(pid_of(isolated), signal.SIGKILL)
+    assert isolated.count_tokens("?") == here.count_tokens("?")
+    os.kill(pid_of(isolated), signal.SIGKILL)
+    assert isolated.encode_image(picture(2)).key == here.encode_image(picture(2)).key
+    assert first[0] == first[1]
+    assert second[0] == second[1]
+    assert engine_of(isolated).restarts == 4
+
+
 def test_what_keeps_ending_is_not_started_for_ever(isolated: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    for _ in range(isolated_engine.RESTARTS):
+    for _ in range(engine_process.RESTARTS):
         end_between_requests(isolated)
         assert isolated.ask("?", max_tokens=1).tokens
     end_between_requests(isolated)
     for _ in range(2):
         with pytest.raises(EngineCrashed, match=r"the 4th end within 60 s \(.*SIGKILL.*\); ask again in \d+ s"):
             isolated.ask("?", max_tokens=1)
-    monkeypatch.setattr(isolated_engine, "WITHIN_SECONDS", 0.0)  # the time has passed
+    monkeypatch.setattr(engine_process, "WITHIN_SECONDS", 0.0)  # the time has passed
     assert isolated.ask("?", max_tokens=1).tokens
 
 

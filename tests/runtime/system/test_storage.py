@@ -15,6 +15,7 @@ from typing import IO
 
 import pytest
 from llava_edge.runtime.errors import BundleError, StorageError
+from llava_edge.runtime.system.filesystems import make_private, open_private
 from llava_edge.runtime.system.storage import write_text, write_whole, writing_folder
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals, modes and devices of POSIX")
@@ -124,6 +125,25 @@ def test_modes_are_those_of_a_plain_open(mask: int, tmp_path: Path) -> None:
             (folder / "file").touch()
     for plain, ours in (("plain", "new"), ("plain folder", "folder")):
         assert (tmp_path / plain).stat().st_mode == (tmp_path / ours).stat().st_mode
+
+
+@posix
+@pytest.mark.parametrize("mask", [0, 0o022, 0o077])
+def test_what_is_private_is_so_whatever_the_process_masks(mask: int, tmp_path: Path) -> None:
+    folder = tmp_path / "made" / "below"
+    with umask(mask):
+        (tmp_path / "there").mkdir()
+        make_private(tmp_path / "there")
+        make_private(folder)
+        make_private(folder)
+        (folder / "old").write_text("old")
+        for name in ("new", "old", "old"):
+            with open_private(folder / name) as file:
+                file.write(b" and new")
+    folders = (tmp_path / "there", tmp_path / "made", folder)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folders} == {0o700}
+    assert {stat.S_IMODE((folder / name).stat().st_mode) for name in ("new", "old")} == {0o600}
+    assert (folder / "old").read_text() == "old and new and new"
 
 
 @posix
