@@ -1,6 +1,6 @@
 // The turns: what is shown of them, what is sent of them, and what a reload brings back.
 import { AnswerText } from "./answer.js";
-import { drawnTiles, stream, upload } from "./api.js";
+import { drawnTiles, ServerError, stream, upload } from "./api.js";
 import { asCurl, asPython, copy } from "./copying.js";
 import { $, made } from "./elements.js";
 import { speak } from "./speaking.js";
@@ -115,8 +115,12 @@ export class Conversation {
   }
 
   async #uploadAgain() {
+    const { model } = this.settings;
     for (const picture of this.#turns.flatMap((turn) => turn.pictures)) {
-      if (picture.file) await upload(picture.file, this.settings.model, picture.detail);
+      if (picture.file) await upload(picture.file, model, picture.detail);
+      else await drawnTiles(picture.id, model, picture.detail).catch((error) => { // a reload keeps no files
+        throw error.code === "picture_not_found" ? lost(picture) : error;
+      });
     }
   }
 
@@ -198,6 +202,12 @@ function following(grow) {
   const { top, bottom } = $("stop").getBoundingClientRect();
   grow();
   if (top >= 0 && bottom <= innerHeight + 2) $("stop").scrollIntoView({ block: "nearest" });
+}
+
+function lost({ name }) {
+  const said = "expected every picture of the conversation on the server, which keeps one for an hour; " +
+    "got one that is gone; start a new conversation and add it again";
+  return Object.assign(new ServerError(said), { picture: name });
 }
 
 function message({ role, text, pictures }) {
