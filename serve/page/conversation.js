@@ -223,7 +223,7 @@ function statistics({ timings }, reason) {
     `${read + cached} positions, ${cached} cached`,
     `pictures ${seconds(timings.encode_ms)}`,
     `first token after ${seconds(timings.first_token_ms)}`,
-    `${written} tokens at ${rate.toFixed(0)}/s`,
+    `${written} ${written === 1 ? "token" : "tokens"} at ${rate.toFixed(0)}/s`,
     `ended by ${reason}`,
   ].join(" · ");
 }

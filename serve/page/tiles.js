@@ -44,7 +44,7 @@ function drawing(url, seen) {
 }
 
 function svg(width, height, ...parts) {
-  const edge = Math.max(width, height) / 60; // lines are as wide inside as outside
+  const edge = Math.max(width, height) / 40; // half a line lies outside
   const viewBox = [-edge, -edge, width + 2 * edge, height + 2 * edge].join(" ");
   return drawn("svg", { class: "tiles", viewBox, preserveAspectRatio: "xMinYMin" }, ...parts);
 }
