@@ -1,13 +1,23 @@
 // The text of an answer as it grows. Code between ``` lines stands in blocks of its own, which scroll instead of wrapping.
-import { made } from "./elements.js";
+import { $, made } from "./elements.js";
 import { Sentences } from "./speaking.js";
 
 const FENCE = /^ {0,3}```/;
+
+// Whoever reads at the end of the page stays there while it grows; whoever has gone up is left alone. A browser scrolls to
+// a pixel, and boxes end between two.
+export function following(grow) {
+  const { top, bottom } = $("stop").getBoundingClientRect();
+  grow();
+  if (top >= 0 && bottom <= innerHeight + 2) $("stop").scrollIntoView({ block: "nearest" });
+}
 
 export class AnswerText {
   #node = null; // where text goes now
   #line = ""; // the last one, as far as it came
   #code = false;
+  #waiting = ""; // written once a frame: laying out a long text anew for every token takes the model's time
+  #frame = 0;
   #spoken = new Sentences();
 
   constructor(text = "") {
@@ -18,13 +28,22 @@ export class AnswerText {
   }
 
   append(piece) {
-    this.#write(piece);
+    this.#waiting += piece;
+    this.#frame ||= requestAnimationFrame(() => this.#flush());
     this.#spoken.append(piece);
   }
 
   end() {
+    this.#flush();
     this.#fence();
     this.#spoken.end();
+  }
+
+  #flush() {
+    cancelAnimationFrame(this.#frame);
+    this.#frame = 0;
+    following(() => this.#write(this.#waiting));
+    this.#waiting = "";
   }
 
   #write(piece) {

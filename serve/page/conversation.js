@@ -1,5 +1,5 @@
 // The turns: what is shown of them, what is sent of them, and what a reload brings back.
-import { AnswerText } from "./answer.js";
+import { AnswerText, following } from "./answer.js";
 import { drawnTiles, ServerError, stream, upload } from "./api.js";
 import { asCurl, asPython, copy } from "./copying.js";
 import { $, made } from "./elements.js";
@@ -101,7 +101,7 @@ export class Conversation {
         const choice = chunk.choices[0];
         if (choice?.delta.content) {
           answer.text += choice.delta.content;
-          following(() => said.text.append(choice.delta.content));
+          said.text.append(choice.delta.content);
           progress("answer", 0, 0);
         }
         if (chunk.timings) said.note(statistics(chunk, choice.finish_reason));
@@ -194,14 +194,6 @@ export class Conversation {
       sessionStorage.removeItem(KEPT); // longer than a browser keeps: better nothing than an old one
     }
   }
-}
-
-// Whoever reads at the end of the page stays there while it grows; whoever has gone up is left alone. A browser scrolls to
-// a pixel, and boxes end between two.
-function following(grow) {
-  const { top, bottom } = $("stop").getBoundingClientRect();
-  grow();
-  if (top >= 0 && bottom <= innerHeight + 2) $("stop").scrollIntoView({ block: "nearest" });
 }
 
 function lost({ name }) {

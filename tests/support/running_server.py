@@ -92,8 +92,9 @@ class Played:
             if f"hold {phase}" in text:
                 self._hold(cancelled)
         said = text.partition("say ")[2] or "two"
-        for start in range(0, len(said), 7):
-            listener.on_text(said[start : start + 7])
+        size = max(7, len(said) // 300)
+        for start in range(0, len(said), size):
+            listener.on_text(said[start : start + size])
         return Answer(
             f"one {said}",
             (1, 2),
