@@ -9,12 +9,16 @@ const token = randomBytes(32).toString("hex");
 function started() {
   const command = process.env.LLAVA_EDGE ?? "llava-edge"; // in a package: a path below process.resourcesPath
   const server = spawn(command, ["serve", "--sidecar"], { stdio: ["pipe", "pipe", "inherit"] });
+  server.stdin.on("error", () => {}); // it has ended, and its exit says so
   server.stdin.write(token + "\n"); // left open: when this process goes, however it goes, the server does
   app.on("will-quit", () => server.stdin.end());
-  return new Promise((resolve, reject) => {
+  const url = new Promise((resolve, reject) => {
     createInterface(server.stdout).once("line", (line) => resolve(JSON.parse(line).url));
+    server.once("error", reject);
     server.once("exit", (code) => reject(new Error(`the server ended with ${code}`)));
   });
+  url.catch(() => {}); // whoever asks is told
+  return url;
 }
 
 app.whenReady().then(() => {

@@ -70,11 +70,12 @@ def _gauges(service: Service) -> dict[str, float]:
 
 
 def _status(service: Service) -> dict[str, Any]:
-    line = service.desk.line
+    line, limits = service.desk.line, service.settings.limits
     return {
         "version": version(),
         "computing": line.computing,
         "waiting": line.waiting,
         "queue": line.limit - 1,
         "models": {entry.facts.id: entry.state for entry in service.models.entries},
+        "limits": {"pictures": limits.pictures, "picture_bytes": limits.picture},
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ...runtime.answer import Answer
@@ -88,7 +89,7 @@ class LocalModel:
         return answer
 
     def _conversation(self, asked: Asked) -> Conversation:
-        named = zip(asked.pictures, _names(len(asked.pictures)), strict=True)
+        named = zip(asked.pictures, _names(asked.messages), strict=True)
         pictures = tuple(AskedPicture(one.data, name, one.detail or "high") for one, name in named)
         return Conversation(tuple(map(_message, asked.messages)), pictures, self._options(asked))
 
@@ -129,6 +130,12 @@ def _message(message: Message) -> TemplateMessage:
     return TemplateMessage(message.role, text, len(places), tuple(places) if any(places) else ())
 
 
-def _names(count: int) -> list[str]:
-    """What pictures are called in errors and warnings: files that are sent have no names."""
-    return ["the picture"] if count == 1 else [f"picture {number}" for number in range(1, count + 1)]
+def _names(messages: Sequence[Message]) -> Iterator[str]:
+    """What pictures are called in errors and warnings: files that are sent have no names.
+
+    The question's own are counted by themselves, as who asks sees them; those of a turn before say which message.
+    """
+    for number, message in enumerate(messages, 1):
+        count = len(message.pictures)
+        turn = "" if number == len(messages) else f" of message {number}"
+        yield from (f"picture {one}{turn}" if count > 1 else f"the picture{turn}" for one in range(1, count + 1))

@@ -6,10 +6,11 @@ export class ServerError extends Error {
     this.code = code;
   }
 
-  // "expected …; got …; fix" as its parts; anything else as one.
+  // "expected …; got …; fix" as its parts; anything else as one. In front the name of the picture that it is about.
   get parts() {
     const match = /^expected (.*?); got (.*); ([^;]*)$/s.exec(this.message);
-    return match ? { expected: match[1], got: match[2], fix: match[3] } : { got: this.message };
+    const about = this.picture ? { picture: this.picture } : {};
+    return { ...about, ...(match ? { expected: match[1], got: match[2], fix: match[3] } : { got: this.message }) };
   }
 }
 
@@ -39,14 +40,22 @@ export async function models() {
   return (await (await answered("/v1/models")).json()).data;
 }
 
+// How many pictures a request may have, and how many bytes one of them.
+export async function limits() {
+  return (await (await answered("/v1/status")).json()).limits;
+}
+
 export async function upload(file, model, detail) {
   const query = new URLSearchParams({ model, detail });
   const headers = { "Content-Type": "application/octet-stream" };
   return (await answered(`/v1/pictures?${query}`, { method: "POST", headers, body: file })).json();
 }
 
-export async function layout(id, model, detail) {
-  return (await answered(`/v1/pictures/${id}?${new URLSearchParams({ model, detail })}`)).json();
+// Where the tiles of an upload are drawn, once it is known that it is still there.
+export async function drawnTiles(id, model, detail) {
+  const query = new URLSearchParams({ model, detail });
+  await answered(`/v1/pictures/${id}?${query}`);
+  return `/v1/pictures/${id}/tiles.png?${query}`;
 }
 
 // The chunks of a streamed answer, one after the other. Throws ServerError, also where the stream breaks off.

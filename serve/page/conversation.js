@@ -1,70 +1,101 @@
 // The turns: what is shown of them, what is sent of them, and what a reload brings back.
-import { layout, stream, upload } from "./api.js";
-import { asCurl, asPython } from "./copying.js";
+import { AnswerText, following } from "./answer.js";
+import { drawnTiles, ServerError, stream, upload } from "./api.js";
+import { asCurl, asPython, copy } from "./copying.js";
 import { $, made } from "./elements.js";
+import { speak } from "./speaking.js";
 import { describe, figure } from "./tiles.js";
 
 const KEPT = "conversation";
 
 export class Conversation {
-  #turns = []; // {role, text, pictures: [{id, name, seen, file?, url?}]}
+  #turns = []; // {role, text, pictures: [{id, name, seen, detail, file?, url?}], notes, options?}
+  #answer = null; // the one under way
 
   constructor(settings) {
     this.settings = settings;
   }
 
+  // How many the turns have together: so many are sent with every question.
+  get pictures() {
+    return this.#turns.reduce((count, turn) => count + turn.pictures.length, 0);
+  }
+
   clear() {
+    for (const { url } of this.#turns.flatMap((turn) => turn.pictures)) URL.revokeObjectURL(url);
     this.#turns = [];
+    this.#answer = null;
     $("turns").replaceChildren();
+    $("spoken").replaceChildren();
     this.#keep();
   }
 
+  // Show what was kept; gives the question that had no answer yet.
   restore() {
+    let kept = {};
     try {
-      this.#turns = JSON.parse(sessionStorage.getItem(KEPT) ?? "[]");
+      kept = JSON.parse(sessionStorage.getItem(KEPT) ?? "{}");
     } catch {
-      this.#turns = [];
+      // what some other page of this address has written
     }
-    for (const turn of this.#turns) this.#show(turn);
+    this.#turns = kept.turns ?? [];
+    for (const [index, turn] of this.#turns.entries()) {
+      const shown = this.#show(turn);
+      for (const note of turn.notes) shown.note(note);
+      if (turn.options) this.#copies(shown, turn, this.#body(this.#turns.slice(0, index), turn.options));
+    }
+    return kept.question ?? "";
   }
 
-  // Ask, telling `progress` of what is done. Throws what goes wrong; the question is `kept` where some answer came.
+  // The page goes: an answer under way stays as far as it came, a question without one goes back into its box.
+  leave() {
+    if (!this.#answer) return;
+    const { turn, answer } = this.#answer;
+    if (answer.text) this.#turns.push({ ...answer, notes: ["cut off"] });
+    else this.#turns = this.#turns.filter((one) => one !== turn);
+    this.#answer = null;
+    this.#keep(answer.text ? "" : turn.text);
+  }
+
+  // Ask, telling `progress` of what is done. Throws what goes wrong; `kept` where the question need not be asked again.
   async ask(text, pictures, signal, progress) {
-    const turn = {
-      role: "user",
-      text,
-      pictures: pictures.map(({ seen, name, file, url }) => ({ id: seen.id, name, seen, file, url })),
-    };
+    const turn = { role: "user", text, pictures: pictures.map(({ seen, ...one }) => ({ id: seen.id, seen, ...one })), notes: [] };
+    const answer = { role: "assistant", text: "", pictures: [], notes: [] };
+    answer.options = this.#options();
     this.#turns.push(turn);
+    this.#answer = { turn, answer };
     const shown = this.#show(turn);
-    const answer = { role: "assistant", text: "", pictures: [] };
     const said = this.#show(answer);
+    $("stop").scrollIntoView({ block: "nearest" });
+    const body = this.#body(this.#turns, answer.options);
     let failed = null;
-    let body;
     try {
-      body = this.#request();
       await this.#receive(body, signal, progress, answer, said);
     } catch (error) {
-      if (!answer.text) {
-        this.#turns = this.#turns.filter((one) => one !== turn);
-        shown.element.remove();
-        said.element.remove();
-        throw error;
-      }
-      said.note(error.name === "AbortError" ? "stopped" : "cut off");
-      if (error.name !== "AbortError") failed = Object.assign(error, { kept: true });
+      failed = error;
     }
-    if (this.#turns.includes(turn)) {
+    said.text.end();
+    const forgotten = this.#answer?.answer !== answer; // there is a new conversation, or the page went
+    if (!forgotten) this.#answer = null;
+    if (failed && !answer.text) {
+      this.#turns = this.#turns.filter((one) => one !== turn);
+      shown.element.remove();
+      said.element.remove();
+      throw Object.assign(failed, { kept: forgotten });
+    }
+    if (failed) said.note(failed.name === "AbortError" ? "stopped" : "cut off");
+    if (!forgotten) {
       this.#turns.push(answer);
       this.#copies(said, answer, body);
       this.#keep();
     }
-    if (failed) throw failed;
+    if (failed && failed.name !== "AbortError") throw Object.assign(failed, { kept: true });
   }
 
   async #receive(body, signal, progress, answer, said, again = true) {
+    const streamed = { ...body, stream: true, return_progress: true, stream_options: { include_usage: true } };
     try {
-      for await (const chunk of stream(body, signal)) {
+      for await (const chunk of stream(streamed, signal)) {
         if (chunk.encode_progress) progress("tile", chunk.encode_progress.tiles_done, chunk.encode_progress.tiles);
         if (chunk.prompt_progress) progress("position", chunk.prompt_progress.processed, chunk.prompt_progress.total);
         const choice = chunk.choices[0];
@@ -84,37 +115,52 @@ export class Conversation {
   }
 
   async #uploadAgain() {
+    const { model } = this.settings;
     for (const picture of this.#turns.flatMap((turn) => turn.pictures)) {
-      if (picture.file) await upload(picture.file, this.settings.model, this.settings.detail);
+      if (picture.file) await upload(picture.file, model, picture.detail);
+      else await drawnTiles(picture.id, model, picture.detail).catch((error) => { // a reload keeps no files
+        throw error.code === "picture_not_found" ? lost(picture) : error;
+      });
     }
   }
 
-  #request() {
-    const { model, detail, temperature, maxTokens, seed, schema } = this.settings;
-    const body = { model, messages: this.#turns.map((turn) => message(turn, detail)), temperature, max_tokens: maxTokens };
-    if (seed !== null) body.seed = seed;
-    if (schema !== null) body.response_format = { type: "json_schema", json_schema: { name: "answer", schema } };
-    return { ...body, stream: true, return_progress: true, stream_options: { include_usage: true } };
+  #options() {
+    const { model, temperature, maxTokens, seed, schema } = this.settings;
+    const options = { model, temperature, max_tokens: maxTokens };
+    if (seed !== null) options.seed = seed;
+    if (schema !== null) options.response_format = { type: "json_schema", json_schema: { name: "answer", schema } };
+    return options;
+  }
+
+  #body(turns, { model, ...others }) {
+    return { model, messages: turns.map(message), ...others };
   }
 
   #show(turn) {
-    const text = made("p", { className: "text", textContent: turn.text });
-    const title = turn.role === "user" ? "You" : "Answer";
-    const element = made("article", { className: `turn ${turn.role}` }, made("h2", { textContent: title }));
-    for (const picture of turn.pictures) element.append(this.#picture(picture));
-    element.append(text);
+    const answering = turn.role === "assistant";
+    const text = answering ? new AnswerText(turn.text) : null;
+    const element = made("article", { className: `turn ${turn.role}` }, made("h2", { textContent: answering ? "Answer" : "You" }));
+    for (const [index, picture] of turn.pictures.entries()) {
+      element.append(this.#picture(picture, turn.pictures.length > 1 ? `picture ${index + 1}: ` : ""));
+    }
+    element.append(text?.element ?? made("p", { className: "text", textContent: turn.text }));
     $("turns").append(element);
     element.scrollIntoView({ block: "nearest" });
-    return { element, text, note: (line) => element.append(made("p", { className: "note", textContent: line })) };
+    const note = (line) => {
+      if (!turn.notes.includes(line)) turn.notes.push(line);
+      following(() => element.append(made("p", { className: "note", textContent: line })));
+    };
+    return { element, text, note };
   }
 
-  #picture(picture) {
-    if (picture.url) return made("div", { className: "seen" }, figure(picture.url, picture.seen, picture.name));
-    const drawing = made("img", { className: "tiles", alt: `${picture.name}: ${describe(picture.seen)}` });
-    const place = made("div", { className: "seen" }, made("p", { className: "note", textContent: picture.name }));
-    layout(picture.id, this.settings.model, this.settings.detail).then(
-      () => {
-        drawing.src = `/v1/pictures/${picture.id}/tiles.png`;
+  #picture(picture, number) {
+    const name = `${number}${picture.name}`;
+    if (picture.url) return made("div", { className: "seen" }, figure(picture.url, picture.seen, name));
+    const drawing = made("img", { className: "tiles", alt: `${name}: ${describe(picture.seen)}` });
+    const place = made("div", { className: "seen" }, made("p", { className: "note", textContent: name }));
+    drawnTiles(picture.id, this.settings.model, picture.detail).then(
+      (address) => {
+        drawing.src = address;
         place.prepend(drawing);
       },
       () => place.append(made("p", { className: "note", textContent: "no longer on the server: add it again" })),
@@ -123,34 +169,42 @@ export class Conversation {
   }
 
   #copies(said, answer, body) {
-    const { stream: _, stream_options: __, return_progress: ___, ...plain } = body;
-    const texts = { "Copy text": answer.text, "Copy as curl": asCurl(plain), "Copy as Python": asPython(plain) };
+    const texts = { "Copy text": answer.text, "Copy as curl": asCurl(body), "Copy as Python": asPython(body) };
     const buttons = made("p", { className: "buttons" });
     for (const [label, text] of Object.entries(texts)) {
       const button = made("button", { type: "button", textContent: label });
       button.addEventListener("click", async () => {
-        await navigator.clipboard.writeText(text);
-        button.textContent = "Copied";
+        button.textContent = (await copy(text)) ? "Copied" : "The browser does not allow it";
+        speak(button.textContent);
         setTimeout(() => (button.textContent = label), 1500);
       });
       buttons.append(button);
     }
-    said.element.append(buttons);
+    following(() => said.element.append(buttons));
   }
 
-  #keep() {
-    const plain = this.#turns.map(({ role, text, pictures }) => ({
-      role,
-      text,
-      pictures: pictures.map(({ id, name, seen }) => ({ id, name, seen })),
+  #keep(question = "") {
+    const turns = this.#turns.map((turn) => ({
+      ...turn,
+      pictures: turn.pictures.map(({ file: _, url: __, ...plain }) => plain),
     }));
-    sessionStorage.setItem(KEPT, JSON.stringify(plain));
+    try {
+      sessionStorage.setItem(KEPT, JSON.stringify({ turns, question }));
+    } catch {
+      sessionStorage.removeItem(KEPT); // longer than a browser keeps: better nothing than an old one
+    }
   }
 }
 
-function message({ role, text, pictures }, detail) {
+function lost({ name }) {
+  const said = "expected every picture of the conversation on the server, which keeps one for an hour; " +
+    "got one that is gone; start a new conversation and add it again";
+  return Object.assign(new ServerError(said), { picture: name });
+}
+
+function message({ role, text, pictures }) {
   if (!pictures.length) return { role, content: text };
-  const parts = pictures.map(({ id }) => ({ type: "image_url", image_url: { url: `picture:${id}`, detail } }));
+  const parts = pictures.map(({ id, detail }) => ({ type: "image_url", image_url: { url: `picture:${id}`, detail } }));
   return { role, content: text ? [...parts, { type: "text", text }] : parts };
 }
 
@@ -161,7 +215,7 @@ function statistics({ timings }, reason) {
     `${read + cached} positions, ${cached} cached`,
     `pictures ${seconds(timings.encode_ms)}`,
     `first token after ${seconds(timings.first_token_ms)}`,
-    `${written} tokens at ${rate.toFixed(0)}/s`,
+    `${written} ${written === 1 ? "token" : "tokens"} at ${rate.toFixed(0)}/s`,
     `ended by ${reason}`,
   ].join(" · ");
 }

@@ -1,4 +1,22 @@
-// A request as somebody would send it from a terminal or from Python.
+// A request as somebody would send it from a terminal or from Python, and the way into the clipboard.
+import { made } from "./elements.js";
+
+// Whether it is there now. Browsers keep the clipboard's own interface from pages without TLS at other machines' addresses.
+export async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const area = made("textarea", { value: text, className: "unseen" });
+    const focused = document.activeElement;
+    document.body.append(area);
+    area.select();
+    const done = document.execCommand("copy");
+    area.remove();
+    focused?.focus();
+    return done;
+  }
+}
 
 export function asCurl(body) {
   const json = JSON.stringify(body, null, 1).replaceAll("'", "'\\''");

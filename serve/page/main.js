@@ -1,8 +1,9 @@
 // Wires the page: options, pictures from everywhere, asking and stopping.
-import { models, ServerError } from "./api.js";
+import { limits, models, ServerError } from "./api.js";
 import { Conversation } from "./conversation.js";
 import { $, made } from "./elements.js";
 import { Pictures } from "./pictures.js";
+import { speak } from "./speaking.js";
 
 const settings = {
   get model() {
@@ -15,7 +16,7 @@ const settings = {
     return Number($("temperature").value);
   },
   get maxTokens() {
-    return Number($("max_tokens").value) || 512;
+    return $("max_tokens").value === "" ? 512 : Number($("max_tokens").value);
   },
   get seed() {
     return $("seed").value === "" ? null : Number($("seed").value);
@@ -30,19 +31,23 @@ const settings = {
     }
   },
 };
-const pictures = new Pictures(settings, fail);
+const allowed = { pictures: Infinity, picture_bytes: Infinity }; // until the server says
 const conversation = new Conversation(settings);
+const pictures = new Pictures(settings, () => ({ ...allowed, room: allowed.pictures - conversation.pictures }), report);
 let asking = null;
+let phase = "";
 
-function fail(error) {
-  const parts = Object.entries(error instanceof ServerError ? error.parts : { got: String(error) });
-  const list = made("dl", {}, ...parts.flatMap(([name, text]) => [
-    made("dt", { textContent: name }),
-    made("dd", { textContent: text }),
-  ]));
-  $("error").replaceChildren(list);
-  $("error").hidden = false;
-  $("error").scrollIntoView({ block: "nearest" });
+// Show what went wrong in the step that ended now; nothing went wrong: what was said before is over.
+function report(errors) {
+  $("error").hidden = !errors.length;
+  $("error").replaceChildren(...errors.map((error) => {
+    const parts = Object.entries(error instanceof ServerError ? error.parts : { got: String(error) });
+    return made("dl", {}, ...parts.flatMap(([name, text]) => [
+      made("dt", { textContent: name }),
+      made("dd", { textContent: text, dir: "auto" }),
+    ]));
+  }));
+  if (errors.length) $("error").scrollIntoView({ block: "nearest" });
 }
 
 function progress(kind, done, total) {
@@ -55,6 +60,8 @@ function progress(kind, done, total) {
   }
   const said = { tile: `tile ${done} of ${total}`, position: `read ${done} of ${total} positions`, answer: "answering" };
   if ($("doing").textContent !== (said[kind] ?? kind)) $("doing").textContent = said[kind] ?? kind;
+  if (kind !== phase) speak({ tile: "Looking at the pictures", position: "Reading" }[kind] ?? "");
+  phase = kind;
 }
 
 function working(controller) {
@@ -68,26 +75,35 @@ async function ask() {
   if (asking) return;
   const controller = new AbortController();
   working(controller);
-  $("error").hidden = true;
   progress("waiting", 0, 0);
   const text = $("question").value.trim();
-  const taken = await pictures.take();
+  let taken = [];
   try {
-    if (!text && !taken.length) {
+    if (!(await pictures.added())) return; // the question was about what was refused
+    if (controller.signal.aborted) return;
+    report([]);
+    if (!text && !pictures.count) {
       throw new ServerError("expected a question; got an empty one; type one, or add a picture");
     }
+    taken = pictures.take();
     $("question").value = "";
     await conversation.ask(text, taken, controller.signal, progress);
   } catch (error) {
-    if (error.name !== "AbortError") fail(error);
+    if (error.name !== "AbortError") report([error]);
     if (!error.kept) {
       if (!$("question").value) $("question").value = text;
       pictures.put(taken);
     }
   } finally {
     working(null);
-    $("question").focus();
+    focusQuestion();
   }
+}
+
+// Where a finger points, focus would bring up the keyboard over what there is to read.
+function focusQuestion() {
+  if (matchMedia("(pointer: coarse)").matches) $("turns").focus({ preventScroll: true });
+  else $("question").focus();
 }
 
 $("ask").addEventListener("submit", (event) => {
@@ -107,8 +123,10 @@ $("stop").addEventListener("click", () => asking?.abort());
 $("clear").addEventListener("click", () => {
   asking?.abort();
   conversation.clear();
-  $("error").hidden = true;
-  $("question").focus();
+  pictures.clear();
+  $("question").value = "";
+  report([]);
+  focusQuestion();
 });
 $("files").addEventListener("change", async () => {
   const files = [...$("files").files];
@@ -131,12 +149,14 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
     if (kind === "drop") pictures.add([...event.dataTransfer.files]);
   });
 }
+addEventListener("pagehide", () => conversation.leave());
 
 try {
   for (const { id } of await models()) $("model").append(made("option", { value: id, textContent: id }));
-  conversation.restore();
+  Object.assign(allowed, await limits());
+  $("question").value ||= conversation.restore();
 } catch (error) {
-  fail(error);
+  report([error]);
 }
 document.body.dataset.ready = "true";
-$("question").focus();
+focusQuestion();

@@ -11,7 +11,7 @@ export function figure(url, seen, name) {
   const picture = drawing(url, seen);
   picture.setAttribute("role", "img");
   picture.setAttribute("aria-label", `${name}: ${describe(seen)}`);
-  return made("figure", {}, picture, made("figcaption", { textContent: describe(seen) }));
+  return made("figure", {}, picture, made("figcaption", {}, made("b", { textContent: name, dir: "auto" }), ` ${describe(seen)}`));
 }
 
 function drawing(url, seen) {
@@ -44,7 +44,9 @@ function drawing(url, seen) {
 }
 
 function svg(width, height, ...parts) {
-  return drawn("svg", { class: "tiles", viewBox: `-1 -1 ${width + 2} ${height + 2}` }, ...parts);
+  const edge = Math.max(width, height) / 40; // half a line lies outside
+  const viewBox = [-edge, -edge, width + 2 * edge, height + 2 * edge].join(" ");
+  return drawn("svg", { class: "tiles", viewBox, preserveAspectRatio: "xMinYMin" }, ...parts);
 }
 
 function image(href, x, y, width, height) {
@@ -53,5 +55,10 @@ function image(href, x, y, width, height) {
 
 function tile(x, y, side, number) {
   const label = drawn("text", { x: x + side / 16, y: y + side / 5, "font-size": side / 6, "stroke-width": side / 40 }, number);
-  return [drawn("rect", { class: "tile", x, y, width: side, height: side, "stroke-width": side / 50 }), label];
+  const square = { x, y, width: side, height: side };
+  return [
+    drawn("rect", { class: "halo", ...square, "stroke-width": side / 22 }), // seen on every picture, dark or light
+    drawn("rect", { class: "tile", ...square, "stroke-width": side / 50 }),
+    label,
+  ];
 }

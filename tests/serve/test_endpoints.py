@@ -363,6 +363,7 @@ def test_metrics_count(server: Reached) -> None:
     assert after["llava_edge_models_loaded"] == 1
     status = server.json("GET", "/v1/status")[1]
     assert status["models"] == {"llava-edge-demo": "loaded"}
+    assert status["limits"] == {"pictures": 16, "picture_bytes": 20 * 2**20}
 
 
 SCHEMA = {"type": "object", "properties": {"a": {"enum": ["x", "y"]}}, "required": ["a"], "additionalProperties": False}

@@ -33,7 +33,7 @@ SECONDS = 20.0
 
 
 class Played:
-    """A model whose questions say what happens: "hold encode", "hold prefill", "hold decode", "fail", "crash".
+    """A model whose questions say what happens: "hold encode", "hold prefill", "hold decode", "fail", "crash", "say …".
 
     It holds until ``go_on`` is set or it is cancelled. ``asked`` are all questions in the order of their computing.
     """
@@ -100,9 +100,12 @@ class Played:
                 listener.on_text("one ")
             if f"hold {phase}" in text:
                 self._hold(cancelled)
-        listener.on_text("two")
+        said = text.partition("say ")[2] or "two"
+        size = max(7, len(said) // 300)
+        for start in range(0, len(said), size):
+            listener.on_text(said[start : start + size])
         return Answer(
-            "one two",
+            f"one {said}",
             (1, 2),
             "stop",
             10,
