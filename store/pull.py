@@ -43,7 +43,7 @@ _TRIES = 3
 def pull(
     what: str,
     *,
-    name: str = "",
+    name: str | None = None,
     on_need: Callable[[DiskNeed], None] = lambda _: None,
     on_note: Callable[[str], None] = lambda _: None,
     progress: Progress = lambda done, total: None,
@@ -55,7 +55,7 @@ def pull(
     work, by the same call. Raises OptionError, BundleError, StorageError; every name then stands for what it did.
     """
     origin = origin_of(what)
-    called = _checked_name(name or origin.name, given=bool(name))
+    called = _checked_name(origin.name if name is None else name, given=name is not None)
     root = models_folder()
     _check_free(root, called, origin)
     text = _text(origin, MANIFEST)
