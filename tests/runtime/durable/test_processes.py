@@ -181,10 +181,10 @@ with CacheFolder(Path(sys.argv[1]), ROOMY).writing() as allowed:
 
 def damage(place: CacheFolder, dice: random.Random) -> None:
     """Do one thing to the files of a folder that nobody should."""
-    paths = place.paths("states")
+    paths = [path for path in place.paths("states") if path.stat().st_size]
     one, other = dice.choice(paths), dice.choice(paths)
     data, rest = one.read_bytes(), other.read_bytes()
-    at = dice.randrange(len(data) + 1)
+    at, bit = dice.randrange(len(data) + 1), dice.randrange(8 * len(data))
     ways: list[Any] = [
         lambda: one.write_bytes(data[:at]),
         lambda: one.write_bytes(data[:at] + rest[at:]),
@@ -194,7 +194,7 @@ def damage(place: CacheFolder, dice: random.Random) -> None:
         lambda: one.rename(one.with_name(f"{dice.randbytes(16).hex()}-{one.name.partition('-')[2]}")),
         lambda: one.unlink(),
         lambda: one.write_bytes(dice.randbytes(at)),
-        lambda: one.write_bytes(data[: at // 8] + bytes([data[at // 8] ^ 1 << at % 8]) + data[at // 8 + 1 :]),
+        lambda: one.write_bytes(data[: bit // 8] + bytes([data[bit // 8] ^ 1 << bit % 8]) + data[bit // 8 + 1 :]),
     ]
     dice.choice(ways)()
 
@@ -206,7 +206,7 @@ def test_whatever_happens_to_the_files_nothing_wrong_is_read(seed: int, tmp_path
     for held in (WHOLE, OTHER):
         keep(place, held)
     for _ in range(dice.randrange(1, 4)):
-        if place.paths("states"):
+        if any(path.stat().st_size for path in place.paths("states")):
             damage(place, dice)
     for held in (WHOLE, OTHER):
         assert found(place, held) in (0, total_positions(held))
