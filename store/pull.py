@@ -119,14 +119,15 @@ def _open_in(model: NamedModel) -> str:
 def _refuse_name(name: str, root: Path) -> NoReturn:
     names = model_names(root)
     fix = f"choose among {listed(names)}" if names else "there is none; 'llava-edge pull' fetches one"
-    raise BundleError(expected=f"a model in {root}", got=f"none called {shown(name)}", fix=fix)
+    raise BundleError(expected=f"a model in {root}", got=f"none called {shown(repr(name))}", fix=fix)
 
 
 def _checked_name(name: str, *, given: bool) -> str:
     if is_name(name):
         return name
     raise OptionError(
-        expected="a name of letters, digits, '.', '_' and '-', at most 96",
+        expected="a name of at most 96 letters, digits, '.', '_' and '-' that begins with a letter or digit, "
+        "ends with no dot, and is no device's on Windows (con, nul, …)",
         got=repr(shown(name)),
         fix="choose another --as" if given else "give one with --as NAME",
     )
@@ -141,9 +142,11 @@ def _check_free(root: Path, name: str, origin: Origin) -> None:
         place = model.source if model is not None else origin.place
         if other != name or (place != origin.place and not place.startswith(f"{origin.place}@")):
             fix = f"give another --as NAME, or run: llava-edge rm {other}"
-            raise BundleError(
-                expected=f"a name for {shown(origin.place)}", got=f"{other}, which is {shown(place)}", fix=fix
-            )
+            expected, got = f"a name for {shown(origin.place)}", f"{other}, which is {shown(place)}"
+            if other != name:
+                expected = f"a name that some disks can tell from {other}"
+                got, fix = f"{name}, another case of it", f"give --as {other}, or another name"
+            raise BundleError(expected=expected, got=got, fix=fix)
 
 
 def _model_or_none(name: str, root: Path) -> NamedModel | None:

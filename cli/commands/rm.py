@@ -19,4 +19,5 @@ def rm(
     from ..terminal.progress import note
 
     freed = remove(*names, on_note=note)
-    note(f"{', '.join(dict.fromkeys(names))}: removed, {size_text(freed)} free again")
+    result = f"{size_text(freed)} free again" if freed else "nothing is free again: its files are still used"
+    note(f"{', '.join(dict.fromkeys(names))}: removed, {result}")

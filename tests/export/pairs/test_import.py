@@ -137,7 +137,18 @@ def test_a_template_that_places_no_picture(exported: Any, tmp_path: Path) -> Non
     assert "can't be used" in language.notes[0]
 
 
+LEGACY = {
+    "projector_type": "mlp",
+    "vision.mm_projector_type": "mlp2x_gelu",
+    "vision.image_aspect_ratio": "anyres",
+    "vision.image_crop_resolution": 224,
+    "vision.image_split_resolution": 224,
+    "vision.mm_patch_merge_type": "spatial_unpad",
+    "vision.projection_dim": 768,
+}
+"""What llama.cpp's older converter writes beside sizes; the two resolutions are those of no tile."""
 FILES = {
+    "legacy, all keys": ProjectorFile("legacy", keys=LEGACY, patches="f16"),
     "current names": ProjectorFile(),
     "float32": ProjectorFile(kind="f32"),
     "bfloat16": ProjectorFile(kind="bf16"),
