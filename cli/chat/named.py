@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO
 
@@ -28,7 +29,7 @@ SCHEMA = 1
 LARGEST = 2**26
 """Bytes of a conversation's file; a larger one is not ours."""
 LOOKED_AT = 5000
-"""Files of a folder among which a moved picture is looked for."""
+"""Files near its old place and here among which a moved picture is looked for, in these folders and one level below."""
 _NAME = re.compile(r"\w[\w .-]{0,99}(?<![ .])")
 
 
@@ -173,12 +174,16 @@ def _is_data(path: str) -> bool:
 def _places(picture: KeptPicture, others: Iterable[str]) -> Iterator[Path]:
     yield Path(picture.path)
     yield from map(Path, others)
-    for folder in dict.fromkeys((Path(picture.path).parent, Path.cwd())):
-        with suppress(OSError):
-            for number, path in enumerate(sorted(folder.iterdir())):
-                if number == LOOKED_AT:
-                    break
-                yield path
+    near = list(dict.fromkeys((Path(picture.path).parent, Path.cwd())))
+    listed = [path for folder in near for path in _inside(folder)]
+    below = (path for folder in listed if folder.is_dir() for path in _inside(folder))
+    yield from islice(chain(listed, below), LOOKED_AT)
+
+
+def _inside(folder: Path) -> list[Path]:
+    with suppress(OSError):
+        return sorted(folder.iterdir())
+    return []
 
 
 def _is(path: Path, picture: KeptPicture) -> bool:

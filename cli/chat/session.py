@@ -68,8 +68,8 @@ class Session:
             known.add(picture.sha256)
         self.conversation.restore([turn.message for turn in turns], images)
         if turns:
-            asked = sum(turn.role == "user" for turn in turns)
-            note(f"{self._named.name}: going on after {asked} questions about {len(images)} pictures")
+            asked = _counted(sum(turn.role == "user" for turn in turns), "question")
+            note(f"{self._named.name}: going on after {asked} about {_counted(len(images), 'picture')}")
         return [path for path in given if not os.path.isfile(path) or file_sha256(Path(path)) not in known]
 
     @staticmethod
@@ -323,6 +323,10 @@ def _on_the_web(address: str) -> OptionError:
     return OptionError(
         expected="a picture of this machine", got=repr(address[:SHOWN]), fix="save it as a file, then /image FILE"
     )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _shortened(text: str) -> str:

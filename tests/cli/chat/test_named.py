@@ -62,7 +62,7 @@ def test_it_goes_on_as_if_it_had_not_ended(chat: Chat, tmp_path: Path) -> None:
     assert (status, out.strip()) == (0, first)
     status, out, said = chat("--name", "trip", typed="And again?\n")
     assert (status, out.strip()) == (0, second)
-    assert "going on after 1 questions about 1 pictures" in said
+    assert "going on after 1 question about 1 picture" in said
     assert [(turn["role"], turn["text"]) for turn in kept(tmp_path)["turns"]] == [
         ("user", QUESTION),
         ("assistant", first),
@@ -86,6 +86,9 @@ def move(folder: Path, how: str) -> list[str]:
     source = folder / "here" / "sign.png"
     if how == "renamed":
         source.rename(folder / "here" / "renamed.png")
+    elif how == "into a folder":
+        (folder / "here" / "2026").mkdir()
+        source.rename(folder / "here" / "2026" / "sign.png")
     elif how == "replaced":
         source.rename(folder / "here" / "old sign.png")
         source.write_bytes(b"x" * (folder / "here" / "old sign.png").stat().st_size)
@@ -97,7 +100,7 @@ def move(folder: Path, how: str) -> list[str]:
     return []
 
 
-@pytest.mark.parametrize("how", ["renamed", "replaced", "away and named", "from elsewhere"])
+@pytest.mark.parametrize("how", ["renamed", "into a folder", "replaced", "away and named", "from elsewhere"])
 def test_a_picture_is_found_by_its_content(how: str, chat: Chat, tmp_path: Path) -> None:
     second = expected()[1]
     chat("sign.png", "--name", "trip", typed=f"{QUESTION}\n")
