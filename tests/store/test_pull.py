@@ -474,7 +474,7 @@ def test_what_is_safe_is_not_sent_to_what_is_not(bundle: Path, store: Path, serv
         ("https://user:secret@example.invalid/a/manifest.json", "a user"),
         ("https://example.invalid/a/manifest.json?token=secret", "a query"),
         ("ftp://example.invalid/a/manifest.json", "an address like"),
-        ("file:///a/manifest.json", "an address like"),
+        ("file:///a/manifest.json", "an address like.* without file://"),
         ("nothing", "a hub id like"),
         ("someone/small@../x", "a hub id like"),
         ("someone/small@", "a hub id like"),
