@@ -6,29 +6,42 @@ and what a clean stop takes to write. Every row is a process of its own; the kno
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from ..runtime.errors import LlavaEdgeError
+
 QUESTIONS = ("What is in this picture?", "Which colours do you see?")
 
 
 def main() -> None:
     """Print the rows, and the share of the cold wait that the known ones take."""
-    bundle, *picture = sys.argv[1:3]
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("bundle", help="a bundle's folder or name")
+    parser.add_argument("picture", nargs="?", help="a picture; one that is drawn without it")
+    parser.add_argument("--one", metavar="CACHE NUMBER", nargs=2, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    picture = [given.picture] if given.picture is not None else []
+    if given.one:
+        print(*ask_once(given.bundle, *given.one, *picture))
+        return
     with tempfile.TemporaryDirectory() as folder:
-        rows = [_in_a_process(bundle, folder, one, *picture) for one in (0, 1, 1)]
+        rows = [_in_a_process(given.bundle, folder, one, *picture) for one in (0, 1, 1)]
     for name, row in zip(("cold", "known", "the same"), rows, strict=True):
         print(f"{name:<10} {row[0]:8.3f} s to the first token, {row[1]:5.0f} positions read, stop {row[2]:6.2f} s")
     print(f"known / cold: {rows[1][0] / rows[0][0]:.1%}")
 
 
 def _in_a_process(bundle: str, folder: str, number: int, *picture: str) -> list[float]:
-    command = [sys.executable, "-m", "llava_edge.benchmark.durable_cost", "--one", bundle, folder, str(number)]
-    said = subprocess.run([*command, *picture], capture_output=True, text=True, check=True).stdout
-    return [float(word) for word in said.split()[-3:]]
+    command = [sys.executable, "-m", "llava_edge.benchmark.durable_cost", "--one", folder, str(number)]
+    done = subprocess.run([*command, "--", bundle, *picture], stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(done.returncode)
+    return [float(word) for word in done.stdout.split()[-3:]]
 
 
 def ask_once(bundle: str, folder: str, number: str, *picture: str) -> tuple[float, int, float]:
@@ -45,7 +58,7 @@ def ask_once(bundle: str, folder: str, number: str, *picture: str) -> tuple[floa
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--one":
-        print(*ask_once(*sys.argv[2:]))
-    else:
+    try:
         main()
+    except LlavaEdgeError as error:
+        sys.exit(f"durable_cost: {error}")

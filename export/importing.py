@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from ..runtime.pictures.geometry import Reading
 from ..runtime.pictures.vision_recipes import EXPORTED
 from ..runtime.system.filesystems import link_file
 from ..runtime.system.storage import check_absent, check_outside_bundles, writing_folder
-from ..store.card import write_card
+from ..store.card import licence_of, write_card
 from .pipeline import (
     LLM,
     NEWLINE,
@@ -47,6 +47,7 @@ class _Opened:
     geometry: Geometry
     language: Language
     llm_files: dict[str, Path]
+    licence: str
     notes: tuple[str, ...]
 
 
@@ -103,7 +104,16 @@ def _open(llm: Path, projector: Path, reading: Reading) -> _Opened:
     stem = LLM.removesuffix(".gguf")
     names = [split_name(stem, index + 1, count) for index in range(count)] if count > 1 else [LLM]
     files = dict(zip(names, pair.llm_paths, strict=True))
-    return _Opened(vision, geometry, language, files, (*notes, *language.notes))
+    licence = _licence(pair.llm.settings)
+    return _Opened(vision, geometry, language, files, licence, (*notes, *language.notes))
+
+
+def _licence(settings: dict[str, Any]) -> str:
+    """The licence that the language model's file names, read as a card on the hub is; "" where it names none."""
+    keys = {"license": "license", "license_name": "license.name", "license_link": "license.link"}
+    said = {name: settings.get(f"general.{key}") for name, key in keys.items()}
+    lines = [f"{name}: {' '.join(text.split())}" for name, text in said.items() if isinstance(text, str)]
+    return licence_of("\n".join(["---", *lines, "---", ""]))
 
 
 def _bytes_needed(opened: _Opened, vision_type: str, destination: Path) -> dict[str, int]:
@@ -140,7 +150,7 @@ def _write(opened: _Opened, folder: Path, vision_type: str, verify: bool, report
         manifest = verified(folder, manifest, "f16", vision_type, report)
         write_manifest(folder, manifest)
     manifest = Bundle.open(folder).manifest
-    write_card(folder, manifest)
+    write_card(folder, manifest, licence=opened.licence)
     return manifest
 
 

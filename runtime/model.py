@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn, Self, Unpack
 
 from .answer import Answer, Memory
 from .asynchronous import call
 from .bundle.bundle import Bundle, demo_bundle
 from .bundle.manifest import Manifest
+from .bundle.named import use
 from .callbacks import Cancel, Progress, Share, check_callbacks
 from .chat import Chat, not_copied
 from .engine.asking import AnsweringEngine
@@ -39,19 +41,22 @@ def load(
     check_callbacks(on_load=on_load, cancelled=cancelled)
     chosen = make_options(LoadOptions, **options)
     bundle = Bundle.open(demo_bundle() if path is None else path)
+    release = use(bundle.path)
     if lives_apart(chosen):
-        return Model(IsolatedEngine(bundle, chosen, on_load=on_load, cancelled=cancelled))
+        return Model(IsolatedEngine(bundle, chosen, on_load=on_load, cancelled=cancelled), release)
     # llama.cpp's library takes a while to load: a wrong path or option is said before
     from .engine.opening import open_engine
 
-    return Model(open_engine(bundle, chosen, on_load=on_load, cancelled=cancelled))
+    return Model(open_engine(bundle, chosen, on_load=on_load, cancelled=cancelled), release)
 
 
 class Model:
     """A loaded bundle that answers. Close it, or use it in a ``with`` block."""
 
-    def __init__(self, engine: AnsweringEngine) -> None:
+    def __init__(self, engine: AnsweringEngine, release: Callable[[], None] = lambda: None) -> None:
+        """``release`` lets the store remove the files; unloaded, a model loads them again."""
         self._engine = engine
+        self._release = release
 
     @property
     def answering_engine(self) -> AnsweringEngine:
@@ -85,7 +90,7 @@ class Model:
         if kind is None or issubclass(kind, Exception):
             self.close()
         else:  # whoever interrupts does not want to wait for a cache to be written
-            self._engine.close()
+            self._end()
 
     def close(self) -> None:
         """Stop an answer under way, wait for its native code, and free the session and the model.
@@ -96,7 +101,11 @@ class Model:
         try:
             self._engine.save()
         finally:
-            self._engine.close()
+            self._end()
+
+    def _end(self) -> None:
+        self._engine.close()
+        self._release()
 
     def unload(self, *, wait: Wait = False) -> None:
         """Give the memory back until the next request, which loads the bundle again; conversations go on.

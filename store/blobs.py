@@ -32,7 +32,7 @@ class Blobs:
 
     def __init__(self, root: Path, on_note: Callable[[str], None] = lambda _: None) -> None:
         self.root = root
-        self._on_note = on_note
+        self.on_note = on_note
 
     def path(self, sha256: str) -> Path:
         """Where the finished file of that hash is, if it is there."""
@@ -60,7 +60,7 @@ class Blobs:
             told = False
             while not try_lock(file):
                 if not told:
-                    self._on_note("another llava-edge is at work on the same file; waiting for it")
+                    self.on_note("another llava-edge is at work on the same file; waiting for it")
                 told = True
                 time.sleep(_POLL)
             yield

@@ -108,7 +108,8 @@ class Address:
         """Check the address. Raises OptionError, BundleError."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.path.endswith(f"/{MANIFEST}"):
-            _refuse_address(url, "give the address of the bundle's manifest.json")
+            fix = "give the address of the bundle's manifest.json"
+            _refuse_address(url, "give the folder's path without file://" if parts.scheme == "file" else fix)
         if parts.username is not None or parts.query or parts.fragment:
             _refuse_address("one with a user, a query or a fragment", "leave them out: addresses are kept and shown")
         http.check_url(url)

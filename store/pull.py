@@ -23,6 +23,7 @@ from ..runtime.bundle.named import (
     models_folder,
     name_file,
     named_model,
+    users,
 )
 from ..runtime.callbacks import Progress
 from ..runtime.errors import BundleError, LlavaEdgeError, OptionError, listed, shown
@@ -42,7 +43,7 @@ _TRIES = 3
 def pull(
     what: str,
     *,
-    name: str = "",
+    name: str | None = None,
     on_need: Callable[[DiskNeed], None] = lambda _: None,
     on_note: Callable[[str], None] = lambda _: None,
     progress: Progress = lambda done, total: None,
@@ -54,7 +55,7 @@ def pull(
     work, by the same call. Raises OptionError, BundleError, StorageError; every name then stands for what it did.
     """
     origin = origin_of(what)
-    called = _checked_name(name or origin.name, given=bool(name))
+    called = _checked_name(origin.name if name is None else name, given=name is not None)
     root = models_folder()
     _check_free(root, called, origin)
     text = _text(origin, MANIFEST)
@@ -82,35 +83,51 @@ def pull(
     )
 
 
-def remove(name: str) -> int:
-    """Take ``name`` out of the store, and what no other name needs; give the bytes that are free again.
+def remove(*names: str, on_note: Callable[[str], None] = lambda _: None) -> int:
+    """Take ``names`` out of the store, and what no other name needs; give the bytes that are free again.
 
-    Raises BundleError where there is none, StorageError.
+    What a process has open stays until the first ``pull`` or ``remove`` after it has ended; ``on_note`` hears which.
+    Raises BundleError where one is none, and then all stay, StorageError.
     """
     root = models_folder()
-    if name not in model_names(root):
-        _refuse_name(name, root)
-    blobs = Blobs(root)
+    for name in names:
+        if name not in model_names(root):
+            _refuse_name(name, root)
+    blobs = Blobs(root, on_note)
     blobs.make_folders()
     with blobs.locked():
-        try:
-            name_file(root, name).unlink(missing_ok=True)
-        except OSError as error:
-            raise storage_error(error, name_file(root, name)) from error
+        models = {name: _model_or_none(name, root) for name in names}
+        for path in (name_file(root, name) for name in models):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise storage_error(error, path) from error
+        named = _named(root)
+        for name, model in models.items():
+            if model is not None and named is not None and model.folder.name not in named and _open_in(model):
+                on_note(f"{name}: {_open_in(model)}; its files go with the first 'pull' or 'rm' after that")
         return _collect(blobs)
+
+
+def _open_in(model: NamedModel) -> str:
+    """Which processes have a model open, in words; empty where none has."""
+    found = users(model.folder)
+    who, verb = ("processes", "have") if found[1:] else ("process", "has")
+    return f"{who} {listed(found)} {verb} it open" if found else ""
 
 
 def _refuse_name(name: str, root: Path) -> NoReturn:
     names = model_names(root)
     fix = f"choose among {listed(names)}" if names else "there is none; 'llava-edge pull' fetches one"
-    raise BundleError(expected=f"a model in {root}", got=f"none called {shown(name)}", fix=fix)
+    raise BundleError(expected=f"a model in {root}", got=f"none called {shown(repr(name))}", fix=fix)
 
 
 def _checked_name(name: str, *, given: bool) -> str:
     if is_name(name):
         return name
     raise OptionError(
-        expected="a name of letters, digits, '.', '_' and '-', at most 96",
+        expected="a name of at most 96 letters, digits, '.', '_' and '-' that begins with a letter or digit, "
+        "ends with no dot, and is no device's on Windows (con, nul, …)",
         got=repr(shown(name)),
         fix="choose another --as" if given else "give one with --as NAME",
     )
@@ -125,9 +142,11 @@ def _check_free(root: Path, name: str, origin: Origin) -> None:
         place = model.source if model is not None else origin.place
         if other != name or (place != origin.place and not place.startswith(f"{origin.place}@")):
             fix = f"give another --as NAME, or run: llava-edge rm {other}"
-            raise BundleError(
-                expected=f"a name for {shown(origin.place)}", got=f"{other}, which is {shown(place)}", fix=fix
-            )
+            expected, got = f"a name for {shown(origin.place)}", f"{other}, which is {shown(place)}"
+            if other != name:
+                expected = f"a name that some disks can tell from {other}"
+                got, fix = f"{name}, another case of it", f"give --as {other}, or another name"
+            raise BundleError(expected=expected, got=got, fix=fix)
 
 
 def _model_or_none(name: str, root: Path) -> NamedModel | None:
@@ -212,8 +231,11 @@ def _install(blobs: Blobs, model: NamedModel, text: bytes, manifest: Manifest, c
     with blobs.locked():
         if not whole or not model.folder.is_dir():
             _assemble(blobs, model.folder, text, manifest, card)
+        before = _model_or_none(model.name, root)
         said = {"source": model.source, "revision": model.revision, "manifest": model.manifest}
         write_text(name_file(root, model.name), json.dumps(said, indent=2) + "\n")
+        if before is not None and before.folder != model.folder and (open_in := _open_in(before)):
+            blobs.on_note(f"{model.name}: {open_in} as it was before; started again it gets the newer one")
         _collect(blobs)
 
 
@@ -264,19 +286,26 @@ def _files_of(folder: Path) -> set[str]:
 
 
 def _collect(blobs: Blobs) -> int:
-    """Remove bundles that no name stands for, and the files that only they had; give the bytes of those."""
+    """Remove bundles that no name stands for and nobody has open, and the files that only they had; bytes of those."""
     freed: set[str] = set()
-    models = [_model_or_none(name, blobs.root) for name in model_names(blobs.root)]
-    if None in models:  # whose bundle that is nobody knows, so none is removed
+    named = _named(blobs.root)
+    if named is None:
         return 0
-    named = {model.folder.name for model in models if model is not None}
-    stale = [folder for folder in entries_of(blobs.root / "bundles") if folder.name not in named]
+    unnamed = [folder for folder in entries_of(blobs.root / "bundles") if folder.name not in named]
+    stale = [folder for folder in unnamed if not users(folder)]
     for folder in stale:
         freed = freed | _files_of(folder)
         for path in entries_of(folder):
             if path.name != MANIFEST:  # last, for it tells the next process what a killed one was about to free
-                path.unlink(missing_ok=True)
+                with suppress(OSError):  # open somewhere, on a system that then keeps it
+                    path.unlink(missing_ok=True)
     total = blobs.collect(freed)
     for folder in stale:
         shutil.rmtree(folder, ignore_errors=True)
     return total
+
+
+def _named(root: Path) -> set[str] | None:
+    """The folders' names of all bundles that a name stands for; None where nobody knows what one does."""
+    models = [_model_or_none(name, root) for name in model_names(root)]
+    return None if None in models else {model.folder.name for model in models if model is not None}

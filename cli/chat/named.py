@@ -1,6 +1,7 @@
 """``chat --name``: a conversation kept under a name, and gone on with later.
 
 Its pictures are not copied: each is known by the SHA-256 of its file, so one that was moved is found by its content.
+One without a file, typed as a data: address, is kept as that.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO
 
 from ...runtime.bundle.strict_reading import StrictReader
 from ...runtime.engine.asking import Turn
-from ...runtime.errors import BusyError, OptionError, first_line
+from ...runtime.errors import BusyError, DataError, ImageError, OptionError, StorageError, first_line
 from ...runtime.pictures.encoded import EncodedImage
 from ...runtime.prompts.template import TemplateMessage
 from ...runtime.system.filesystems import make_private, open_private, set_mode, try_lock
@@ -27,13 +29,16 @@ SCHEMA = 1
 LARGEST = 2**26
 """Bytes of a conversation's file; a larger one is not ours."""
 LOOKED_AT = 5000
-"""Files of a folder among which a moved picture is looked for."""
+"""Files near its old place and here among which a moved picture is looked for, in these folders and one level below."""
 _NAME = re.compile(r"\w[\w .-]{0,99}(?<![ .])")
 
 
 @dataclass(frozen=True)
 class KeptPicture:
-    """A picture of a turn: ``path`` is where its file was, of so many ``bytes``; ``low`` the overview alone."""
+    """A picture of a turn: ``path`` is where its file was, of so many ``bytes``, or its data: address.
+
+    ``low`` is the overview alone.
+    """
 
     name: str
     path: str
@@ -92,7 +97,7 @@ class NamedConversation:
         self._lock.close()
 
     def turns(self) -> tuple[KeptTurn, ...]:
-        """What was said in it, nothing of a new one. Raises OptionError where its file is damaged."""
+        """What was said in it, nothing of a new one. Raises DataError where its file is damaged."""
         fix = f"remove {self._path}, or choose another --name"
         try:
             if not self._path.exists():
@@ -101,23 +106,32 @@ class NamedConversation:
                 raise ValueError("a file too large")
             raw = json.loads(self._path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
-            raise OptionError(expected=f"a conversation in {self._path}", got=first_line(error), fix=fix) from error
-        kept = StrictReader(OptionError, fix, defaults=False).read(_Kept, raw, str(self._path))
+            raise DataError(expected=f"a conversation in {self._path}", got=first_line(error), fix=fix) from error
+        kept = StrictReader(DataError, fix, defaults=False).read(_Kept, raw, str(self._path))
         if kept.schema != SCHEMA:
-            raise OptionError(expected=f"a conversation of schema {SCHEMA}", got=str(kept.schema), fix=fix)
+            raise DataError(expected=f"a conversation of schema {SCHEMA}", got=str(kept.schema), fix=fix)
         return kept.turns
 
     def note_file(self, image: EncodedImage, path: str) -> None:
-        """Note which file a picture was read from."""
+        """Note which file a picture was read from, or which data: address."""
+        low = image.layout.grid == (0, 0)
+        if _is_data(path):
+            self._files[image.key] = KeptPicture(image.name, path, 0, "", low)
+            return
         with suppress(OSError):
             whole = Path(os.path.abspath(path))
-            low = image.layout.grid == (0, 0)
             self._files[image.key] = KeptPicture(image.name, str(whole), whole.stat().st_size, file_sha256(whole), low)
 
     def write(self, turns: Sequence[Turn], *, model: str) -> None:
         """Write what was said, whole, where it is not written yet. Raises StorageError."""
         kept = _Kept(SCHEMA, model, tuple(self._kept(turn) for turn in turns))
         text = json.dumps(dataclasses.asdict(kept), ensure_ascii=True, indent=1) + "\n"
+        if len(text) > LARGEST:
+            raise StorageError(
+                expected=f"at most {LARGEST} bytes of a conversation to keep",
+                got=f"{len(text)}",
+                fix="/clear begins a new one; pictures take less as files than as data: addresses",
+            )
         if text != self._written and (turns or self._path.exists()):
             write_text(self._path, text)
             set_mode(self._path, 0o600)
@@ -132,31 +146,43 @@ class NamedConversation:
         return self._files.get(image.key) or KeptPicture(image.name, "", 0, "", low)
 
 
-def find_file(picture: KeptPicture, others: Iterable[str], ask: Callable[[KeptPicture], str | None]) -> str:
+def find_file(picture: KeptPicture, others: Iterable[str], ask: Callable[[KeptPicture, str], str | None]) -> str:
     """The file with a picture's content: where it was, else moved or renamed nearby, among ``others``, or where
-    ``ask`` says. Raises OptionError where it is nowhere."""
+    ``ask`` says, which hears its last answer if that was wrong. Raises ImageError where it is nowhere."""
+    if _is_data(picture.path):
+        return picture.path
     for path in _places(picture, others):
         if _is(path, picture):
             return str(path)
-    while (said := ask(picture)) is not None:
+    wrong = ""
+    while (said := ask(picture, wrong)) is not None:
         if _is(Path(said), picture):
             return said
-    raise OptionError(
+        wrong = said
+    raise ImageError(
         expected=f"the picture {picture.name} of this conversation, with the content that it had",
         got=f"nothing like it at {picture.path[:200] or 'a file that is known'} or near there",
         fix="name its file on the command line: chat --name NAME FILE",
     )
 
 
+def _is_data(path: str) -> bool:
+    return path[:5].lower() == "data:"
+
+
 def _places(picture: KeptPicture, others: Iterable[str]) -> Iterator[Path]:
     yield Path(picture.path)
     yield from map(Path, others)
-    for folder in dict.fromkeys((Path(picture.path).parent, Path.cwd())):
-        with suppress(OSError):
-            for number, path in enumerate(sorted(folder.iterdir())):
-                if number == LOOKED_AT:
-                    break
-                yield path
+    near = list(dict.fromkeys((Path(picture.path).parent, Path.cwd())))
+    listed = [path for folder in near for path in _inside(folder)]
+    below = (path for folder in listed if folder.is_dir() for path in _inside(folder))
+    yield from islice(chain(listed, below), LOOKED_AT)
+
+
+def _inside(folder: Path) -> list[Path]:
+    with suppress(OSError):
+        return sorted(folder.iterdir())
+    return []
 
 
 def _is(path: Path, picture: KeptPicture) -> bool:

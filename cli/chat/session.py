@@ -56,14 +56,14 @@ class Session:
     def resume(self, lines: Lines, given: list[str]) -> list[str]:
         """Go on with the conversation of this name; return the ``given`` pictures that are not its own already.
 
-        Raises OptionError for a picture that is nowhere, StorageError, ImageError.
+        Raises DataError for a conversation that can't be read, ImageError for a picture that is nowhere, StorageError.
         """
         if self._named is None:
             return given
         turns = self._named.turns()
         images, known = [], set()
         for picture in (one for turn in turns for one in turn.pictures):
-            path = find_file(picture, given, lambda one: self._ask_where(one.name, lines))
+            path = find_file(picture, given, lambda one, wrong: self._ask_where(one.name, wrong, lines))
             images.append(self._encode(path, "low" if picture.low else "high"))
             known.add(picture.sha256)
         self.conversation.restore([turn.message for turn in turns], images)
@@ -74,13 +74,20 @@ class Session:
         return [path for path in given if not os.path.isfile(path) or file_sha256(Path(path)) not in known]
 
     @staticmethod
-    def _ask_where(name: str, lines: Lines) -> str | None:
-        """Where a picture is now, as a person at a terminal says it."""
+    def _ask_where(name: str, wrong: str, lines: Lines) -> str | None:
+        """Where a picture is now, as a person at a terminal says it, or drops it there; ``wrong`` was said before."""
         if not lines.interactive:
             return None
+        if wrong:
+            note(f"{visible(wrong)} has another content, or is not there")
         note(f"where is {visible(name)} now? Its file, or an empty line to leave")
         entry = lines.read()
-        return as_path(entry.text) if entry is not None and entry.text else None
+        if entry is None or not entry.text:
+            return None
+        try:
+            return typed_paths(entry.text)[0]
+        except OptionError:  # an open quote, a pattern without a file
+            return entry.text
 
     def run(self, lines: Lines) -> None:
         """Read entries until the end of input, /quit, or a second Ctrl-C in a row at the prompt (KeyboardInterrupt).

@@ -14,7 +14,9 @@ def pull(
             metavar="HUB-ID|URL|FOLDER", help="owner/name or owner/name@revision, https://…/manifest.json, a folder."
         ),
     ],
-    name: Annotated[str, typer.Option("--as", metavar="NAME", help="Its name; the repository's or folder's own.")] = "",
+    name: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="Its name; the repository's or folder's own.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the model as 'list --json' has it.")] = False,
 ) -> None:
     """Fetch a bundle into the store, and call it NAME: 'chat -m NAME' then finds it. Interrupted, it goes on.

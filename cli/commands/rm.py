@@ -10,11 +10,14 @@ import typer
 def rm(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of 'llava-edge list'.")],
 ) -> None:
-    """Remove models that were pulled, and what no other model needs of them."""
+    """Remove models that were pulled, and what no other model needs of them; where one is unknown, none.
+
+    What a running program has open stays until that has ended.
+    """
     from ...runtime.bundle.disk_space import size_text
     from ...store.pull import remove
     from ..terminal.progress import note
 
-    for name in names:
-        freed = remove(name)
-        note(f"{name}: removed, {size_text(freed)} free again")
+    freed = remove(*names, on_note=note)
+    result = f"{size_text(freed)} free again" if freed else "nothing is free again: its files are still used"
+    note(f"{', '.join(dict.fromkeys(names))}: removed, {result}")

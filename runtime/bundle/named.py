@@ -2,7 +2,8 @@
 
 The store is a folder: ``models/NAME.json`` says what a name stands for, ``bundles/SHA`` is the bundle whose manifest
 has that SHA-256, ``blobs/SHA`` are the files of all bundles, of which those in ``bundles`` are second names. A name's
-file is replaced in one step, so a name stands for a whole bundle or for none.
+file is replaced in one step, so a name stands for a whole bundle or for none. ``uses/SHA.…`` are the leases of
+processes that have a bundle open: its files stay for them, whatever becomes of its names.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BundleError, first_line, shown
+from ..system.leases import holders, take_lease
 from ..system.machine import data_folder
 
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_-])?")
@@ -103,17 +106,40 @@ def find_bundle(path: str | os.PathLike[str]) -> Path:
 
 def names_of(folder: Path) -> tuple[str, ...]:
     """What people call the bundle in ``folder``: its names in the store, else the folder's own."""
+    place, root = folder.resolve(), _store_of(folder)
+    found = []
+    for name in model_names(root) if root is not None else ():
+        with suppress(BundleError):
+            model = named_model(name, root)
+            found += [name] if model is not None and model.folder == place else []
+    return tuple(found) or (place.name,)
+
+
+def use(folder: Path) -> Callable[[], None]:
+    """Say that this process has the bundle in ``folder`` open, where that lies in a store that can be written to.
+
+    It has it until what is given back is called, or forgotten.
+    """
+    root = _store_of(folder)
+    lease = None if root is None else take_lease(root / "uses", folder.resolve().name)
+    return _nothing if lease is None else lease.release
+
+
+def users(folder: Path) -> tuple[int, ...]:
+    """Processes that have the bundle in ``folder`` open."""
+    root = _store_of(folder)
+    return () if root is None else holders(root / "uses", folder.resolve().name)
+
+
+def _nothing() -> None:
+    """Nothing is to be released."""
+
+
+def _store_of(folder: Path) -> Path | None:
+    """The store that a bundle's folder lies in."""
     place = folder.resolve()
-    if place.parent.name == "bundles":
-        root = place.parent.parent
-        found = []
-        for name in model_names(root):
-            with suppress(BundleError):
-                model = named_model(name, root)
-                found += [name] if model is not None and model.folder == place else []
-        if found:
-            return tuple(found)
-    return (place.name,)
+    root = place.parent.parent
+    return root if place.parent.name == "bundles" and (root / "models").is_dir() else None
 
 
 def _unreadable(path: Path, got: str) -> BundleError:

@@ -85,6 +85,9 @@ class CacheFolder:
                 return f"{path} is no folder"
             if hasattr(os, "getuid") and status.st_uid != os.getuid():
                 return f"{path} belongs to another user"
+        above = _existing(self.root)
+        if not self.place.exists() and not os.access(above, os.W_OK):
+            return f"{above} can't be written to"
         return ""
 
     def path_of(self, kind: Kind, name: str) -> Path:
@@ -154,11 +157,8 @@ class CacheFolder:
 
     def disk_has(self, size: int) -> bool:
         """Whether the disk keeps enough free with ``size`` bytes more."""
-        place = self.place
-        while not place.exists() and place != place.parent:
-            place = place.parent
         try:
-            disk = shutil.disk_usage(place)
+            disk = shutil.disk_usage(_existing(self.place))
         except OSError:
             return False
         least = self.limits.min_free
@@ -187,6 +187,11 @@ class CacheFolder:
             return max(int(kept["bytes"]), 0) if kept["day"] == _today() else 0
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return 0
+
+
+def _existing(place: Path) -> Path:
+    """``place``, or the nearest folder above it that is there."""
+    return next((one for one in (place, *place.parents) if one.exists()), place)
 
 
 def _today() -> int:

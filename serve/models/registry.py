@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from ...runtime.bundle.bundle import Bundle
-from ...runtime.bundle.named import names_of
+from ...runtime.bundle.named import names_of, use
 from ...runtime.callbacks import Cancel
 from ...runtime.engine.turns import taking
 from ...runtime.errors import EngineCrashed, NativeError, OptionError
@@ -24,7 +24,10 @@ State = Literal["unloaded", "loading", "loaded"]
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a bundle without loading it. ``size`` in bytes, ``modified`` in seconds since 1970."""
+    """What is known of a bundle without loading it. ``size`` in bytes, ``modified`` in seconds since 1970.
+
+    While they are there ``release`` keeps its files in the store, loaded or not.
+    """
 
     id: str
     aliases: tuple[str, ...]
@@ -36,6 +39,7 @@ class Facts:
     recipe: str
     digest: str
     geometry: Geometry
+    release: Callable[[], None] = field(compare=False, repr=False)
 
 
 Opener = Callable[[Facts, Cancel], ServedModel]
@@ -73,6 +77,7 @@ def read_facts(folders: Sequence[Path], *, context: int = 0) -> tuple[Facts, ...
                 recipe=manifest.llm.recipe,
                 digest=next(entry.sha256 for entry in manifest.files if entry.name == manifest.llm.file),
                 geometry=manifest.geometry,
+                release=use(bundle.path),
             )
         )
     return tuple(found)

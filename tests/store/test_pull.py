@@ -164,7 +164,7 @@ def test_a_newer_bundle_of_the_same_place(bundle: Path, store: Path, serve: Serv
 def test_a_name_that_is_taken(name: str, bundle: Path, store: Path, tmp_path: Path) -> None:
     pull(str(bundle), name="small")
     other = make_bundle(tmp_path / "other", llm=3)
-    with pytest.raises(BundleError, match="llava-edge rm small"):
+    with pytest.raises(BundleError, match="llava-edge rm small" if name == "small" else "give --as small"):
         pull(str(other), name=name)
     assert contents(find_bundle("small")) == contents(bundle)
     assert model_names() == ("small",)
@@ -173,6 +173,11 @@ def test_a_name_that_is_taken(name: str, bundle: Path, store: Path, tmp_path: Pa
 # names
 
 BAD_NAMES = [
+    " ",
+    "com1",
+    "Aux.tar.gz",
+    "$HOME",
+    "*",
     "../x",
     "a/b",
     "a\\b",
@@ -201,6 +206,28 @@ def test_names_that_are_none(name: str, bundle: Path, store: Path) -> None:
     with pytest.raises(BundleError, match="a bundle folder at" if name != ".." else "manifest"):
         Bundle.open(name)
     assert not store.exists()
+
+
+def test_an_empty_name_is_none_either(bundle: Path, store: Path) -> None:
+    with pytest.raises(OptionError, match="--as"):
+        pull(str(bundle), name="")
+    assert not store.exists()
+
+
+@pytest.mark.parametrize("name", ["con", "small.", "x y", "äpfel", ".hidden"])
+def test_a_folder_whose_name_is_none_needs_another(name: str, bundle: Path, store: Path, tmp_path: Path) -> None:
+    folder = bundle.rename(tmp_path / name)
+    with pytest.raises(OptionError, match="give one with --as NAME"):
+        pull(str(folder))
+    assert not store.exists()
+    assert pull(str(folder), name="D1").name == "D1"
+
+
+@pytest.mark.parametrize("what", ["someone/con", "someone/small.", "someone/_", "someone/.x"])
+def test_a_hub_id_whose_name_is_none_needs_another(what: str, store: Path) -> None:
+    """Said before anything is asked of the hub."""
+    with pytest.raises(OptionError, match="--as NAME"):
+        pull(what)
 
 
 def test_names_can_not_lead_out_of_the_store(bundle: Path, store: Path, tmp_path: Path) -> None:
@@ -447,7 +474,7 @@ def test_what_is_safe_is_not_sent_to_what_is_not(bundle: Path, store: Path, serv
         ("https://user:secret@example.invalid/a/manifest.json", "a user"),
         ("https://example.invalid/a/manifest.json?token=secret", "a query"),
         ("ftp://example.invalid/a/manifest.json", "an address like"),
-        ("file:///a/manifest.json", "an address like"),
+        ("file:///a/manifest.json", "an address like.* without file://"),
         ("nothing", "a hub id like"),
         ("someone/small@../x", "a hub id like"),
         ("someone/small@", "a hub id like"),

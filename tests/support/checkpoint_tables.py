@@ -1,4 +1,7 @@
-"""The tables of docs/checkpoints.md, worked out by the planner: ``python -m support.checkpoint_tables`` writes them."""
+"""The tables of docs/checkpoints.md and of the README, worked out by the planner.
+
+``python -m support.checkpoint_tables`` writes them.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,13 @@ from llava_edge.quantize.presets import DEFAULT, PRESETS
 from llava_edge.runtime.pictures.tiles import lay_out
 from llava_edge.runtime.pictures.vision_recipes import VISION_RECIPES
 from llava_edge.runtime.planning.placement import Device
-from llava_edge.runtime.planning.planner import Request, make_plan
+from llava_edge.runtime.planning.planner import Plan, Request, make_plan
 from llava_edge.runtime.planning.rates import rates
 from llava_edge.runtime.planning.shape_sources import preset_shape
 from llava_edge.runtime.planning.shapes import ModelShape, VisionShape, llm_bytes
 
-PAGE = Path(__file__).parents[2] / "docs" / "checkpoints.md"
+ROOT = Path(__file__).parents[2]
+PAGE, README = ROOT / "docs" / "checkpoints.md", ROOT / "README.md"
 NAMES = ("vicuna-7b", "mistral-7b", "llama3-8b", "vicuna-13b", "yi-34b", "llava-72b", "llava-110b")
 RECIPES = {"f16": ("f16", "f16"), **{name: (one.llm, one.vision) for name, one in PRESETS.items()}}
 RECIPES["q4_k_m"] = (DEFAULT.llm, DEFAULT.vision)
@@ -50,6 +54,11 @@ MACHINES = {
     "and two of 48 GiB": Machine((_gpu("a", 48, 768, 60), _gpu("b", 48, 768, 60), _EIGHT), 60 * TERA),
 }
 """The page says where these numbers are from."""
+HOSTS = (8, 16, 32, 64, 128, 256)
+"""GiB of memory that computers have. The README says that a quarter is left to the system and other programs."""
+HOST_SHARE = 0.75
+CARDS = ((6, 1), (8, 1), (12, 1), (16, 1), (24, 1), (24, 2), (48, 1), (48, 2), (80, 2))
+"""GiB of memory of GPUs, and how many of them, by what they cost."""
 
 
 def tile_operations(vision: VisionShape) -> float:
@@ -67,7 +76,7 @@ def bundle_bytes(model: ModelShape, llm: str, vision: str) -> float:
 
 def waiting(model: ModelShape, machine: Machine) -> str:
     """Seconds to the first token about a photo, and tokens a second; a dash where it does not fit."""
-    plan = make_plan(model, machine.devices, Request(recipe=DEFAULT.llm, vision_recipe=DEFAULT.vision))
+    plan = _plan(model, machine.devices)
     if not plan.fits:
         return "—"
     bounds = rates(plan)
@@ -79,17 +88,60 @@ def waiting(model: ModelShape, machine: Machine) -> str:
     return f"{seconds:.{0 if seconds >= 10 else 1}f} s, {bounds.decode:.{0 if bounds.decode >= 10 else 1}f}/s"
 
 
+def smallest_host(model: ModelShape) -> int:
+    """GiB of the smallest computer that a model fits without a GPU."""
+    return next(size for size in HOSTS if _plan(model, (Device("host", "cpu", int(size * GIB * HOST_SHARE)),)).fits)
+
+
+def smallest_cards(model: ModelShape) -> tuple[int, int]:
+    """GiB and number of the first GPUs that have all layers and the vision part of a model."""
+    for size, count in CARDS:
+        cards = tuple(Device(f"gpu {index}", "gpu", size * GIB) for index in range(count))
+        plan = _plan(model, (*cards, Device("host", "cpu", 2**50)))
+        if plan.fits and not plan.uses[-1].layers and plan.placement.vision_device != "host":
+            return size, count
+    raise AssertionError(f"no GPUs for {model}")
+
+
+def _plan(model: ModelShape, devices: tuple[Device, ...]) -> Plan:
+    return make_plan(model, devices, Request(recipe=DEFAULT.llm, vision_recipe=DEFAULT.vision))
+
+
+def memory_needed(model: ModelShape) -> float:
+    """GiB that a model takes on a CPU, with a picture, a question and an answer."""
+    host = Device("host", "cpu", 2**50)
+    return (host.memory - _plan(model, (host,)).uses[-1].free) / GIB
+
+
+def model_table() -> list[str]:
+    """The README's: sizes in GB, memory in GiB, positions, machines."""
+    heads = [name if name in pair else name.capitalize() for name, pair in RECIPES.items()]
+    lines = [
+        f"| model | {' | '.join(head.lower() for head in heads)} | memory | positions a picture | for |",
+        "|---" * (len(heads) + 4) + "|",
+    ]
+    for name in NAMES:
+        model = preset_shape(name)
+        sizes = [f"{bundle_bytes(model, *pair) / GIGA:.1f}" for pair in RECIPES.values()]
+        fewest = lay_out(PHOTO, model.vision.geometry, overview_only=True).image_tokens
+        size, count = smallest_cards(model)
+        cards = f"{count} GPUs of {size} GiB" if count > 1 else f"a GPU of {size} GiB"
+        lines.append(
+            f"| {name} | {' | '.join(sizes)} | {memory_needed(model):.1f} | {fewest}–{model.picture_tokens} "
+            f"| {smallest_host(model)} GiB, or {cards} |"
+        )
+    return lines
+
+
 def size_table() -> list[str]:
     """Parameters, bundles in GB by recipe, memory in GiB with a picture and 1 000 positions of text."""
     heads = [f"{name} ({' + '.join(pair)})" if name not in pair else " + ".join(pair) for name, pair in RECIPES.items()]
     lines = [f"| name | parameters | {' | '.join(heads)} | memory |", "|---" * (len(heads) + 3) + "|"]
-    host = (Device("host", "cpu", 2**50),)
     for name in NAMES:
         model = preset_shape(name)
         sizes = [f"{bundle_bytes(model, *pair) / GIGA:.1f}" for pair in RECIPES.values()]
-        plan = make_plan(model, host, Request(recipe=DEFAULT.llm, vision_recipe=DEFAULT.vision))
-        used = host[0].memory - plan.uses[-1].free
-        lines.append(f"| {name} | {model.llm.parameters / 1e9:.2f} B | {' | '.join(sizes)} | {used / GIB:.1f} |")
+        parameters = f"{model.llm.parameters / 1e9:.2f} B"
+        lines.append(f"| {name} | {parameters} | {' | '.join(sizes)} | {memory_needed(model):.1f} |")
     return lines
 
 
@@ -113,12 +165,18 @@ def picture_table() -> list[str]:
     return [*lines, f"| any, `--detail low` | 1 | {low.image_tokens} |"]
 
 
-TABLES = {"sizes": size_table, "waits": wait_table, "pictures": picture_table}
+TABLES = {
+    "sizes": (PAGE, size_table),
+    "waits": (PAGE, wait_table),
+    "pictures": (PAGE, picture_table),
+    "models": (README, model_table),
+}
+"""The page that each table is on, and what works it out."""
 
 
 def written(page: str) -> str:
-    """The page with its tables worked out anew, each between two comments of its name."""
-    for name, table in TABLES.items():
+    """A page with its tables worked out anew, each between two comments of its name."""
+    for name, (_, table) in TABLES.items():
         inside = "\n".join(("", "", *table(), "", ""))
         page = re.sub(
             rf"(?<=<!-- {name} -->).*?(?=<!-- end of {name} -->)", lambda _, text=inside: text, page, flags=re.S
@@ -127,4 +185,5 @@ def written(page: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for path in (PAGE, README):
+        path.write_text(written(path.read_text(encoding="utf-8")), encoding="utf-8")

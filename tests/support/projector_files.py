@@ -38,12 +38,14 @@ FIRST = {"current": "ffn_up", "legacy": "ffn_down"}
 class ProjectorFile:
     """What is written. ``layers`` are those stored, ``said`` the block_count where it is another.
 
-    ``kind`` is the type of matrices. ``keys`` replaces keys, and leaves out those that are None; ``tensors`` the same
-    for tensors. ``feature_layer`` and ``post_norm`` say how a whole tower is told.
+    ``kind`` is the type of matrices, ``patches`` that of the patch convolution. ``keys`` replaces keys, and leaves out
+    those that are None; ``tensors`` the same for tensors. ``feature_layer`` and ``post_norm`` say how a
+    whole tower is told.
     """
 
     style: str = "current"
     kind: str = "f16"
+    patches: str = "f32"
     layers: int = 2
     said: int | None = None
     feature_layer: tuple[int, ...] = ()
@@ -65,7 +67,9 @@ class ProjectorFile:
             if value is not None:
                 _add(writer, f"clip.{key}", value)
         for name, tensor in self._tensors(state).items():
-            if tensor.ndim == 2 and self.kind != "f32":
+            if tensor.ndim == 4 and self.patches == "f16":
+                writer.add_tensor(name, tensor.astype(np.float16))
+            elif tensor.ndim == 2 and self.kind != "f32":
                 kind = gguf.GGMLQuantizationType[self.kind.upper()]
                 writer.add_tensor(name, quantize(tensor, kind), raw_dtype=kind)
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -12,9 +13,13 @@ from typing import Any
 
 import pytest
 from llava_edge.cli import main
+from llava_edge.cli.chat import named
+from llava_edge.cli.chat.lines import Entry
 from llava_edge.cli.chat.named import NamedConversation
-from llava_edge.runtime.errors import BusyError, OptionError
+from llava_edge.cli.chat.session import Session
+from llava_edge.runtime.errors import BusyError, ImageError, OptionError
 from llava_edge.runtime.model import load
+from llava_edge.runtime.options import GenerationOptions
 
 SIGN = Path(__file__).parents[3] / "examples" / "sign.png"
 QUESTION = "What does the sign say?"
@@ -82,6 +87,9 @@ def move(folder: Path, how: str) -> list[str]:
     source = folder / "here" / "sign.png"
     if how == "renamed":
         source.rename(folder / "here" / "renamed.png")
+    elif how == "into a folder":
+        (folder / "here" / "2026").mkdir()
+        source.rename(folder / "here" / "2026" / "sign.png")
     elif how == "replaced":
         source.rename(folder / "here" / "old sign.png")
         source.write_bytes(b"x" * (folder / "here" / "old sign.png").stat().st_size)
@@ -93,7 +101,7 @@ def move(folder: Path, how: str) -> list[str]:
     return []
 
 
-@pytest.mark.parametrize("how", ["renamed", "replaced", "away and named", "from elsewhere"])
+@pytest.mark.parametrize("how", ["renamed", "into a folder", "replaced", "away and named", "from elsewhere"])
 def test_a_picture_is_found_by_its_content(how: str, chat: Chat, tmp_path: Path) -> None:
     second = expected()[1]
     chat("sign.png", "--name", "trip", typed=f"{QUESTION}\n")
@@ -112,9 +120,64 @@ def test_a_picture_that_is_nowhere_is_said_by_name(content: str, chat: Chat, tmp
     else:
         (tmp_path / "here" / "sign.png").write_bytes(SIGN.read_bytes()[:-1] + b"\0")
     status, out, said = chat("--name", "trip", typed="And again?\n")
-    assert (status, out) == (2, "")
+    assert (status, out) == (1, "")
     assert "sign.png" in said.splitlines()[-1]
     assert kept(tmp_path) == before
+
+
+def test_a_picture_without_a_file_is_kept_itself(chat: Chat, tmp_path: Path) -> None:
+    address = "data:image/png;base64," + base64.b64encode(SIGN.read_bytes()).decode()
+    first, second = expected()
+    status, out, _ = chat("--name", "trip", typed=f"/image {address}\n{QUESTION}\n")
+    assert (status, out.strip()) == (0, first)
+    status, out, _ = chat("--name", "trip", typed="And again?\n")
+    assert (status, out.strip()) == (0, second)
+
+
+def test_what_could_not_be_read_again_is_not_kept(chat: Chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chat("--name", "trip", typed="Hello?\n")
+    before = kept(tmp_path)
+    monkeypatch.setattr(named, "LARGEST", 500)
+    status, _, said = chat("--name", "trip", typed="And " + "again " * 60 + "?\n")
+    assert status == 0
+    assert "at most 500 bytes" in said.splitlines()[-1]
+    assert kept(tmp_path) == before
+
+
+def test_a_picture_that_is_nowhere_is_asked_for(
+    chat: Chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At a terminal: a wrong file is asked for again, an empty line leaves, the right one goes on."""
+    chat("sign.png", "--name", "trip", typed=f"{QUESTION}\n")
+    (tmp_path / "here" / "sign.png").rename(moved := tmp_path / "new place.png")
+    (tmp_path / "wrong.png").write_bytes(b"x")
+    conversation = NamedConversation(tmp_path / "user", "trip")
+    asked: list[str] = []
+
+    def typing(*words: str) -> Any:
+        left = [Entry(word) for word in words]
+
+        class Typed:
+            interactive = True
+
+            def read(self) -> Entry | None:
+                asked.append(capsys.readouterr().err)
+                return left.pop(0) if left else None
+
+        return Typed()
+
+    with load() as model:
+        session = Session(model, None, GenerationOptions(), conversation)
+        for words in ((str(tmp_path / "wrong.png"), ""), (str(tmp_path / "wrong.png"),)):
+            with pytest.raises(ImageError, match=r"sign\.png"):
+                session.resume(typing(*words), [])
+        assert len(asked) == 4
+        assert [f"{tmp_path / 'wrong.png'} has another content" in one for one in asked] == [False, True] * 2
+        assert all("where is sign.png now?" in one for one in asked)
+        assert session.resume(typing("*.tiff", "'open", f"'{moved}'"), []) == []
+        assert "'open has another content, or is not there" in asked[-1]
+        assert [len(turn.images) for turn in session.conversation.turns] == [1, 0]
+    conversation.close()
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "", ".x", "a/b", "x" * 101, "x\n", "a\\b", "x "])
@@ -140,6 +203,6 @@ def test_a_damaged_file_is_one_line_and_stays(text: str, chat: Chat, tmp_path: P
     path.parent.mkdir(parents=True)
     path.write_text(text)
     status, _, said = chat("--name", "trip", typed="Hello?\n")
-    assert status == 2
+    assert status == 1
     assert str(path) in said.splitlines()[-1]
     assert path.read_text() == text

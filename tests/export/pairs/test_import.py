@@ -26,6 +26,7 @@ from llava_edge.runtime.pictures.built_in import built_in_picture
 from llava_edge.runtime.pictures.tiles import lay_out
 from llava_edge.runtime.prompts.family_templates import TEMPLATES
 from llava_edge.runtime.prompts.template import TemplateMessage
+from llava_edge.store.card import write_card
 from support.projector_files import ProjectorFile
 
 pytestmark = pytest.mark.slow
@@ -76,16 +77,24 @@ def imports(exported: Any, tmp_path: Path) -> Callable[..., tuple[Path, list[str
     return make
 
 
+def with_texts(source: Path, target: Path, texts: dict[str, str]) -> Path:
+    """A copy of a GGUF file with more texts in its head, one of them so long that the tensors keep their alignment."""
+
+    def pair(key: str, text: str) -> bytes:
+        name, value = key.encode(), text.encode()
+        return struct.pack("<Q", len(name)) + name + struct.pack("<IQ", 8, len(value)) + value
+
+    more = b"".join(pair(key, text) for key, text in texts.items())
+    more += pair("test.room", " " * (-len(more + pair("test.room", "")) % 32))
+    raw = source.read_bytes()
+    count = struct.unpack_from("<Q", raw, 16)[0] + len(texts) + 1
+    target.write_bytes(raw[:16] + struct.pack("<Q", count) + more + raw[24:])
+    return target
+
+
 def with_template(source: Path, target: Path, template: str) -> Path:
     """A copy of a GGUF file with a chat template in its head."""
-    key = b"tokenizer.chat_template"
-    room = -(len(key) + 8 + 4 + 8 + len(template.encode()) + 4) % 32  # the tensors keep their alignment
-    text = (template + "{#" + " " * room + "#}").encode()
-    pair = struct.pack("<Q", len(key)) + key + struct.pack("<IQ", 8, len(text)) + text
-    raw = source.read_bytes()
-    pairs = struct.unpack_from("<Q", raw, 16)[0]
-    target.write_bytes(raw[:16] + struct.pack("<Q", pairs + 1) + pair + raw[24:])
-    return target
+    return with_texts(source, target, {"tokenizer.chat_template": template})
 
 
 @pytest.mark.parametrize("family", ["llama3", "vicuna", "mistral", "qwen", "yi"])
@@ -128,6 +137,36 @@ def test_without_a_template_the_family_is_said(family: str, expected: str, expor
     assert language.notes == (f"llm.gguf has no chat template; the family's is taken: {expected}",)
 
 
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        ({"general.license": "apache-2.0"}, "license: apache-2.0\n"),
+        (
+            {"general.license": "other", "general.license.name": "yi", "general.license.link": "https://example.org/l"},
+            "license: other\nlicense_name: yi\nlicense_link: https://example.org/l\n",
+        ),
+        ({"general.license": "mit\nbase_model: someone/else"}, ""),
+        ({}, ""),
+    ],
+)
+def test_the_card_has_the_licence_of_the_language_model(
+    texts: dict[str, str], expected: str, exported: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llava_edge.export import importing
+
+    def read_alone(opened: Any, folder: Path, *_: Any) -> Any:
+        write_card(folder, Bundle.open(own).manifest, licence=opened.licence)
+
+    checkpoint, own = exported()
+    monkeypatch.setattr(importing, "_write", read_alone)
+    llm = with_texts(own / "llm.gguf", tmp_path / "llm.gguf", texts)
+    import_pair(llm, ProjectorFile().write(checkpoint, tmp_path / "mmproj.gguf"), tmp_path / "bundle")
+    card = (tmp_path / "bundle" / "README.md").read_text()
+    assert expected in card
+    assert "base_model" not in card
+    assert ("not stated" in card) == (not expected)
+
+
 def test_a_template_that_places_no_picture(exported: Any, tmp_path: Path) -> None:
     checkpoint, own = exported()
     file = ProjectorFile().write(checkpoint, tmp_path / "mmproj.gguf")
@@ -137,7 +176,18 @@ def test_a_template_that_places_no_picture(exported: Any, tmp_path: Path) -> Non
     assert "can't be used" in language.notes[0]
 
 
+LEGACY = {
+    "projector_type": "mlp",
+    "vision.mm_projector_type": "mlp2x_gelu",
+    "vision.image_aspect_ratio": "anyres",
+    "vision.image_crop_resolution": 224,
+    "vision.image_split_resolution": 224,
+    "vision.mm_patch_merge_type": "spatial_unpad",
+    "vision.projection_dim": 768,
+}
+"""What llama.cpp's older converter writes beside sizes; the two resolutions are those of no tile."""
 FILES = {
+    "legacy, all keys": ProjectorFile("legacy", keys=LEGACY, patches="f16"),
     "current names": ProjectorFile(),
     "float32": ProjectorFile(kind="f32"),
     "bfloat16": ProjectorFile(kind="bf16"),

@@ -250,6 +250,16 @@ def test_a_folder_of_anothers_is_not_used(which: str, tmp_path: Path) -> None:
     assert not put(place, 2)
 
 
+def test_a_folder_that_can_not_be_made_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != tmp_path)  # the superuser may write everywhere
+    place = CacheFolder(tmp_path / "new" / "cache", ROOMY)
+    assert place.why_unusable() == f"{tmp_path} can't be written to"
+    assert not put(place, 1)
+    (tmp_path / "new").mkdir()
+    assert place.why_unusable() == ""
+    assert put(place, 1)
+
+
 def test_an_open_folder_is_closed_to_others(tmp_path: Path) -> None:
     place = CacheFolder(tmp_path, ROOMY)
     (tmp_path / "v1" / "pictures").mkdir(parents=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from llava_edge.runtime.engine import remembering
 from llava_edge.runtime.model import Model, load
-from llava_edge.runtime.options import KV_TYPES, LoadChoices
+from llava_edge.runtime.options import KV_TYPES, QUANTIZED_KV_TYPES, LoadChoices
 from llava_edge.runtime.pictures.encoder import PictureEncoder
 
 LOW: LoadChoices = {"cache_min_positions": 16, "cache_min_free_disk": 0}
@@ -63,7 +64,8 @@ QUESTIONS: list[tuple[Question, Question]] = [
 def kinds_of_context() -> list[dict[str, Any]]:
     plain = [{"kv_type_k": one, "kv_type_v": one} for one in KV_TYPES[:3]]
     flash = [{"kv_type_k": one, "kv_type_v": one, "flash_attention": True} for one in KV_TYPES]
-    return [*plain, {"kv_type_k": "q8_0"}, *flash]
+    blocks = [{"kv_type_k": one} for one in QUANTIZED_KV_TYPES]  # for values they need flash attention
+    return [*plain, *blocks, *flash]
 
 
 @pytest.mark.parametrize(("before", "question"), QUESTIONS)
@@ -380,10 +382,33 @@ def test_a_folder_that_cannot_be_used_is_no_error(where: str, tmp_path: Path, mo
         ask_text(model)
 
 
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EDQUOT], ids=lambda code: errno.errorcode[code])
+@pytest.mark.parametrize("call", ["posix_fallocate", "fsync", "replace", "mkdir"])
+def test_a_disk_that_fails_costs_no_answer(
+    call: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Displaced, at the end and beside answers; afterwards the folder is as good as a new one."""
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise OSError(code, os.strerror(code))
+
+    with load(**LOW) as model:
+        expected = [ask_one(model)[0].tokens, ask_text(model)[0].tokens]
+    with load(**remember(tmp_path)) as model, monkeypatch.context() as broken:
+        broken.setattr(os, call, fail)
+        found = [ask_one(model)[0].tokens, ask_text(model)[0].tokens]
+        model.engine.save()
+        assert [path for path in tmp_path.rglob("*") if path.suffix in (".kv", ".emb")] == []
+    assert found == expected
+    assert not list(tmp_path.rglob(".*"))
+    with load(**remember(tmp_path)) as model:
+        assert ask_one(model)[0].tokens == expected[0]
+    with load(**remember(tmp_path)) as model:
+        assert ask_one(model)[0].cached_tokens > 16
+
+
 def refuse_to_write(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """As a mount that is read-only: the superuser may write where modes forbid it."""
-    import errno
-
     plain = os.open
 
     def refusing(path: Any, flags: int, *more: Any, **others: Any) -> int:
