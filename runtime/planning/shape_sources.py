@@ -12,10 +12,10 @@ from ..bundle.gguf_reading import read_model, refused, shown
 from ..bundle.kinds import file_kind, path_kind
 from ..errors import CheckpointError, first_line
 from ..errors import shown as shown_text
-from ..pictures.towers import CLIP_L_336
+from ..pictures.towers import CLIP_L_336, TOWERS
 from ..system.plain_files import odd_kind, open_plain, read_plain_text
 from .checkpoint_config import RELEASED_PINPOINTS, TRANSFORMERS_ARCHITECTURE, config_shape
-from .shapes import BIASES, LlmShape, ModelShape, VisionShape
+from .shapes import BIASES, FREQUENCY_FACTORS, LlmShape, ModelShape, VisionShape
 
 _HEADER_LIMIT = 100 * 2**20
 """Bytes that a safetensors file's header may have (its own reader's limit)."""
@@ -142,6 +142,7 @@ def bundle_shape(bundle: Bundle) -> ModelShape:
         geometry=manifest.geometry,
         recipe=manifest.vision.recipe,
         file_bytes=bundle.vision_path.stat().st_size,
+        tower=next(tower for tower in TOWERS.values() if tower.kind.lower() == manifest.vision.kind),
     )
     return ModelShape(manifest.name, llm_shape(bundle.llm_path, recipe=manifest.llm.recipe), vision)
 
@@ -173,6 +174,7 @@ def llm_shape(path: Path, *, recipe: str) -> LlmShape:
         context_length=number("context_length"),
         biases=tuple(name for name in BIASES if f"blk.0.{name}.bias" in tensors),
         tied="output.weight" not in tensors,
+        frequency_factors=FREQUENCY_FACTORS in tensors,
         recipe=recipe,
         sizes={tensor.name: tensor.size for tensor in model.tensors},
     )
