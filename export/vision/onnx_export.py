@@ -149,7 +149,8 @@ def _validate(
         states = tower(pixel_values=pixels, output_hidden_states=True).hidden_states
         listed = [feature_layer] if isinstance(feature_layer, int) else feature_layer
         hidden = torch.cat([states[layer] for layer in listed], dim=-1)
-        first = find_tower(tower.config.model_type, "the tower").positions(0)
+        config: Any = tower.config
+        first = find_tower(config.model_type, "the tower").positions(0)
         expected = connector(hidden[:, first:]).numpy()  # (1, P*P, D)
     geometry = _tile_geometry(described)
     encoder = VisionEncoder(path, dim=expected.shape[-1], geometry=geometry)

@@ -85,7 +85,7 @@ def read_rotary(kind: LlmKind, rope: Mapping[str, Any], *, context: int, head_di
 
 def _number(rope: Mapping[str, Any], key: str, where: str) -> float:
     value = rope.get(key)
-    if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:
+    if not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
         _refuse(f"{key} as a number above 0 in rope_parameters", shown(value), where)
     return float(value)
 
