@@ -12,7 +12,7 @@ from ..bundle.gguf_reading import read_model, refused, shown
 from ..bundle.kinds import file_kind, path_kind
 from ..errors import CheckpointError, first_line
 from ..errors import shown as shown_text
-from ..pictures.towers import CLIP_L_336, TOWERS
+from ..pictures.towers import CLIP_L_336, SIGLIP, TOWERS
 from ..system.plain_files import odd_kind, open_plain, read_plain_text
 from .checkpoint_config import RELEASED_PINPOINTS, TRANSFORMERS_ARCHITECTURE, config_shape
 from .shapes import BIASES, FREQUENCY_FACTORS, LlmShape, ModelShape, VisionShape
@@ -36,6 +36,17 @@ _LLAMA_2 = {
     "max_position_embeddings": 4096,
 }
 PRESETS: dict[str, dict[str, Any]] = {
+    "granite-vision-2b": {
+        "model_type": "granite",
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 40,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 49156,
+        "max_position_embeddings": 131072,
+        "tie_word_embeddings": True,
+    },
     "vicuna-7b": _LLAMA_2,
     "mistral-7b": {
         **_LLAMA_2,
@@ -73,7 +84,26 @@ PRESETS: dict[str, dict[str, Any]] = {
     "llava-72b": {**_QWEN, "num_key_value_heads": 64, "intermediate_size": 24576},
     "llava-110b": {**_QWEN, "num_key_value_heads": 8, "intermediate_size": 49152},
 }
-"""Text configs of the published checkpoints, from 7B to 110B, by the names of docs/checkpoints.md."""
+"""Text configs of the published checkpoints, from 2B to 110B, by the names of docs/checkpoints.md."""
+_OTHERS: dict[str, dict[str, Any]] = {
+    "granite-vision-2b": {
+        "vision_config": {
+            "model_type": SIGLIP.model_type,
+            "hidden_size": 1152,
+            "intermediate_size": 4304,
+            "num_hidden_layers": 27,
+            "num_attention_heads": 16,
+            "image_size": 384,
+            "patch_size": 14,
+        },
+        "vision_feature_layer": [-24, -20, -12, -1],
+        "vision_feature_select_strategy": "full",
+        "image_grid_pinpoints": [
+            [384 * rows, 384 * columns] for rows in range(1, 11) for columns in range(1, 10 // rows + 1)
+        ],
+    }
+}
+"""The rest of their configs where it is not CLIP-L/336 with the published pinpoints: here all grids of ten tiles."""
 
 
 def preset_shape(name: str) -> ModelShape:
@@ -83,6 +113,7 @@ def preset_shape(name: str) -> ModelShape:
         "text_config": PRESETS[name],
         "vision_config": CLIP_L_336,
         "image_grid_pinpoints": RELEASED_PINPOINTS,
+        **_OTHERS.get(name, {}),
     }
     return config_shape(raw, name=name, where=name)
 
