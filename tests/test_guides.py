@@ -33,8 +33,8 @@ def test_the_tables_of_checkpoints_are_the_planners(name: str) -> None:
 
 
 PUBLISHED = {  # billions of parameters, as the language models' own cards and reports give them
-    "granite-vision-2b": 2.53, "vicuna-7b": 6.74, "mistral-7b": 7.24, "llama3-8b": 8.03, "vicuna-13b": 13.02, "yi-34b": 34.39, "llava-72b": 72.29,
-    "llava-110b": 111.21,
+    "granite-vision-2b": 2.53, "vicuna-7b": 6.74, "mistral-7b": 7.24, "llama3-8b": 8.03, "vicuna-13b": 13.02,
+    "yi-34b": 34.39, "llava-72b": 72.29, "llava-110b": 111.21,
 }  # fmt: skip
 
 
