@@ -235,7 +235,7 @@ def write_vision(checkpoint: Checkpoint, folder: Path, vision_type: str, report:
     error = export_vision(
         load_tower(checkpoint),
         load_connector(checkpoint),
-        feature_layer=int(checkpoint.config.vision_feature_layer),
+        feature_layer=checkpoint.config.vision_feature_layer,
         path=folder / VISION,
         precision=vision_type,
     )

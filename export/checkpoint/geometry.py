@@ -29,8 +29,6 @@ def read_geometry(checkpoint: Checkpoint, reading: Reading | None = None) -> Geo
     _check_processor(settings, side)
     reading = reading or ("original" if checkpoint.layout == "original" else "transformers")
     pinpoints = _pinpoints(checkpoint, settings, side, reading)
-    if side % patch:
-        _refuse("an image size that is a multiple of the patch size", f"{side} and {patch}")
     return Geometry(
         image_size=side,
         patch_size=patch,

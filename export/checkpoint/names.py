@@ -11,10 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from ...runtime.errors import CheckpointError, listed
-from ...runtime.pictures.towers import CLIP
+from ...runtime.pictures.towers import CLIP, Tower
 
 Layout = Literal["transformers", "original", "tower"]
 Part = Literal["decoder", "head", "vision", "connector_1", "connector_2", "newline", "other"]
@@ -67,12 +68,14 @@ class Row:
     dropped: bool = False
 
 
-def _rows() -> tuple[Row, ...]:
+@cache
+def rows_of(tower: Tower) -> tuple[Row, ...]:
+    """The table for models with this kind of tower."""
     layer, block = f"layers.{_NUMBER}.", f"blk.{_NUMBER}."
     both = ("weight", "bias")
     attention = (("q_proj", "attn_q"), ("k_proj", "attn_k"), ("v_proj", "attn_v"), ("o_proj", "attn_output"))
     mlp = (("gate_proj", "ffn_gate"), ("up_proj", "ffn_up"), ("down_proj", "ffn_down"))
-    tower_layer, (before, behind) = f"encoder.layers.{_NUMBER}.", CLIP.outer_modules
+    tower_layer = f"encoder.layers.{_NUMBER}."
     return (
         Row("decoder", "embed_tokens.weight", "token_embd.weight"),
         *(Row("decoder", f"{layer}self_attn.{n}.{k}", f"{block}{g}.{k}") for n, g in attention for k in both),
@@ -83,13 +86,11 @@ def _rows() -> tuple[Row, ...]:
         Row("head", "weight", "output.weight"),
         Row("decoder", f"{layer}self_attn.rotary_emb.inv_freq", dropped=True),
         Row("decoder", "rotary_emb.inv_freq", dropped=True),
-        Row("vision", "embeddings.class_embedding"),
-        Row("vision", "embeddings.patch_embedding.weight"),
-        Row("vision", "embeddings.position_embedding.weight"),
-        *(Row("vision", f"{before}.{kind}") for kind in both),
-        *(Row("vision", f"{tower_layer}{module}.{kind}") for module in CLIP.layer_modules for kind in both),
-        *(Row("vision", f"{behind}.{kind}", dropped=True) for kind in both),
-        Row("vision", "embeddings.position_ids", dropped=True),
+        *(Row("vision", f"embeddings.{name}") for name in tower.embeddings),
+        *(Row("vision", f"{module}.{kind}") for module in tower.before for kind in both),
+        *(Row("vision", f"{tower_layer}{module}.{kind}") for module in tower.layer_modules for kind in both),
+        *(Row("vision", f"{module}.{kind}", dropped=True) for module in tower.behind for kind in both),
+        *(Row("vision", name, dropped=True) for name in tower.dropped),
         *(Row(part, kind) for part in ("connector_1", "connector_2") for kind in both),
         Row("newline", ""),
         *(Row("other", name, dropped=True) for name in (r"text_model\..*", r"\w+_projection\.weight")),
@@ -97,23 +98,22 @@ def _rows() -> tuple[Row, ...]:
     )
 
 
-ROWS = _rows()
-
-
 @dataclass(frozen=True)
 class Needs:
     """What a config says must be there: layers, and which of the optional tensors.
 
     ``vision_layers`` is how many layers the selected features need; later ones are dropped.
-    ``tied`` says that no output head is expected, ``tower`` that a vision tower is.
+    ``biases`` are the matrices of a layer that have one, by GGUF's names. ``tied`` says that no output head is
+    expected, ``tower`` that a vision tower is, of which ``kind``.
     """
 
     layers: int
     vision_layers: int
-    attention_bias: tuple[str, ...] = ()
-    mlp_bias: bool = False
+    biases: tuple[str, ...] = ()
+    connector_bias: bool = True
     tied: bool = False
     tower: bool = True
+    kind: Tower = CLIP
 
 
 def match_names(names: Iterable[str], layout: Layout, needs: Needs, *, where: str) -> dict[str, str]:
@@ -125,7 +125,7 @@ def match_names(names: Iterable[str], layout: Layout, needs: Needs, *, where: st
     found: dict[str, str] = {}
     left_over = []
     for name in sorted(names):
-        match = _find_row(name, layout)
+        match = _find_row(name, layout, needs.kind)
         if match is None or match[1] in found:
             left_over.append(name)
         elif not (match[0].dropped or _unused(match[1], needs)):
@@ -149,15 +149,15 @@ def gguf_name(canonical: str) -> str:
         prefix = CANONICAL[part]
         if not canonical.startswith(prefix):
             continue
-        for row in ROWS:
+        for row in rows_of(CLIP):  # the language model's are the same behind any tower
             match = re.fullmatch(_pattern(row), canonical.removeprefix(prefix))
             if row.part == part and row.gguf is not None and match:
                 return row.gguf.replace(_NUMBER, match[1]) if match.groups() else row.gguf
     raise KeyError(canonical)
 
 
-def _find_row(name: str, layout: Layout) -> tuple[Row, str] | None:
-    for row in ROWS:
+def _find_row(name: str, layout: Layout, kind: Tower) -> tuple[Row, str] | None:
+    for row in rows_of(kind):
         for prefix in ON_DISK[layout].get(row.part, ()):
             rest = name.removeprefix(prefix)
             if name.startswith(prefix) and re.fullmatch(_pattern(row), rest):
@@ -178,7 +178,7 @@ def _unused(canonical: str, needs: Needs) -> bool:
 
 
 def _expected_names(layout: Layout, needs: Needs) -> Iterable[str]:
-    for row in ROWS:
+    for row in rows_of(needs.kind):
         if row.dropped or row.part not in ON_DISK[layout] or not _is_needed(row, needs):
             continue
         layers = needs.vision_layers if row.part == "vision" else needs.layers
@@ -191,9 +191,10 @@ def _is_needed(row: Row, needs: Needs) -> bool:
         return not needs.tied
     if row.part == "vision":
         return needs.tower
-    if row.part == "decoder" and row.name.endswith(".bias"):
-        module = row.name.split(".")[-2]
-        return module in needs.attention_bias or (".mlp." in row.name and needs.mlp_bias)
+    if row.part in ("connector_1", "connector_2") and row.name == "bias":
+        return needs.connector_bias
+    if row.part == "decoder" and row.gguf is not None and row.gguf.endswith(".bias"):
+        return row.gguf.split(".")[-2] in needs.biases
     return True
 
 

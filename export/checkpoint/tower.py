@@ -30,11 +30,12 @@ def load_tower(checkpoint: Checkpoint) -> Any:
 
 
 def load_connector(checkpoint: Checkpoint) -> nn.Sequential:
-    """Return the connector: Linear, exact GELU, Linear; (..., vision dim) to (..., dim)."""
+    """Return the connector: Linear, exact GELU, Linear; (..., vision dim, or several of them) to (..., dim)."""
     first, second = (CANONICAL["connector_1"], CANONICAL["connector_2"])
     middle, vision_dim = checkpoint.tensors.shape(first + "weight")
     dim = checkpoint.tensors.shape(second + "weight")[0]
-    connector = nn.Sequential(nn.Linear(vision_dim, middle), nn.GELU(), nn.Linear(middle, dim))
+    bias = bool(checkpoint.config.multimodal_projector_bias)
+    connector = nn.Sequential(nn.Linear(vision_dim, middle, bias), nn.GELU(), nn.Linear(middle, dim, bias))
     for module, prefix in ((connector[0], first), (connector[2], second)):
         copy_weights(module, checkpoint, prefix)
     return connector.eval()

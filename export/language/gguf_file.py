@@ -2,7 +2,7 @@
 
 Names and shapes alone decide where every byte goes, so the files are laid out first: their sizes are
 known before anything is written, and a tensor that is finished need not be written again. Memory is
-bounded by a piece, or by the largest query matrix of the "llama" architecture.
+bounded by a piece, or by the largest query matrix where its rows change places.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ...runtime.callbacks import Progress
 from ...runtime.errors import CheckpointError
 from ...runtime.ggml.llm_recipes import LLM_RECIPES
 from ...runtime.ggml.types import ggml_type, tensor_bytes
+from ...runtime.planning.shapes import FREQUENCY_FACTORS
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.names import CANONICAL, gguf_name
 from ..tokenizer.vocabulary import Vocabulary
@@ -32,7 +33,6 @@ from .vocabulary_pairs import add_vocabulary
 
 SLAB_NUMBERS = 2**26
 """Numbers read, converted and written at a time: 256 MB in float32."""
-_ROPE_FACTORS = "rope_freqs.weight"
 
 
 def lay_out_llm(
@@ -51,7 +51,7 @@ def lay_out_llm(
     pairs = _key_values(checkpoint.name, settings, vocabulary, llm_type)
     shapes = {gguf_name(one): checkpoint.tensors.shape(one) for one in _order(checkpoint)}
     if settings.rope.factors is not None:
-        shapes[_ROPE_FACTORS] = settings.rope.factors.shape
+        shapes[FREQUENCY_FACTORS] = (len(settings.rope.factors),)
     tensors = [_spec(one, shape, llm_type) for one, shape in shapes.items()]
     return lay_out_files(pairs, tensors, name=name, split_size=split_size)
 
@@ -72,8 +72,8 @@ def write_llm(
     names = {gguf_name(one): one for one in _order(checkpoint)}
 
     def chunks(name: str) -> Iterator[memoryview]:
-        if name == _ROPE_FACTORS and settings.rope.factors is not None:
-            yield _bytes(settings.rope.factors)
+        if name == FREQUENCY_FACTORS and settings.rope.factors is not None:
+            yield _bytes(np.array(settings.rope.factors, np.float32))
             return
         for tensor in _slabs(checkpoint, names[name], settings):
             yield _bytes(_encoded(tensor, names[name], llm_type))
@@ -148,6 +148,10 @@ def _add_settings(writer: Any, name: str, settings: LlmSettings, size: int, llm_
         writer.add_rope_scaling_factor(settings.rope.factor)
     if settings.rope.scaling == "yarn":
         writer.add_rope_scaling_orig_ctx_len(settings.rope.original_context)
+    if settings.rope.attention != 1.0:
+        writer.add_rope_scaling_attn_factors(settings.rope.attention)
+    for scale, value in settings.scales.items():
+        getattr(writer, f"add_{scale}")(value)
 
 
 def _spec(name: str, shape: tuple[int, ...], llm_type: str) -> TensorSpec:
@@ -156,13 +160,13 @@ def _spec(name: str, shape: tuple[int, ...], llm_type: str) -> TensorSpec:
 
 
 def _is_permuted(name: str, settings: LlmSettings) -> bool:
-    return settings.architecture == "llama" and name.split(".")[-2] in ("q_proj", "k_proj")
+    return settings.neighbours and name.split(".")[-2] in ("q_proj", "k_proj")
 
 
 def _permuted(tensor: torch.Tensor, name: str, settings: LlmSettings) -> torch.Tensor:
-    """Reorder query and key rows of the "llama" architecture.
+    """Reorder query and key rows where llama.cpp rotates neighbours.
 
-    transformers rotates the first half of a head against the second, llama.cpp's "llama" rotates
+    transformers rotates the first half of a head against the second, llama.cpp's "llama" and "granite" rotate
     neighbours; row i of the halves becomes rows 2i and 2i + 1.
     """
     if not _is_permuted(name, settings):

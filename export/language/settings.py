@@ -1,40 +1,27 @@
-"""What llama.cpp must know of the language model: sizes, attention heads and rotary positions."""
+"""What llama.cpp must know of the language model: sizes, attention heads, rotary positions, multipliers."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-
-from ...runtime.errors import CheckpointError
-from ...runtime.planning.checkpoint_config import exact_context
+from ...runtime.ggml.llm_kinds import LLM_KINDS, Architecture, check_text, exact_context, find_kind
+from ...runtime.ggml.rotary import Rotary, read_rotary, rope_settings
 
 LlmType = Literal["f16", "bf16", "f32"]
 LLM_TYPES: tuple[LlmType, ...] = ("f16", "bf16", "f32")
 """How matrices may be stored."""
-ARCHITECTURES: dict[str, Literal["llama", "qwen2"]] = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2"}
-"""transformers' model types and llama.cpp's architectures."""
-
-
-@dataclass(frozen=True)
-class Rope:
-    """Rotary positions. ``factors`` divide each frequency (Llama-3.1's scaling), shape (head_dim / 2,)."""
-
-    base: float
-    scaling: Literal["none", "linear", "yarn"] = "none"
-    factor: float = 1.0
-    original_context: int = 0
-    factors: npt.NDArray[np.float32] | None = None
+WHERE = "config.json"
 
 
 @dataclass(frozen=True)
 class LlmSettings:
-    """A language model's shape, in llama.cpp's terms."""
+    """A language model's shape, in llama.cpp's terms.
 
-    architecture: Literal["llama", "qwen2"]
+    ``neighbours`` says that rows of queries and keys change places, ``scales`` are multipliers by GGUF's names.
+    """
+
+    architecture: Architecture
     dim: int
     layers: int
     feed_forward: int
@@ -43,15 +30,22 @@ class LlmSettings:
     head_dim: int
     norm_epsilon: float
     context_length: int
-    rope: Rope
+    rope: Rotary
+    neighbours: bool
+    scales: dict[str, float] = field(default_factory=dict)
 
 
 def read_llm_settings(text: Any) -> LlmSettings:
     """Read transformers' text config. Raises :class:`CheckpointError` for what llama.cpp lacks."""
+    kind = find_kind(text.model_type, WHERE)
+    entries = text.to_dict()
     heads = int(text.num_attention_heads)
     head_dim = int(getattr(text, "head_dim", None) or text.hidden_size // heads)
+    check_text(kind, entries, where=WHERE, head_dim=head_dim)
+    positions = int(text.max_position_embeddings)
+    rope = read_rotary(kind, rope_settings(entries), context=positions, head_dim=head_dim, where=WHERE)
     return LlmSettings(
-        architecture=ARCHITECTURES[text.model_type],
+        architecture=kind.architecture,
         dim=int(text.hidden_size),
         layers=int(text.num_hidden_layers),
         feed_forward=int(text.intermediate_size),
@@ -59,56 +53,20 @@ def read_llm_settings(text: Any) -> LlmSettings:
         kv_heads=int(text.num_key_value_heads or heads),
         head_dim=head_dim,
         norm_epsilon=float(text.rms_norm_eps),
-        context_length=exact_context(
-            text.model_type,
-            int(text.max_position_embeddings),
-            getattr(text, "sliding_window", None),
-            windowed=bool(getattr(text, "use_sliding_window", False)),
-        ),
-        rope=_read_rope(text.rope_parameters, int(text.max_position_embeddings), head_dim),
+        context_length=exact_context(kind, rope.context, entries),
+        rope=rope,
+        neighbours=kind.neighbours,
+        scales=_scales(kind.model_type, text),
     )
 
 
-def _read_rope(parameters: dict[str, Any], context: int, head_dim: int) -> Rope:
-    kind = parameters.get("rope_type") or parameters.get("type") or "default"
-    base = float(parameters["rope_theta"])
-    if parameters.get("partial_rotary_factor", 1.0) != 1.0:
-        _refuse("rotary positions on whole heads", f"{parameters['partial_rotary_factor']}")
-    if kind == "default":
-        return Rope(base)
-    factor = float(parameters.get("factor", 1.0))
-    original = int(parameters.get("original_max_position_embeddings") or context)
-    if kind == "linear":
-        return Rope(base, "linear", factor)
-    if kind == "llama3":
-        return Rope(base, factors=_llama3_factors(parameters, base, head_dim, original))
-    if kind == "yarn":
-        changed = {"attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"}
-        if named := sorted(key for key in changed & set(parameters) if parameters[key] is not None):
-            _refuse("YaRN with its default parameters", ", ".join(named))
-        return Rope(base, "yarn", factor, original)
-    return _refuse("rope type default, linear, llama3 or yarn", str(kind))
+def _scales(model_type: str, text: Any) -> dict[str, float]:
+    """Granite's multipliers.
 
-
-def _llama3_factors(parameters: dict[str, Any], base: float, head_dim: int, original: int) -> npt.NDArray[np.float32]:
-    """Llama-3.1's scaling by wavelength: short waves stay, long ones stretch, between them a ramp.
-
-    Source: Meta's ``apply_scaling`` in the Llama-3.1 reference code.
+    GGUF wants a divisor of the logits too. transformers' LLaVA-NeXT has a head of its own and leaves the text
+    config's ``logits_scaling`` out, unlike its Granite alone, so it is 1: the same tokens at temperature 0, and
+    the reference's probabilities. ``tests/export/language/test_granite.py`` notices when that changes.
     """
-    factor = float(parameters["factor"])
-    low, high = float(parameters["low_freq_factor"]), float(parameters["high_freq_factor"])
-    factors = []
-    for index in range(0, head_dim, 2):
-        wavelength = 2 * math.pi * base ** (index / head_dim)
-        if wavelength < original / high:
-            factors.append(1.0)
-        elif wavelength > original / low:
-            factors.append(factor)
-        else:
-            smooth = (original / wavelength - low) / (high - low)
-            factors.append(1 / ((1 - smooth) / factor + smooth))
-    return np.array(factors, np.float32)
-
-
-def _refuse(expected: str, got: str) -> NoReturn:
-    raise CheckpointError(expected=f"{expected} in the text config", got=got, fix="this checkpoint can't be exported")
+    named = LLM_KINDS[model_type].multipliers
+    found = {name: float(getattr(text, key)) for name, key in named.items()}
+    return found | ({"logit_scale": 1.0} if named else {})

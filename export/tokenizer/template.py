@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ...runtime.prompts.describe import describe_template
-from ...runtime.prompts.family_templates import IMAGE_TOKEN, TEMPLATES, family_of
+from ...runtime.prompts.family_templates import IMAGE_TOKEN, OWN_TEMPLATE, TEMPLATES, family_of
 from ...runtime.prompts.template_spec import TemplateSpec
 from ..checkpoint.checkpoint import Checkpoint
-from ..checkpoint.weights import read_json
+from ..checkpoint.weights import read_json, refuse
 from .vocabulary import Vocabulary
 
 
@@ -21,10 +21,15 @@ def read_template(checkpoint: Checkpoint, vocabulary: Vocabulary, image_token: s
     """Describe how the bundle turns messages into tokens.
 
     An original-layout checkpoint gets its family's template, as its tokenizer's own knows no
-    pictures. Raises :class:`CheckpointError` where no content style renders a picture's place.
+    pictures. Raises :class:`CheckpointError` where no content style renders a picture's place, and where there is
+    neither a template nor a family.
     """
     own = checkpoint_template(checkpoint)
-    family = family_of(checkpoint.config.text_config.model_type, vocabulary.traits.control)
+    kind = checkpoint.config.text_config.model_type
+    if own is None and kind in OWN_TEMPLATE:
+        fix = "copy chat_template.jinja (or .json) from the published checkpoint"
+        refuse(f"a chat template in {checkpoint.folder}, as its language model is {kind}", "none", fix)
+    family = family_of(kind, vocabulary.traits.control)
     return describe_template(
         vocabulary.traits,
         chat_template=own or TEMPLATES[family].replace(IMAGE_TOKEN, image_token),

@@ -26,6 +26,8 @@ PRE_TOKENIZERS = {
 }
 """Split expressions of byte-level BPE tokenizers and llama.cpp's names for them."""
 
+_DIGITS = "refact"
+"""llama.cpp's name for digits one by one and GPT-2's expression, as Granite's and StarCoder's tokenizers have them."""
 NEVER_MERGED = -1e9
 """Score of a SentencePiece piece that no merge makes."""
 
@@ -136,4 +138,8 @@ def _pre_tokenizer(description: dict[str, Any]) -> str:
         plain = not byte_level.get("add_prefix_space") and byte_level.get("use_regex") is False
         if name and plain and split["behavior"] == "Isolated" and not split["invert"]:
             return name
-    return refuse(f"the pre-tokenizer of {' or '.join(PRE_TOKENIZERS.values())}", f"{kinds}")
+    if kinds == ["Digits", "ByteLevel"]:
+        digits, byte_level = steps
+        if digits.get("individual_digits") and byte_level.get("use_regex") and not byte_level.get("add_prefix_space"):
+            return _DIGITS
+    return refuse(f"the pre-tokenizer of {', '.join([*PRE_TOKENIZERS.values(), _DIGITS])}", f"{kinds}")

@@ -153,31 +153,38 @@ def vision_values(model: Any, processor: Any, picture: Image.Image, geometry: Ge
     """Grids; pixels, features and packed embeddings of ``picture``, subsampled; and all the embeddings."""
     batch = processor(picture, return_tensors="pt")
     pixels = batch["pixel_values"][0]  # (tiles, 3, side, side)
-    layer = model.config.vision_feature_layer
-    hidden = model.model.vision_tower(pixels, output_hidden_states=True).hidden_states[layer]
-    features = model.model.multi_modal_projector(hidden[:, 1:])  # (tiles, patches, dim)
-    packed, _ = model.model.pack_image_features(
-        [features], batch["image_sizes"], "default", image_newline=model.model.image_newline
-    )
+    features, packed = _image_features(model, pixels, batch["image_sizes"])
     stride = -(-pixels.numel() // PIXELS_KEPT)
     raw = processor(picture, return_tensors="np", do_rescale=False, do_normalize=False)["pixel_values"][0]
     tiles = np.ascontiguousarray(raw)
     feature_index = _spread(features.shape[0] * features.shape[1], FEATURES_KEPT)
     index = np.stack(np.divmod(feature_index, features.shape[1]), axis=1).astype(np.int32)
-    positions = _embedding_index(packed[0], model.model.image_newline)
+    positions = _embedding_index(packed, model.model.image_newline)
     values = {
         "pixels": pixels.reshape(-1)[::stride].numpy().astype(np.float32),
         "pixels_stride": np.array(stride, np.int64),
         "feature_index": index,
         "features": features[index[:, 0], index[:, 1]].numpy(),
         "embedding_index": positions,
-        "embeddings": packed[0][torch.from_numpy(positions).long()].numpy(),
-        "embedding_count": np.array(len(packed[0]), np.int64),
+        "embeddings": packed[torch.from_numpy(positions).long()].numpy(),
+        "embedding_count": np.array(len(packed), np.int64),
         "grids": np.array([_grid(size, geometry) for size in built_in_sizes(geometry)], np.int32),
     }
     if tiles.dtype == np.uint8:
         values["tiles_sha256"] = np.frombuffer(hashlib.sha256(tiles.tobytes()).digest(), np.uint8)
-    return values, packed[0]
+    return values, packed
+
+
+def _image_features(model: Any, pixels: torch.Tensor, sizes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What leaves the connector (tiles, patches, dim), and the rows that transformers makes of it (positions, dim)."""
+    caught = []
+    connector = model.model.multi_modal_projector
+    hook = connector.register_forward_hook(lambda module, inputs, output: caught.append(output))
+    try:
+        output = model.model.get_image_features(pixels[None], sizes, return_dict=True)
+    finally:
+        hook.remove()
+    return caught[0], output.pooler_output[0]
 
 
 def _grid(size: tuple[int, int], geometry: Geometry) -> tuple[int, int, int]:
@@ -235,9 +242,8 @@ def _stepper(model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
     cache = DynamicCache(config=model.config.text_config)
 
     def step(embeddings: torch.Tensor) -> torch.Tensor:
-        output = model.model.language_model(inputs_embeds=embeddings, past_key_values=cache, use_cache=True)
-        logits = model.lm_head(output.last_hidden_state[0, -1])
-        return torch.log_softmax(logits.double(), dim=-1)
+        output = model(inputs_embeds=embeddings, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return torch.log_softmax(output.logits[0, -1].double(), dim=-1)
 
     return step
 

@@ -1,8 +1,9 @@
 """The vision half of the model as one module to trace: pixels in, connector features out.
 
-transformers' own ``CLIPVisionModel.forward`` is traced, on a copy that shares the tower's weights:
-layers after the selected one are cut off, attention is respelt as onnxruntime's own operator, and
-matrices can be stored in half precision.
+transformers' own modules are traced, on a copy that shares the tower's weights: embeddings and layers
+one after the other, as its ``CLIPVisionModel`` and ``SiglipVisionModel`` run them, up to the last
+selected state. Attention is respelt as onnxruntime's own operator, and matrices can be stored in half
+precision.
 
 Measured with onnxruntime 1.31 on an AMX CPU at the CLIP-L/336 shape (6 layers, one thread, median
 CPU time of one tile against the standard operators that torch exports):
@@ -30,7 +31,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from ...runtime.pictures.towers import find_tower, layers_used
+from ...runtime.pictures.towers import FeatureLayers, feature_states, find_tower
 
 Attention = Literal["fused", "standard"]
 """``fused``: onnxruntime's MultiHeadAttention; ``standard``: ONNX operators only, as TensorRT needs."""
@@ -40,8 +41,9 @@ class VisionGraph(nn.Module):
     """A vision tower up to one layer, without class token and post layer norm, then the connector.
 
     ``feature_layer`` indexes transformers' ``hidden_states``: -1 is what leaves the last layer, -2
-    what LLaVA-NeXT takes. ``precision`` is how matrices are stored, "f32" or "f16". Nothing is computed
-    in half precision, so nothing overflows; on a CPU it measures as fast as f32, a graph computing in f16 2 % slower.
+    what LLaVA-NeXT takes; of several their numbers stand side by side. ``precision`` is how matrices are
+    stored, "f32" or "f16". Nothing is computed in half precision, so nothing overflows; on a CPU it measures
+    as fast as f32, a graph computing in f16 2 % slower.
     A ``fused`` graph can be exported but not run by torch. Raises :class:`CheckpointError` where the
     tower has no such layer.
     """
@@ -51,26 +53,35 @@ class VisionGraph(nn.Module):
         tower: nn.Module,
         connector: nn.Module,
         *,
-        feature_layer: int,
+        feature_layer: FeatureLayers,
         attention: Attention = "fused",
         precision: str = "f32",
     ) -> None:
         super().__init__()
         trunk: Any = _share(tower)
-        trunk.encoder.layers = trunk.encoder.layers[: layers_used(feature_layer, len(trunk.encoder.layers), least=0)]
+        self.states = feature_states(feature_layer, len(trunk.encoder.layers), least=0)
+        trunk.encoder.layers = trunk.encoder.layers[: max(self.states)]
         if attention == "fused":
             for layer in trunk.encoder.layers:
                 layer.self_attn = FusedAttention(layer.self_attn)
         self.trunk = trunk
-        self.patches = slice(find_tower(trunk.config.model_type, "the tower").positions(0), None)
+        kind = find_tower(trunk.config.model_type, "the tower")
+        self.before, self.patches = kind.before, slice(kind.positions(0), None)
         self.connector = _share(connector)
         if precision == "f16":
             _store_half(self)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Turn float32 pixels (tiles, 3, S, S) into float32 features (tiles, P*P, D)."""
-        hidden = self.trunk(pixel_values=pixels).last_hidden_state  # (tiles, positions, Dv)
-        return self.connector(hidden[:, self.patches])  # type: ignore[no-any-return]
+        hidden = self.trunk.embeddings(pixels)  # (tiles, positions, Dv)
+        for module in self.before:
+            hidden = getattr(self.trunk, module)(hidden)
+        states = [hidden]
+        for layer in self.trunk.encoder.layers:
+            states.append(layer(states[-1], None))
+        chosen = [states[index][:, self.patches] for index in self.states]
+        features = chosen[0] if len(chosen) == 1 else torch.cat(chosen, dim=-1)
+        return self.connector(features)  # type: ignore[no-any-return]
 
 
 class FusedAttention(nn.Module):

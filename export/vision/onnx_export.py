@@ -18,6 +18,7 @@ from ...runtime.distances import relative_error
 from ...runtime.errors import CheckpointError
 from ...runtime.pictures.geometry import Geometry
 from ...runtime.pictures.tower import FEATURES, PIXELS, VisionEncoder
+from ...runtime.pictures.towers import FeatureLayers, find_tower
 from .graph import Attention, VisionGraph
 from .onnx_file import write_model
 
@@ -69,17 +70,18 @@ def export_vision(
     tower: nn.Module,
     connector: nn.Module,
     *,
-    feature_layer: int,
+    feature_layer: FeatureLayers,
     path: Path,
     precision: str,
     attention: Attention = "fused",
 ) -> float:
     """Write tower and connector as one ONNX file that maps pixels to features.
 
-    ``tower`` is a transformers ``CLIPVisionModel`` and ``connector`` maps (..., Dv) to (..., D), both
-    with float32 weights. The graph takes ``pixels`` float32 (tiles, 3, S, S), any number of tiles,
-    and gives ``features`` float32 (tiles, P*P, D): layers after ``hidden_states[feature_layer]``, the
-    post layer norm and CLS are left out. ``attention`` "standard" writes ONNX operators only.
+    ``tower`` is a transformers ``CLIPVisionModel`` or ``SiglipVisionModel`` and ``connector`` maps (..., Dv), or
+    several times Dv, to (..., D), both with float32 weights. The graph takes ``pixels`` float32 (tiles, 3, S, S), any
+    number of tiles, and gives ``features`` float32 (tiles, P*P, D): layers after ``hidden_states[feature_layer]``, or
+    the last of several that stand side by side, the post layer norm and CLS are left out. ``attention`` "standard"
+    writes ONNX operators only.
 
     Returns the relative error of the features against torch's. Raises :class:`CheckpointError` where
     it exceeds the tolerance (then no file is left), and MissingExtraError without onnxruntime.
@@ -139,13 +141,17 @@ def _forget_origin(model: Any) -> None:
 
 
 def _validate(
-    tower: nn.Module, connector: nn.Module, described: VisionExporterConfig, *, feature_layer: int, path: Path
+    tower: nn.Module, connector: nn.Module, described: VisionExporterConfig, *, feature_layer: FeatureLayers, path: Path
 ) -> float:
     """Relative error of the file's features for one tile, which is not the count it was traced with."""
     pixels = described.generate_dummy_inputs(batch_size=1)[PIXELS]
     with torch.no_grad():
-        hidden = tower(pixel_values=pixels, output_hidden_states=True).hidden_states[feature_layer]
-        expected = connector(hidden[:, 1:]).numpy()  # (1, P*P, D)
+        states = tower(pixel_values=pixels, output_hidden_states=True).hidden_states
+        listed = [feature_layer] if isinstance(feature_layer, int) else feature_layer
+        hidden = torch.cat([states[layer] for layer in listed], dim=-1)
+        config: Any = tower.config
+        first = find_tower(config.model_type, "the tower").positions(0)
+        expected = connector(hidden[:, first:]).numpy()  # (1, P*P, D)
     geometry = _tile_geometry(described)
     encoder = VisionEncoder(path, dim=expected.shape[-1], geometry=geometry)
     try:

@@ -45,8 +45,9 @@ def check_manifest(manifest: Manifest, where: str) -> None:
 
 def _check_geometry(geometry: Geometry, where: str) -> None:
     side, patch = geometry.image_size, geometry.patch_size
-    if not 0 < patch <= side <= LARGEST_TILE or side % patch:
-        _refuse(f"tiles of whole patches, at most {LARGEST_TILE} px", f"{side} px and patches of {patch} px", where)
+    if not 0 < patch <= side <= LARGEST_TILE:
+        got = f"{side} px and patches of {patch} px"
+        _refuse(f"tiles of one or more whole patches, at most {LARGEST_TILE} px", got, where)
     if not 0 < len(geometry.pinpoints) <= MOST_PINPOINTS:
         _refuse(f"1 to {MOST_PINPOINTS} pinpoints", len(geometry.pinpoints), where)
     for height, width in geometry.pinpoints:

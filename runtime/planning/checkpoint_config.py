@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..errors import CheckpointError, LlavaEdgeError, first_line, shown
+from ..ggml.llm_kinds import ALL_DEFAULTS, biased, check_text, exact_context, find_kind
+from ..ggml.rotary import read_rotary, rope_settings
 from ..pictures.geometry import Geometry, Pinpoint, Reading
-from ..pictures.towers import CLIP, CLIP_L_336, find_tower, layers_used
+from ..pictures.towers import CLIP, CLIP_L_336, check_selection, feature_states, find_tower
 from ..system.plain_files import read_plain_text
 from .shapes import LlmShape, ModelShape, VisionShape
 
@@ -26,24 +28,6 @@ ORIGINAL_TEXTS = {
     "LlavaQwenForCausalLM": "qwen2",
 }
 """Original architectures and the model type of their language model."""
-TEXT_DEFAULTS: dict[str, dict[str, Any]] = {
-    "llama": {"vocab_size": 32000, "intermediate_size": 11008, "max_position_embeddings": 2048},
-    "mistral": {
-        "vocab_size": 32000,
-        "intermediate_size": 14336,
-        "max_position_embeddings": 131072,
-        "num_key_value_heads": 8,
-        "sliding_window": 4096,
-    },
-    "qwen2": {
-        "vocab_size": 151936,
-        "intermediate_size": 22016,
-        "max_position_embeddings": 32768,
-        "num_key_value_heads": 32,
-    },
-}
-"""What a text config leaves out, in transformers' ``LlamaConfig``, ``MistralConfig`` and ``Qwen2Config``."""
-_ALL_TEXTS = {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32}
 _NULLABLE = ("num_key_value_heads", "sliding_window", "head_dim")
 RELEASED_PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
 """(height, width) in pixels: those of the published checkpoints, and transformers' where a config has none."""
@@ -220,11 +204,6 @@ def checked_pinpoints(value: Any, side: int) -> tuple[Pinpoint, ...]:
     return pinpoints
 
 
-def exact_context(kind: str, positions: int, window: Any, *, windowed: bool) -> int:
-    """Positions that are exact: up to a sliding window, if there is one, attention is full. Qwen2 has to ask for it."""
-    return positions if not window or (kind == "qwen2" and not windowed) else min(positions, int(window))
-
-
 def clip_config(config: dict[str, Any], where: str) -> dict[str, Any]:
     """The vision part of a CLIP checkpoint's config.json. Raises :class:`CheckpointError`."""
     vision = config.get("vision_config") if config.get("model_type") == "clip" else config
@@ -285,39 +264,30 @@ def _original_tower(
 
 
 def _llm(text: dict[str, Any], settings: dict[str, Any], stored: Mapping[str, tuple[int, ...]], where: str) -> LlmShape:
-    kind = text.get("model_type", "llama")
-    if kind not in TEXT_DEFAULTS:
-        _refuse(f"a language model among {', '.join(TEXT_DEFAULTS)} in {where}", str(kind))
+    kind = find_kind(text.get("model_type", "llama"), where)
     given = {key: value for key, value in text.items() if value is not None or key in _NULLABLE}
-    read = {**_ALL_TEXTS, **TEXT_DEFAULTS[kind], **given}
+    read = {**ALL_DEFAULTS, **kind.defaults, **given}
     heads, dim = _size(read, "num_attention_heads", where), _size(read, "hidden_size", where)
+    head_dim = int(read.get("head_dim") or dim // heads)
+    check_text(kind, read, where=where, head_dim=head_dim)
+    positions = _size(read, "max_position_embeddings", where)
+    rotary = read_rotary(kind, rope_settings(read), context=positions, head_dim=head_dim, where=where)
     rows = [shape[0] for name, shape in stored.items() if name.endswith("embed_tokens.weight")]
     tied = bool(settings.get("tie_word_embeddings") or text.get("tie_word_embeddings"))
     return LlmShape(
-        architecture="qwen2" if kind == "qwen2" else "llama",
+        architecture=kind.architecture,
         layers=_size(read, "num_hidden_layers", where),
         dim=dim,
         heads=heads,
         kv_heads=int(read.get("num_key_value_heads") or heads),
-        head_dim=int(read.get("head_dim") or dim // heads),
+        head_dim=head_dim,
         feed_forward=_size(read, "intermediate_size", where),
         vocabulary=rows[0] if rows else _size(read, "vocab_size", where),
-        context_length=exact_context(
-            kind,
-            _size(read, "max_position_embeddings", where),
-            read.get("sliding_window"),
-            windowed=bool(read.get("use_sliding_window")),
-        ),
-        biases=_biases(kind, text),
+        context_length=exact_context(kind, rotary.context, read),
+        biases=biased(kind, read),
         tied=not any(name.endswith("lm_head.weight") for name in stored) if stored else tied,
+        frequency_factors=rotary.factors is not None,
     )
-
-
-def _biases(kind: str, text: dict[str, Any]) -> tuple[str, ...]:
-    everywhere = bool(text.get("attention_bias"))
-    attention = ("attn_q", "attn_k", "attn_v") if everywhere or kind == "qwen2" else ()
-    output = ("attn_output",) if everywhere else ()
-    return attention + output + (("ffn_gate", "ffn_up", "ffn_down") if text.get("mlp_bias") else ())
 
 
 def _vision(settings: dict[str, Any], dim: int, reading: Reading, where: str) -> VisionShape:
@@ -325,18 +295,24 @@ def _vision(settings: dict[str, Any], dim: int, reading: Reading, where: str) ->
     tower = find_tower((given or {}).get("model_type", CLIP.model_type), where)
     read = CLIP_L_336 if given is None else {**tower.sizes, **{k: v for k, v in given.items() if v is not None}}
     layers, side = _size(read, "num_hidden_layers", where), _size(read, "image_size", where)
-    layer, listed = settings.get("vision_feature_layer", -2), settings.get("image_grid_pinpoints")
-    if type(layer) is not int:
-        _refuse(f"one vision feature layer in {where}", repr(layer))
+    listed = settings.get("image_grid_pinpoints")
+    states = feature_states(settings.get("vision_feature_layer", -2), layers, where=where)
+    check_selection(tower, settings.get("vision_feature_select_strategy", "default"), where)
+    if (activation := settings.get("projector_hidden_act", "gelu")) != "gelu":
+        _refuse(f"projector_hidden_act gelu (mlp2x_gelu) in {where}", str(activation))
     pinpoints = checked_pinpoints(RELEASED_PINPOINTS if listed is None else listed, side)
     # mean and standard deviation change pixels, not sizes
     patch, mean, std = _size(read, "patch_size", where), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    if patch > side:
+        _refuse(f"image_size of a patch or more ({patch} px) in {where}", str(side))
     geometry = Geometry(side, patch, pinpoints, mean, std, reading=reading)
     return VisionShape(
         hidden=_size(read, "hidden_size", where),
         feed_forward=_size(read, "intermediate_size", where),
         layers=layers,
-        used=layers_used(layer, layers),
+        used=max(states),
+        states=len(states),
+        connector_bias=bool(settings.get("multimodal_projector_bias", True)),
         heads=_size(read, "num_attention_heads", where),
         dim=dim,
         geometry=geometry,

@@ -12,10 +12,10 @@ from ..bundle.gguf_reading import read_model, refused, shown
 from ..bundle.kinds import file_kind, path_kind
 from ..errors import CheckpointError, first_line
 from ..errors import shown as shown_text
-from ..pictures.towers import CLIP_L_336
+from ..pictures.towers import CLIP_L_336, SIGLIP, TOWERS
 from ..system.plain_files import odd_kind, open_plain, read_plain_text
 from .checkpoint_config import RELEASED_PINPOINTS, TRANSFORMERS_ARCHITECTURE, config_shape
-from .shapes import BIASES, LlmShape, ModelShape, VisionShape
+from .shapes import BIASES, FREQUENCY_FACTORS, LlmShape, ModelShape, VisionShape
 
 _HEADER_LIMIT = 100 * 2**20
 """Bytes that a safetensors file's header may have (its own reader's limit)."""
@@ -36,6 +36,17 @@ _LLAMA_2 = {
     "max_position_embeddings": 4096,
 }
 PRESETS: dict[str, dict[str, Any]] = {
+    "granite-vision-2b": {
+        "model_type": "granite",
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 40,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 49156,
+        "max_position_embeddings": 131072,
+        "tie_word_embeddings": True,
+    },
     "vicuna-7b": _LLAMA_2,
     "mistral-7b": {
         **_LLAMA_2,
@@ -73,7 +84,26 @@ PRESETS: dict[str, dict[str, Any]] = {
     "llava-72b": {**_QWEN, "num_key_value_heads": 64, "intermediate_size": 24576},
     "llava-110b": {**_QWEN, "num_key_value_heads": 8, "intermediate_size": 49152},
 }
-"""Text configs of the published checkpoints, from 7B to 110B, by the names of docs/checkpoints.md."""
+"""Text configs of the published checkpoints, from 2B to 110B, by the names of docs/checkpoints.md."""
+_OTHERS: dict[str, dict[str, Any]] = {
+    "granite-vision-2b": {
+        "vision_config": {
+            "model_type": SIGLIP.model_type,
+            "hidden_size": 1152,
+            "intermediate_size": 4304,
+            "num_hidden_layers": 27,
+            "num_attention_heads": 16,
+            "image_size": 384,
+            "patch_size": 14,
+        },
+        "vision_feature_layer": [-24, -20, -12, -1],
+        "vision_feature_select_strategy": "full",
+        "image_grid_pinpoints": [
+            [384 * rows, 384 * columns] for rows in range(1, 11) for columns in range(1, 10 // rows + 1)
+        ],
+    }
+}
+"""The rest of their configs where it is not CLIP-L/336 with the published pinpoints: here all grids of ten tiles."""
 
 
 def preset_shape(name: str) -> ModelShape:
@@ -83,6 +113,7 @@ def preset_shape(name: str) -> ModelShape:
         "text_config": PRESETS[name],
         "vision_config": CLIP_L_336,
         "image_grid_pinpoints": RELEASED_PINPOINTS,
+        **_OTHERS.get(name, {}),
     }
     return config_shape(raw, name=name, where=name)
 
@@ -142,6 +173,7 @@ def bundle_shape(bundle: Bundle) -> ModelShape:
         geometry=manifest.geometry,
         recipe=manifest.vision.recipe,
         file_bytes=bundle.vision_path.stat().st_size,
+        tower=next(tower for tower in TOWERS.values() if tower.kind.lower() == manifest.vision.kind),
     )
     return ModelShape(manifest.name, llm_shape(bundle.llm_path, recipe=manifest.llm.recipe), vision)
 
@@ -173,6 +205,7 @@ def llm_shape(path: Path, *, recipe: str) -> LlmShape:
         context_length=number("context_length"),
         biases=tuple(name for name in BIASES if f"blk.0.{name}.bias" in tensors),
         tied="output.weight" not in tensors,
+        frequency_factors=FREQUENCY_FACTORS in tensors,
         recipe=recipe,
         sizes={tensor.name: tensor.size for tensor in model.tensors},
     )

@@ -16,6 +16,8 @@ Tensor = tuple[str, tuple[int, ...]]
 
 BIASES = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
 """Matrices of a layer that may have a bias."""
+FREQUENCY_FACTORS = "rope_freqs.weight"
+"""llama.cpp's name of the divisors of rotary frequencies."""
 _LAYERS_OF_70B = 80
 """llama.cpp names a size by the number of layers; this one means 70B (models/llama.cpp, models/qwen2.cpp)."""
 
@@ -24,6 +26,7 @@ _LAYERS_OF_70B = 80
 class LlmShape:
     """A language model's layers and widths, in llama.cpp's terms.
 
+    ``frequency_factors``: the file has a divisor for each rotary frequency.
     A shape read from a GGUF file has its ``recipe`` and the bytes of each tensor in ``sizes``.
     """
 
@@ -38,6 +41,7 @@ class LlmShape:
     context_length: int
     biases: tuple[str, ...] = ()
     tied: bool = False
+    frequency_factors: bool = False
     recipe: str = ""
     sizes: dict[str, int] = field(default_factory=dict, repr=False)
 
@@ -63,6 +67,8 @@ class LlmShape:
         found: list[Tensor] = [("token_embd.weight", (self.vocabulary, self.dim)), ("output_norm.weight", (self.dim,))]
         if not self.tied:
             found.append(("output.weight", (self.vocabulary, self.dim)))
+        if self.frequency_factors:
+            found.append((FREQUENCY_FACTORS, (self.head_dim // 2,)))
         return found + [one for layer in range(self.layers) for one in self.layer_tensors(layer)]
 
     @property
@@ -72,7 +78,8 @@ class LlmShape:
 
     def stored_types(self, recipe: str) -> dict[str, str]:
         """Each tensor's type in ``recipe``."""
-        full = self.layers == _LAYERS_OF_70B and (self.architecture == "qwen2" or self.heads != self.kv_heads)
+        grouped = self.architecture == "llama" and self.heads != self.kv_heads
+        full = self.layers == _LAYERS_OF_70B and (self.architecture == "qwen2" or grouped)
         return tensor_types(
             self.tensors(), recipe, layers=self.layers, heads_per_kv=self.heads // self.kv_heads, type_70b=full
         )
@@ -122,7 +129,8 @@ def llm_bytes(shape: LlmShape, recipe: str) -> LlmBytes:
 class VisionShape:
     """Vision tower and connector. ``layers`` are all the tower has, ``used`` those before the features.
 
-    A bundle's tower has the graph's ``recipe`` and size in bytes; its inner widths are not known (0).
+    ``states`` is how many of its states stand side by side as features. A bundle's tower has the graph's ``recipe``
+    and size in bytes; its inner widths are not known (0).
     """
 
     hidden: int
@@ -135,25 +143,29 @@ class VisionShape:
     recipe: str = ""
     file_bytes: int = 0
     tower: Tower = CLIP
+    states: int = 1
+    connector_bias: bool = True
 
     def tower_parameters(self, layers: int) -> int:
-        """Weights of the tower with ``layers`` layers and both outer norms."""
-        side = self.geometry.patch_size
+        """Weights of the tower with ``layers`` layers and its outer norms."""
+        side, outer = self.geometry.patch_size, 2 * self.hidden * len(self.tower.outer_modules)
         positions = self.tower.positions(self.geometry.features_per_tile)
-        embeddings = self.hidden * (3 * side * side + positions + self.tower.class_token)
+        embeddings = self.hidden * (3 * side * side + positions + 1)  # a class token, or a bias of the patches
         layer = 4 * self.hidden * (self.hidden + 1) + 4 * self.hidden
         layer += 2 * self.hidden * self.feed_forward + self.hidden + self.feed_forward
-        return embeddings + layers * layer + 4 * self.hidden
+        return embeddings + layers * layer + outer
 
     @property
     def connector_parameters(self) -> int:
         """Weights of the two linear layers, and the newline vector."""
-        return self.dim * (self.hidden + 1) + self.dim * (self.dim + 1) + self.dim
+        matrices = self.dim * (self.states * self.hidden + self.dim)
+        return matrices + 2 * self.dim * self.connector_bias + self.dim
 
     @property
     def exported_parameters(self) -> int:
         """Weights in the exported graph: unused layers and the last norm are left out."""
-        return self.tower_parameters(self.used) - 2 * self.hidden + self.connector_parameters - self.dim
+        behind = 2 * self.hidden * len(self.tower.behind)
+        return self.tower_parameters(self.used) - behind + self.connector_parameters - self.dim
 
 
 @dataclass(frozen=True)

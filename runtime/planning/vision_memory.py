@@ -17,12 +17,14 @@ def tower_bytes(vision: VisionShape, recipe: str) -> int:
 def _activations(vision: VisionShape) -> int:
     """Hidden state, queries, keys, values and attention's result, the feed-forward twice, features twice.
 
+    Of several states that stand side by side, each is kept until the last is there, and then all are copied.
     A bundle does not say how wide its tower is; its features, which are wider, stand for it.
     """
     hidden = vision.hidden or vision.dim
     wide = vision.feed_forward or 4 * hidden
-    positions = vision.geometry.features_per_tile + 1
-    return positions * (5 * hidden + 2 * wide + 2 * vision.dim) * _FLOAT
+    positions = vision.tower.positions(vision.geometry.features_per_tile)
+    kept = 2 * vision.states * hidden if vision.states > 1 else 0
+    return positions * (5 * hidden + 2 * wide + 2 * vision.dim + kept) * _FLOAT
 
 
 def picture_bytes(model: ModelShape, pictures: int) -> int:

@@ -11,6 +11,8 @@ from typing import Literal
 
 IMAGE_TOKEN = "<image>"
 """What stands for a picture in these templates."""
+OWN_TEMPLATE = ("granite",)
+"""Language models of which no original code sets the prompts: a checkpoint has its own template, or none is known."""
 Family = Literal["llama3", "vicuna", "mistral", "chatml", "chatml-yi"]
 
 _TEXT = "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"

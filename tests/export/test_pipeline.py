@@ -76,6 +76,37 @@ def test_export_every_family_and_layout(
     exports_and_verifies(shared_checkpoint(family, layout), tmp_path / "bundle")
 
 
+SIGLIP: dict[str, Any] = {
+    "model_type": "siglip_vision_model", "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6, "image_size": 62,
+    "hidden_size": 144, "intermediate_size": 200, "num_hidden_layers": 3,
+}  # fmt: skip
+FULL = {"vision_feature_select_strategy": "full"}
+ONE_OF_THE_FAMILY: dict[str, tuple[str, dict[str, Any]]] = {
+    "granite": ("granite", {}),
+    "siglip": ("llama3", {"vision": SIGLIP, "config": {**FULL, "vision_feature_layer": -1}}),
+    "siglip, all but the last": ("qwen", {"vision": SIGLIP, "config": FULL}),
+    "several layers of CLIP": ("mistral", {"config": {"vision_feature_layer": [-4, 1, -1]}}),
+    "granite with CLIP": (
+        "granite",
+        {
+            "vision": {"model_type": "clip_vision_model", "hidden_act": "quick_gelu", "hidden_size": 128},
+            "config": {"vision_feature_layer": [-2], "vision_feature_select_strategy": "default"},
+        },
+    ),
+    "no biases in the connector": ("vicuna", {"config": {"multimodal_projector_bias": False}}),
+}
+
+
+@pytest.mark.parametrize("name", ONE_OF_THE_FAMILY)
+def test_export_more_of_the_family(name: str, tmp_path: Path) -> None:
+    family, settings = ONE_OF_THE_FAMILY[name]
+    folder = make_checkpoint(tmp_path / "somebody's fine-tune", family, **settings)
+    manifest = exports_and_verifies(folder, tmp_path / "bundle").manifest
+    assert manifest.name == folder.name
+    assert manifest.parity.measured["grids"] == 1.0
+    assert manifest.vision.kind == ("siglip" if "siglip" in name or name == "granite" else "clip")
+
+
 @pytest.mark.parametrize(
     ("layout", "reading", "expected"),
     [

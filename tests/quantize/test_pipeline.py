@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -17,6 +18,8 @@ from llava_edge.runtime.bundle import work_folder
 from llava_edge.runtime.errors import BundleError, NativeError, OptionError, StorageError
 from llava_edge.runtime.ggml.llm_recipes import QUANTIZED
 from llava_edge.runtime.pictures.built_in import built_in_picture
+from llava_edge.runtime.planning.shape_sources import folder_shape
+from llava_edge.runtime.planning.shapes import llm_bytes
 
 MATRIX = "blk.0.ffn_gate.weight"
 EXPECTED = {
@@ -51,6 +54,23 @@ def test_llm_recipes(recipe: str, tiny_bundle: Path, tmp_path: Path) -> None:
     assert error < 2.0 ** (2.2 - bits)  # a uniform quantizer's error halves with every bit
     assert manifest.parity.measured["prompt_ids"] == 1.0
     assert manifest.parity.measured["logits_kl"] <= WORST_KL.get(recipe, np.inf)
+    with load(tmp_path / "small") as model:
+        assert model.ask("What is this?", [built_in_picture(manifest.geometry)], max_tokens=4).tokens
+
+
+@pytest.mark.parametrize(
+    ("llm", "vision", "bound"), [("q4_k_m", "int8", 0.03), ("q8_0", "w8", 0.03), ("iq4_xs", "w4", 0.3)]
+)
+def test_granite_vision(llm: str, vision: str, bound: float, exported: Any, tmp_path: Path) -> None:
+    """Rows of 200 fill no block of 128 or 32, features of four layers differ in size, the head is tied."""
+    checkpoint, bundle = exported("granite", "transformers")
+    manifest = quantize_bundle(bundle, tmp_path / "small", llm=llm, vision=vision)
+    assert (manifest.llm.recipe, manifest.llm.architecture) == (llm, "granite")
+    assert (manifest.vision.recipe, manifest.vision.kind) == (vision, "siglip")
+    assert 0 < manifest.vision.feature_error <= bound
+    planned, found = folder_shape(checkpoint), folder_shape(tmp_path / "small")
+    assert llm_bytes(planned.llm, llm) == llm_bytes(found.llm, llm)
+    assert (planned.picture_tokens, planned.picture_tiles) == (found.picture_tokens, found.picture_tiles)
     with load(tmp_path / "small") as model:
         assert model.ask("What is this?", [built_in_picture(manifest.geometry)], max_tokens=4).tokens
 

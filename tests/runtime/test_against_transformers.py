@@ -78,7 +78,7 @@ def prompt(checkpoint: Path, turns: list[TemplateMessage], pictures: list[Image.
     return processor(text=text, images=pictures or None, return_tensors="pt", add_special_tokens=added)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "granite"])
 @pytest.mark.parametrize("conversation", CONVERSATIONS)
 def test_prompt_ids_are_the_reference_processors(family: str, conversation: str, exported: Any) -> None:
     """Rung 4: identical ids, multi-turn and multi-image."""
@@ -98,7 +98,7 @@ def test_prompt_ids_are_the_reference_processors(family: str, conversation: str,
         assert flat(ours.engine.cache.segments())[: len(expected)] == expected
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "granite"])
 def test_embeddings_logits_and_greedy_tokens(family: str, exported: Any) -> None:
     """Rungs 3 and 5 on a picture with padding, through everything a user's question goes through."""
     checkpoint, bundle = exported(family, "transformers")

@@ -464,8 +464,8 @@ def test_a_model_damaged_on_the_disk(tmp_path: Path, capsys: pytest.CaptureFixtu
     bundle = tmp_path / "served"
     shutil.copytree(demo_bundle(), bundle)
 
-    def opener(facts: Facts) -> Any:
-        return LocalModel(facts.path, LoadOptions(), GenerationOptions())
+    def opener(facts: Facts, cancelled: Any) -> Any:
+        return LocalModel(facts.path, LoadOptions(), GenerationOptions(), cancelled)
 
     with running(facts=read_facts([bundle]), opener=opener) as server:
         assert server.json("POST", "/v1/models/served/unload", b"")[0] == 200

@@ -20,7 +20,7 @@ from llava_edge.runtime.planning.shapes import ModelShape, VisionShape, llm_byte
 
 ROOT = Path(__file__).parents[2]
 PAGE, README = ROOT / "docs" / "checkpoints.md", ROOT / "README.md"
-NAMES = ("vicuna-7b", "mistral-7b", "llama3-8b", "vicuna-13b", "yi-34b", "llava-72b", "llava-110b")
+NAMES = ("granite-vision-2b", "vicuna-7b", "mistral-7b", "llama3-8b", "vicuna-13b", "yi-34b", "llava-72b", "llava-110b")
 RECIPES = {"f16": ("f16", "f16"), **{name: (one.llm, one.vision) for name, one in PRESETS.items()}}
 RECIPES["q4_k_m"] = (DEFAULT.llm, DEFAULT.vision)
 PICTURES = ((300, 200), (640, 480), (1024, 1024), (1920, 1080), (480, 1440))
@@ -64,7 +64,7 @@ CARDS = ((6, 1), (8, 1), (12, 1), (16, 1), (24, 1), (24, 2), (48, 1), (48, 2), (
 def tile_operations(vision: VisionShape) -> float:
     """Floating-point operations of one tile: two a weight and position, and attention's two products."""
     patches = vision.geometry.features_per_tile
-    positions = patches + 1
+    positions = vision.tower.positions(patches)
     attention = 4 * positions**2 * vision.hidden * vision.used
     return 2 * vision.tower_parameters(vision.used) * positions + attention + 2 * vision.connector_parameters * patches
 
@@ -155,14 +155,15 @@ def wait_table() -> list[str]:
 
 
 def picture_table() -> list[str]:
-    """Positions by a picture's size."""
-    geometry = preset_shape(NAMES[0]).vision.geometry
-    lines = ["| picture | tiles | positions |", "|---|---|---|"]
-    for size in PICTURES:
-        layout = lay_out(size, geometry)
-        lines.append(f"| {size[0]} × {size[1]} | {layout.tiles} | {layout.image_tokens} |")
-    low = lay_out(PHOTO, geometry, overview_only=True)
-    return [*lines, f"| any, `--detail low` | 1 | {low.image_tokens} |"]
+    """Tiles and positions by a picture's size, of the models with CLIP-L's tower and of the other."""
+    kinds = [preset_shape(name).vision.geometry for name in ("llama3-8b", "granite-vision-2b")]
+    heads = "| picture | tiles | positions | tiles, granite-vision-2b | positions, granite-vision-2b |"
+    lines = [heads, "|---|---|---|---|---|"]
+    for size in (*PICTURES, None):
+        layouts = [lay_out(size or PHOTO, geometry, overview_only=size is None) for geometry in kinds]
+        cells = " | ".join(f"{layout.tiles} | {layout.image_tokens}" for layout in layouts)
+        lines.append(f"| {f'{size[0]} × {size[1]}' if size else 'any, `--detail low`'} | {cells} |")
+    return lines
 
 
 TABLES = {

@@ -8,7 +8,7 @@ the product's name table is tested against something it did not write.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from support.tokenizers_fixture import (
     QWEN2_SPLIT,
     TokenizerFiles,
     byte_level_tokenizer,
+    digits_tokenizer,
     sentencepiece_tokenizer,
 )
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 FAMILIES = ("llama3", "vicuna", "mistral", "qwen", "yi")
+"""Those that exist in every layout. "granite" is the other: transformers' layout alone, with a SigLIP tower."""
 LAYOUTS = ("transformers", "transformers-old", "original")
 PINPOINTS = ((2, 2), (1, 2), (2, 1), (1, 3), (3, 1))
 """Grid shapes (rows, columns) of the tiny checkpoints' pinpoints."""
@@ -71,6 +73,17 @@ CHATML_TEMPLATE = (
     + "{{ content['text'] }}{% endfor %}{{ '<|im_end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+GRANITE_TEMPLATE = (
+    "{% if messages[0]['role'] != 'system' %}{{ '<|system|>\nA chat between a curious user and an assistant.\n' }}"
+    "{% endif %}{% for message in messages %}{{ '<|' + message['role'] + '|>\n' }}"
+    + _IMAGES_FIRST
+    + _TEXTS
+    + "{{ content['text'] }}{% endfor %}{{ eos_token if message['role'] == 'assistant' else '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+)
+"""Turns are marked by plain text, and one token begins, ends and pads, as in Granite Vision's own."""
+GRANITE_GRIDS = tuple((rows, columns) for rows in range(1, 11) for columns in range(1, 10 // rows + 1))
+"""The 27 grids of at most ten tiles."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +99,13 @@ class Family:
     eos: str
     original: str
     dtype: str
+    vision: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    grids: tuple[tuple[int, int], ...] = PINPOINTS
+    mean: list[float] = field(default_factory=lambda: CLIP_MEAN)
+    std: list[float] = field(default_factory=lambda: CLIP_STD)
+    embedding: float = 1.0
+    """Deviation of the embedding matrix; where it is the head too, a large one makes probabilities of 0 and 1."""
 
 
 _SHAPE = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 8}
@@ -123,6 +143,16 @@ _FAMILIES = {
         5e6, CHATML_TEMPLATE, "LlamaTokenizer", ("<|im_start|>", "<|im_end|>"),
         "<s>", "<|im_end|>", "LlavaLlamaForCausalLM", "bfloat16",
     ),
+    "granite": Family(
+        {"model_type": "granite", **_SHAPE, "num_key_value_heads": 2, "rms_norm_eps": 1e-5, "tie_word_embeddings": True,
+         "embedding_multiplier": 0.75, "attention_multiplier": 0.25, "residual_multiplier": 0.8, "logits_scaling": 2.0},
+        3e5, GRANITE_TEMPLATE, "GPT2Tokenizer", ("<|end_of_text|>", "<fim_prefix>"),
+        "<|end_of_text|>", "<|end_of_text|>", "", "bfloat16",
+        vision={"model_type": "siglip_vision_model", "hidden_size": 144, "intermediate_size": 200, "image_size": 60,
+                "num_hidden_layers": 5, "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6},
+        config={"vision_feature_layer": [-5, -4, -2, -1], "vision_feature_select_strategy": "full"},
+        grids=GRANITE_GRIDS, mean=[0.5] * 3, std=[0.5] * 3, embedding=0.15,
+    ),
 }  # fmt: skip
 
 
@@ -154,7 +184,7 @@ def make_checkpoint(
     settings = _transformers_config(kind, tokenizer, text=text, vision=vision)
     if layout != "original":
         settings.update(config or {})
-    state = _random_weights(settings, seed, dtype or kind.dtype)
+    state = _random_weights(settings, seed, dtype or kind.dtype, kind.embedding)
     _write_tokenizer_config(folder, kind, tokenizer, layout)
     if layout == "original":
         _write_original(folder, kind, settings, state, tower=tower, shards=shards, config=config or {})
@@ -169,6 +199,8 @@ def make_tokenizer(family: str, *, image_token: bool = True) -> TokenizerFiles:
     special = kind.special + (("<image>", "<pad>") if image_token else ())
     if family == "llama3":
         return byte_level_tokenizer(LLAMA3_SPLIT, special, kind.bos)
+    if family == "granite":
+        return digits_tokenizer(kind.special, special[len(kind.special) :])
     if family == "qwen":
         return byte_level_tokenizer(QWEN2_SPLIT, special, None)
     return sentencepiece_tokenizer(special, "every", family != "yi")
@@ -180,29 +212,30 @@ def _transformers_config(
     vision_config = {
         "model_type": "clip_vision_model", "hidden_size": 128, "intermediate_size": 256,
         "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 56, "patch_size": 14,
-        "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "projection_dim": 64, **(vision or {}),
+        "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "projection_dim": 64, **kind.vision, **(vision or {}),
     }  # fmt: skip
     text_config = {
-        **kind.text, "vocab_size": -(-tokenizer.size // 64) * 64, "max_position_embeddings": 1024,
+        "tie_word_embeddings": False, **kind.text, "vocab_size": -(-tokenizer.size // 64) * 64,
+        "max_position_embeddings": 1024,
         "bos_token_id": None if kind.bos is None else tokenizer.id_of(kind.bos),
-        "eos_token_id": tokenizer.id_of(kind.eos), "hidden_act": "silu", "tie_word_embeddings": False,
+        "eos_token_id": tokenizer.id_of(kind.eos), "hidden_act": "silu",
         "rope_parameters": {"rope_type": "default", "rope_theta": kind.theta}, **(text or {}),
     }  # fmt: skip
     side = vision_config["image_size"]
     has_image_token = any(token["content"] == "<image>" for token in tokenizer.tokenizer["added_tokens"])
     return {
         "architectures": ["LlavaNextForConditionalGeneration"], "model_type": "llava_next",
-        "image_grid_pinpoints": [[rows * side, columns * side] for rows, columns in PINPOINTS],
+        "image_grid_pinpoints": [[rows * side, columns * side] for rows, columns in kind.grids],
         "image_token_index": tokenizer.id_of("<image>") if has_image_token else 0,
         "image_seq_length": (side // vision_config["patch_size"]) ** 2,
         "projector_hidden_act": "gelu", "multimodal_projector_bias": True,
         "tie_word_embeddings": text_config["tie_word_embeddings"],
-        "vision_feature_layer": -2, "vision_feature_select_strategy": "default",
+        "vision_feature_layer": -2, "vision_feature_select_strategy": "default", **kind.config,
         "text_config": text_config, "vision_config": vision_config,
     }  # fmt: skip
 
 
-def _random_weights(settings: dict[str, Any], seed: int, dtype: str) -> dict[str, torch.Tensor]:
+def _random_weights(settings: dict[str, Any], seed: int, dtype: str, embedding: float) -> dict[str, torch.Tensor]:
     """Weights under the transformers model's own names, scaled so that logits are well apart."""
     import torch
     from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration
@@ -213,7 +246,8 @@ def _random_weights(settings: dict[str, Any], seed: int, dtype: str) -> dict[str
     state = {}
     for name, parameter in sorted(model.named_parameters()):
         noise = torch.randn(parameter.shape, generator=generator)
-        state[name] = _scaled(name, noise).to(getattr(torch, dtype))
+        scale = embedding if name.endswith("embed_tokens.weight") else 1.0
+        state[name] = (scale * _scaled(name, noise)).to(getattr(torch, dtype))
     return state
 
 
@@ -250,7 +284,7 @@ def _write_transformers(
         outer["dtype"] = kind.dtype
         (folder / "chat_template.jinja").write_text(kind.template, encoding="utf-8")
     _write_json(folder / "config.json", outer)
-    _write_processor(folder, settings)
+    _write_processor(folder, settings, kind)
     _write_weights(folder, {_hub_name(name, old=old): value for name, value in state.items()}, shards)
 
 
@@ -330,14 +364,16 @@ def _write_weights(folder: Path, state: dict[str, torch.Tensor], shards: int) ->
     _write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": size}, "weight_map": files})
 
 
-def _write_processor(folder: Path, settings: dict[str, Any]) -> None:
-    vision = settings["vision_config"]
-    pinpoints = {"image_grid_pinpoints": settings["image_grid_pinpoints"], "do_pad": True}
+def _write_processor(folder: Path, settings: dict[str, Any], kind: Family) -> None:
+    vision, strategy = settings["vision_config"], settings["vision_feature_select_strategy"]
+    more = {"image_grid_pinpoints": settings["image_grid_pinpoints"], "do_pad": True}
+    more |= {"image_mean": kind.mean, "image_std": kind.std}
     path = folder / "preprocessor_config.json"
-    _write_image_processor(path, vision["image_size"], pinpoints)
+    _write_image_processor(path, vision["image_size"], more)
     processor = {
-        "processor_class": "LlavaNextProcessor", "image_token": "<image>", "num_additional_image_tokens": 1,
-        "patch_size": vision["patch_size"], "vision_feature_select_strategy": "default",
+        "processor_class": "LlavaNextProcessor", "image_token": "<image>",
+        "num_additional_image_tokens": int(strategy == "default"), "patch_size": vision["patch_size"],
+        "vision_feature_select_strategy": strategy,
     }  # fmt: skip
     _write_json(folder / "processor_config.json", processor)
 

@@ -70,6 +70,11 @@ def write_sparse(path: Path, sizes: Sizes) -> Path:
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_freq_base(1e6)
     writer.add_rope_dimension_count(sizes.head_dim)
+    if sizes.architecture == "granite":
+        writer.add_logit_scale(1.0)
+        writer.add_embedding_scale(12.0)
+        writer.add_residual_scale(0.22)
+        writer.add_attention_scale(0.015625)
     writer.add_vocab_size(sizes.vocabulary)
     writer.add_tokenizer_model("none")
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
@@ -97,6 +102,8 @@ SIZES = {
     "llama-65b": Sizes("llama", 80, 8192, 64, 64, 22016, 32000),
     "llama-70b": Sizes("llama", 80, 8192, 64, 8, 28672, 32000),
     "tied": Sizes("qwen2", 24, 896, 14, 2, 4864, 151936, biases=True, tied=True),
+    "granite-2b": Sizes("granite", 40, 2048, 32, 8, 8192, 49156, tied=True),
+    "granite of 80 layers": Sizes("granite", 80, 256, 4, 2, 512, 512),
     "odd rows": Sizes("llama", 9, 96, 4, 2, 160, 512),
     "odder rows": Sizes("llama", 5, 72, 3, 1, 200, 512),
 }

@@ -12,12 +12,12 @@ import torch
 from llava_edge.export.vision.onnx_export import export_vision
 from llava_edge.runtime.pictures.geometry import Geometry
 from torch import nn
-from transformers import CLIPVisionConfig, CLIPVisionModel
+from transformers import CLIPVisionConfig, CLIPVisionModel, SiglipVisionConfig, SiglipVisionModel
 
 
 @dataclass(frozen=True)
 class TinyShape:
-    """Sizes in the words of ``CLIPVisionConfig``; ``dim`` is the connector's width."""
+    """Sizes in the words of ``CLIPVisionConfig``; ``dim`` is the connector's width, ``states`` how many it takes."""
 
     image_size: int = 32
     patch_size: int = 8
@@ -27,6 +27,8 @@ class TinyShape:
     heads: int = 4
     dim: int = 48
     activation: str = "quick_gelu"
+    siglip: bool = False
+    states: int = 1
 
     @property
     def geometry(self) -> Geometry:
@@ -36,7 +38,8 @@ class TinyShape:
 def make_model(shape: TinyShape, *, seed: int = 0) -> tuple[Any, nn.Sequential]:
     """A tower and a connector whose activations are of the size of a trained tower's."""
     torch.manual_seed(seed)
-    config = CLIPVisionConfig(
+    settings, kind = (SiglipVisionConfig, SiglipVisionModel) if shape.siglip else (CLIPVisionConfig, CLIPVisionModel)
+    config = settings(
         hidden_size=shape.hidden,
         intermediate_size=shape.intermediate,
         num_hidden_layers=shape.layers,
@@ -45,8 +48,9 @@ def make_model(shape: TinyShape, *, seed: int = 0) -> tuple[Any, nn.Sequential]:
         patch_size=shape.patch_size,
         hidden_act=shape.activation,
     )
-    tower = CLIPVisionModel(config).eval()
-    connector = nn.Sequential(nn.Linear(shape.hidden, shape.dim), nn.GELU(), nn.Linear(shape.dim, shape.dim)).eval()
+    tower: Any = kind(config).eval()
+    first = nn.Linear(shape.states * shape.hidden, shape.dim)
+    connector = nn.Sequential(first, nn.GELU(), nn.Linear(shape.dim, shape.dim)).eval()
     with torch.no_grad():
         for tensor in [*tower.parameters(), *connector.parameters()]:
             if tensor.ndim == 1:
@@ -63,12 +67,14 @@ def make_pixels(shape: TinyShape, tiles: int = 2) -> npt.NDArray[np.float32]:
 
 
 def reference_features(
-    tower: Any, connector: nn.Module, pixels: npt.NDArray[np.float32], feature_layer: int = -2
+    tower: Any, connector: nn.Module, pixels: npt.NDArray[np.float32], feature_layer: int | list[int] = -2
 ) -> npt.NDArray[np.float32]:
     """Features (tiles, P*P, dim) as LLaVA-NeXT defines them, by torch."""
     with torch.no_grad():
-        hidden = tower(pixel_values=torch.from_numpy(pixels), output_hidden_states=True).hidden_states[feature_layer]
-        return np.asarray(connector(hidden[:, 1:]).numpy())
+        states = tower(pixel_values=torch.from_numpy(pixels), output_hidden_states=True).hidden_states
+        layers = [feature_layer] if isinstance(feature_layer, int) else feature_layer
+        hidden = torch.cat([states[layer] for layer in layers], dim=-1)
+        return np.asarray(connector(hidden[:, int(isinstance(tower, CLIPVisionModel)) :]).numpy())
 
 
 def relative_error(features: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> float:

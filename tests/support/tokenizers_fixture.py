@@ -109,6 +109,29 @@ def byte_level_tokenizer(split: str, special: tuple[str, ...], bos: str | None) 
 
 
 @cache
+def digits_tokenizer(first: tuple[str, ...], added: tuple[str, ...]) -> TokenizerFiles:
+    """Byte-level BPE as Granite and StarCoder have it: digits one by one, GPT-2's expression, ``first`` from id 0."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=500, initial_alphabet=alphabet, special_tokens=list(first), show_progress=False
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    tokenizer.add_special_tokens(list(added))
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    return TokenizerFiles(json.loads(tokenizer.to_str()), None)
+
+
+@cache
 def sentencepiece_tokenizer(added: tuple[str, ...], prefix: str = "every", bos_first: bool = True) -> TokenizerFiles:
     """SentencePiece BPE with byte fallback, and the tokenizer.json that transformers 4 made of it.
 

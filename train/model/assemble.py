@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.errors import OptionError, first_line
-from ...runtime.pictures.towers import CLIP
+from ...runtime.pictures.towers import Tower, find_tower
 from ...runtime.prompts.family_templates import IMAGE_TOKEN, TEMPLATES
 from ...runtime.system.plain_files import read_plain_text
 from ...runtime.system.storage import writing_folder
@@ -34,7 +34,7 @@ def assemble(recipe: Recipe, destination: Path) -> None:
     template = _read_template(recipe)
     tokenizer = _pretrained(AutoTokenizer, recipe.model.llm)
     image_token = _add_image_token(tokenizer)
-    tower = _pretrained(getattr(transformers, CLIP.model_class), recipe.model.tower, dtype="auto")
+    tower = _pretrained(getattr(transformers, _tower_kind(recipe).model_class), recipe.model.tower, dtype="auto")
     llm = _pretrained(AutoModelForCausalLM, recipe.model.llm, dtype="auto")
     tower.to(llm.dtype)
     _grow_tables(llm, len(tokenizer))
@@ -43,6 +43,14 @@ def assemble(recipe: Recipe, destination: Path) -> None:
     with writing_folder(destination) as partial:
         model.save_pretrained(partial)
         _processor(model.config, tokenizer, template).save_pretrained(partial)
+
+
+def _tower_kind(recipe: Recipe) -> Tower:
+    """The kind of the recipe's tower, by its config: of the tower alone, or of a whole model that has one."""
+    from transformers import AutoConfig
+
+    config = _pretrained(AutoConfig, recipe.model.tower)
+    return find_tower(getattr(config, "vision_config", config).model_type, recipe.model.tower)
 
 
 def check_prompts(recipe: Recipe) -> None:
@@ -114,6 +122,7 @@ def _join(recipe: Recipe, llm: Any, tower: Any, image_token: int) -> Any:
         image_token_index=image_token,
         image_grid_pinpoints=[list(pinpoint) for pinpoint in recipe.stages[-1].pinpoints],
         image_seq_length=(vision.image_size // vision.patch_size) ** 2,
+        vision_feature_select_strategy=find_tower(vision.model_type, recipe.model.tower).selection,
         tie_word_embeddings=llm.config.tie_word_embeddings,
     )
     with torch.device("meta"):
@@ -129,18 +138,20 @@ def _processor(config: Any, tokenizer: Any, template: str) -> Any:
     """Tiles as the original code cuts them, and the recipe's chat template."""
     from transformers import LlavaNextImageProcessorPil, LlavaNextProcessor
 
-    side = config.vision_config.image_size
+    side, kind = config.vision_config.image_size, find_tower(config.vision_config.model_type, "the tower")
     images = LlavaNextImageProcessorPil(
         size={"shortest_edge": side},
         crop_size={"height": side, "width": side},
+        image_mean=list(kind.mean),
+        image_std=list(kind.std),
         image_grid_pinpoints=config.image_grid_pinpoints,
     )
     return LlavaNextProcessor(
         image_processor=images,
         tokenizer=tokenizer,
         patch_size=config.vision_config.patch_size,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
+        vision_feature_select_strategy=kind.selection,
+        num_additional_image_tokens=int(kind.class_token),
         image_token=IMAGE_TOKEN,
         chat_template=template,
     )

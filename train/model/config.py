@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ...runtime.errors import OptionError
+from ...runtime.errors import CheckpointError, OptionError
 from ...runtime.pictures.geometry import Pinpoint
+from ...runtime.pictures.towers import CLIP, check_selection, feature_states, find_tower
 from ...runtime.prompts.conversations import shown
 from ...runtime.system.plain_files import read_plain_text
 
@@ -62,8 +63,13 @@ def recipe_config(text: dict[str, Any], vision: dict[str, Any], where: str) -> A
     """The config of a model with these shapes. Raises :class:`OptionError` for one that transformers would not use."""
     from transformers import LlavaNextConfig
 
-    shapes = {"vision_feature_layer": -2, "tie_word_embeddings": False}
+    tower = find_tower(vision.get("model_type", CLIP.model_type), where)
+    shapes = {"vision_feature_layer": -2, "vision_feature_select_strategy": tower.selection}
+    shapes["tie_word_embeddings"] = False
     config = _checked(lambda: LlavaNextConfig(text_config=text, vision_config=vision, **shapes), where)
+    side, patch = config.vision_config.image_size, config.vision_config.patch_size
+    if tower is CLIP and side % patch:  # SigLIP's own leaves some pixels over
+        raise _no_shape(f"a patch_size that divides an image_size of {side}", patch, where)
     for kind, raw in (("text", text), ("vision", vision)):
         part = getattr(config, f"{kind}_config")
         known = {one.name for one in dataclasses.fields(part)} | OLDER
@@ -94,11 +100,13 @@ def _checked(make: Callable[[], Any], where: str) -> Any:
                 raise _no_shape(f"{name} from 1 to {most}", value, where)
     if text.num_attention_heads % (getattr(text, "num_key_value_heads", None) or text.num_attention_heads):
         raise _no_shape("num_key_value_heads that divide num_attention_heads", text.num_key_value_heads, where)
-    if vision.image_size % vision.patch_size:
-        raise _no_shape(f"a patch_size that divides an image_size of {vision.image_size}", vision.patch_size, where)
-    layer = config.vision_feature_layer
-    if type(layer) is not int or not -vision.num_hidden_layers <= layer <= vision.num_hidden_layers:
-        raise _no_shape(f"a vision_feature_layer of {vision.num_hidden_layers} layers", layer, where)
+    if vision.patch_size > vision.image_size:
+        raise _no_shape(f"a patch_size of at most the image_size {vision.image_size}", vision.patch_size, where)
+    try:
+        feature_states(config.vision_feature_layer, vision.num_hidden_layers, where=where, least=0)
+        check_selection(find_tower(vision.model_type, where), config.vision_feature_select_strategy, where)
+    except CheckpointError as error:
+        raise OptionError(expected=error.expected, got=error.got, fix="correct the shape") from error
     return config
 
 

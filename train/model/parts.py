@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ...runtime.pictures.towers import find_tower, layers_used
+
 PREFIXES = {
     "model.multi_modal_projector.": "connector",
     "model.image_newline": "connector",
@@ -34,14 +36,16 @@ def trains(name: str, rates: Mapping[str, float], *, lora: bool = False, unreach
 
 
 def unreached(config: Any) -> tuple[str, ...]:
-    """Where names begin that come after the tower's feature layer (layer 24 of 24 and the norm for -2).
+    """Where names begin that come after the tower's last feature layer (layer 24 of 24 and the norm for -2).
 
     They change nothing and get no gradient; a sharded optimizer can't be resumed with such parameters in it.
     """
-    layers, feature_layer = config.vision_config.num_hidden_layers, config.vision_feature_layer
-    used = feature_layer if feature_layer >= 0 else layers + 1 + feature_layer
+    layers = config.vision_config.num_hidden_layers
+    tower = find_tower(config.vision_config.model_type, "the model's config")
+    used = layers_used(config.vision_feature_layer, layers, least=0)
     return (
-        "model.vision_tower.post_layernorm.",
+        *(f"model.vision_tower.{module}." for module in tower.behind),
+        *(f"model.vision_tower.{name}" for name in tower.dropped),
         *(f"model.vision_tower.encoder.layers.{n}." for n in range(used, layers)),
     )
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.errors import OptionError
-from ...runtime.pictures.towers import CLIP
+from ...runtime.pictures.towers import CLIP, find_tower
 from ...runtime.prompts.conversations import read_samples
 from ..model.config import check_pinpoints, read_config, recipe_config
 from ..recipe import DataRecipe, Recipe, Sharding, StageRecipe, accumulation
@@ -140,10 +140,11 @@ def sample_flops(stage: StageRecipe, config: Any, counts: Counts, *, lora: bool)
     """
     text, vision = config.text_config, config.vision_config
     tokens, tiles = stage.mean_tokens, stage.mean_tiles
-    llm = 2 * (counts.parts["llm"] - counts.embedding) * tokens
+    table = 0 if config.tie_word_embeddings else counts.embedding  # a tied table is the head, and multiplies
+    llm = 2 * (counts.parts["llm"] - table) * tokens
     llm_attention = 2 * tokens**2 * text.hidden_size * text.num_hidden_layers
     patches = (vision.image_size // vision.patch_size) ** 2
-    positions = patches + 1
+    positions = find_tower(vision.model_type, "the base's config").positions(patches)
     tower = tiles * (
         2 * counts.reached["tower"] * positions + 4 * positions**2 * vision.hidden_size * vision.num_hidden_layers
     )

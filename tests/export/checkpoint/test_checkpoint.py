@@ -101,10 +101,12 @@ def test_vision_layers_needed(shared_checkpoint: Callable[..., Path]) -> None:
 REFUSED_TRANSFORMERS = [
     ({"architectures": ["LlavaForConditionalGeneration"]}, "architectures"),
     ({"vision_feature_select_strategy": "full"}, "class token"),
-    ({"vision_feature_layer": [-2, -5]}, "one vision feature layer"),
+    ({"vision_feature_layer": [-2, "x"]}, "vision_feature_layer"),
+    ({"vision_feature_layer": []}, "a number or a list of numbers"),
+    ({"vision_feature_layer": [-2, -5]}, "feature layer"),
     ({"vision_feature_layer": -9}, "feature layer"),
     ({"projector_hidden_act": "relu"}, "mlp2x_gelu"),
-    ({"multimodal_projector_bias": False}, "mlp2x_gelu"),
+    ({"multimodal_projector_bias": False}, "left over: model.multi_modal_projector.linear_1.bias"),
 ]
 REFUSED_ORIGINAL = [
     ({"architectures": ["LlavaMptForCausalLM"]}, "architectures"),
@@ -133,7 +135,10 @@ def test_unsupported_original_configs(changes: dict[str, Any], said: str, tmp_pa
 def test_another_language_model(tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "c")
     config = json.loads((folder / "config.json").read_text())
-    refused(edit_config(folder, text_config=config["text_config"] | {"model_type": "phi"}), "llama, mistral or qwen2")
+    refused(
+        edit_config(folder, text_config=config["text_config"] | {"model_type": "phi"}),
+        "a language model among llama, mistral, qwen2, granite",
+    )
 
 
 def test_broken_files(tmp_path: Path) -> None:

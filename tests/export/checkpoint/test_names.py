@@ -7,22 +7,29 @@ from pathlib import Path
 
 import pytest
 from llava_edge.export.checkpoint.checkpoint import open_checkpoint
-from llava_edge.export.checkpoint.names import ROWS, Needs, gguf_name, match_names
+from llava_edge.export.checkpoint.names import Needs, gguf_name, match_names, rows_of
 from llava_edge.runtime.errors import CheckpointError
+from llava_edge.runtime.pictures.towers import CLIP
 from safetensors.torch import load_file, save_file
 from support.checkpoints import FAMILIES, LAYOUTS, make_checkpoint
 
 NEEDS = Needs(layers=1, vision_layers=1)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("family", FAMILIES)
+EVERY = [*((family, layout) for family in FAMILIES for layout in LAYOUTS), ("granite", "transformers")]
+
+
+@pytest.mark.parametrize(("family", "layout"), [*EVERY, ("granite", "transformers-old")])
 def test_every_tensor_has_its_canonical_name(family: str, layout: str, shared_checkpoint: Callable[..., Path]) -> None:
     from transformers import LlavaNextForConditionalGeneration
 
     checkpoint = open_checkpoint(str(shared_checkpoint(family, layout)))
     module = {name for name, _ in LlavaNextForConditionalGeneration(checkpoint.config).named_parameters()}
-    unused = {name for name in module if "post_layernorm" in name or "vision_tower.encoder.layers.2." in name}
+    behind = ("post_layernorm", "vision_tower.head.", "lm_head" if checkpoint.tied else "post_layernorm")
+    behind += (
+        () if family == "granite" else ("vision_tower.encoder.layers.2.",)
+    )  # its features are of the last layer too
+    unused = {name for name in module if any(part in name for part in behind)}
     assert set(checkpoint.tensors.names("")) == module - unused
 
 
@@ -94,7 +101,7 @@ def test_gguf_names_are_those_of_the_gguf_package() -> None:
     import gguf
 
     table = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 8)
-    for row in ROWS:
+    for row in rows_of(CLIP):
         if row.gguf is None:
             continue
         inside = row.name.replace("{layer}", "5")

@@ -15,6 +15,7 @@ import torch
 from llava_edge.export.pipeline import make_plan
 from llava_edge.runtime.errors import CheckpointError
 from llava_edge.runtime.ggml.llm_recipes import FULL_PRECISION
+from llava_edge.runtime.planning.shape_sources import folder_shape
 from safetensors.torch import load_file, save_file
 from support.checkpoints import FAMILIES, make_checkpoint
 from support.gguf_files_written import write_plan
@@ -40,7 +41,7 @@ def divergence(reference: np.ndarray[Any, Any], ours: np.ndarray[Any, Any]) -> f
     return float((one.exp() * (one - other)).sum(-1).max())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "granite"])
 def test_logits_are_those_of_transformers(family: str, tmp_path: Path, shared_checkpoint: Callable[..., Path]) -> None:
     folder = shared_checkpoint(family)
     ours = logits_of(write(folder, tmp_path / "llm.gguf", "f32"), TOKENS)
@@ -50,24 +51,66 @@ def test_logits_are_those_of_transformers(family: str, tmp_path: Path, shared_ch
     assert divergence(reference, ours) < 1e-4  # the KV cache is f16
 
 
-ROPES = [
-    {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4},
-    {
+ROPES = {
+    "linear": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4},
+    "llama3": {
         "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
         "original_max_position_embeddings": 64, "rope_theta": 5e5,
     },
-    {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 256, "rope_theta": 1e4},
-]  # fmt: skip
+    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 256, "rope_theta": 1e4},
+    "yarn, attention": {
+        "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 256, "rope_theta": 1e4,
+        "attention_factor": 1.5,
+    },
+    "yarn, turns": {
+        "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 256, "rope_theta": 1e4,
+        "beta_fast": 8.0, "beta_slow": 2.0, "truncate": False,
+    },
+    "longrope": {
+        "rope_type": "longrope", "short_factor": [1 + index / 4 for index in range(16)], "long_factor": [16.0] * 16,
+        "original_max_position_embeddings": 256, "rope_theta": 1e4,
+    },
+}  # fmt: skip
+SCALED = [*(("llama3", name) for name in ROPES), ("granite", "llama3"), ("granite", "longrope")]
+SCALED += [("qwen", name) for name in ("linear", "yarn", "yarn, attention")]
 
 
-@pytest.mark.parametrize("rope", ROPES, ids=["linear", "llama3", "yarn"])
-def test_scaled_rope(rope: dict[str, Any], tmp_path: Path) -> None:
-    folder = make_checkpoint(tmp_path / "c", text={"rope_parameters": rope})
+@pytest.mark.parametrize(("family", "name"), SCALED)
+def test_scaled_rope(family: str, name: str, tmp_path: Path) -> None:
+    rope = ROPES[name]
+    folder = make_checkpoint(tmp_path / "c", family, text={"rope_parameters": rope})
     path = write(folder, tmp_path / "llm.gguf", "f32")
     reference = reference_logits(folder)
     assert divergence(reference, logits_of(path, TOKENS)) < 1e-4
-    plain = make_checkpoint(tmp_path / "plain", text={"rope_parameters": rope | {"rope_type": "default"}})
+    plain = make_checkpoint(tmp_path / "plain", family, text={"rope_parameters": rope | {"rope_type": "default"}})
     assert divergence(reference, reference_logits(plain)) > 1e-2  # or the test would show nothing
+
+
+@pytest.mark.parametrize("name", ["llama3", "longrope", "yarn, turns"])
+def test_what_qwen2_lacks_in_llama_cpp(name: str, tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "c", "qwen", text={"rope_parameters": ROPES[name]})
+    for read in (make_plan, folder_shape):
+        with pytest.raises(CheckpointError, match=r"a rope_type that llama\.cpp has for qwen2"):
+            read(folder if read is folder_shape else str(folder))
+
+
+def test_a_dynamic_rope_is_plain_up_to_its_context(tmp_path: Path) -> None:
+    rope = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}
+    folder = make_checkpoint(tmp_path / "c", text={"rope_parameters": rope, "max_position_embeddings": len(TOKENS)})
+    assert make_plan(str(folder)).settings.context_length == len(TOKENS)
+    path = write(folder, tmp_path / "llm.gguf", "f32")
+    reference = reference_logits(folder)
+    assert divergence(reference, logits_of(path, TOKENS)) < 1e-4
+    shorter = text_entries(folder, max_position_embeddings=8)
+    assert divergence(reference, reference_logits(shorter)) > 1e-2  # there it is scaled
+
+
+def text_entries(folder: Path, **entries: Any) -> Path:
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["text_config"] |= entries
+    path.write_text(json.dumps(config))
+    return folder
 
 
 def test_old_rope_spelling(tmp_path: Path) -> None:
@@ -82,15 +125,32 @@ def test_old_rope_spelling(tmp_path: Path) -> None:
     assert (fields["llama.rope.scaling.type"], fields["llama.rope.scaling.factor"]) == ("linear", 4.0)
 
 
-def test_tied_output_and_biases(tmp_path: Path) -> None:
+def test_tied_output(tmp_path: Path) -> None:
     tied = make_checkpoint(tmp_path / "tied", text={"tie_word_embeddings": True})
     path = write(tied, tmp_path / "tied.gguf", "f32")
     assert "output.weight" not in read_tensors(path)
     assert divergence(reference_logits(tied), logits_of(path, TOKENS)) < 1e-4
-    biased = make_checkpoint(tmp_path / "biased", text={"attention_bias": True, "mlp_bias": True})
+
+
+@pytest.mark.parametrize("family", ["llama3", "granite"])
+def test_biases_everywhere(family: str, tmp_path: Path) -> None:
+    biased = make_checkpoint(tmp_path / "biased", family, text={"attention_bias": True, "mlp_bias": True})
     path = write(biased, tmp_path / "biased.gguf", "f32")
     assert {"blk.1.attn_output.bias", "blk.1.ffn_down.bias"} <= set(read_tensors(path))
     assert divergence(reference_logits(biased), logits_of(path, TOKENS)) < 1e-4
+
+
+@pytest.mark.parametrize("family", ["mistral", "qwen"])
+def test_biases_that_transformers_does_not_read(family: str, tmp_path: Path, shared_checkpoint: Any) -> None:
+    """Neither class has these keys: the same tensors are expected, and a bias among them is left over by name."""
+    folder = make_checkpoint(tmp_path / "c", family, text={"attention_bias": True, "mlp_bias": True})
+    path = write(folder, tmp_path / "llm.gguf", "f32")
+    assert set(read_tensors(path)) == set(read_tensors(write(shared_checkpoint(family), tmp_path / "plain.gguf")))
+    state = load_file(folder / "model.safetensors")
+    name = "model.language_model.layers.0.self_attn.o_proj.bias"
+    save_file(state | {name: torch.zeros(256)}, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=f"left over: {name}"):
+        make_plan(str(folder))
 
 
 def test_tied_original_layout(tmp_path: Path) -> None:
@@ -98,10 +158,18 @@ def test_tied_original_layout(tmp_path: Path) -> None:
     assert make_plan(str(folder)).checkpoint.tied
 
 
-def test_wider_heads_than_the_model(tmp_path: Path) -> None:
-    folder = make_checkpoint(tmp_path / "c", "mistral", text={"head_dim": 64})
+@pytest.mark.parametrize("family", ["mistral", "llama3", "granite"])
+def test_wider_heads_than_the_model(family: str, tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "c", family, text={"head_dim": 64})
     path = write(folder, tmp_path / "llm.gguf", "f32")
     assert divergence(reference_logits(folder), logits_of(path, TOKENS)) < 1e-4
+
+
+def test_heads_that_llama_cpp_has_no_place_for(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "c", "qwen", text={"head_dim": 64})
+    for read in (make_plan, folder_shape):
+        with pytest.raises(CheckpointError, match=r"hidden_size \(256\), as llama.cpp's qwen2 has it.* got 8 x 64"):
+            read(folder if read is folder_shape else str(folder))
 
 
 @pytest.mark.parametrize("llm_type", FULL_PRECISION)
@@ -161,13 +229,13 @@ def test_a_sliding_window_bounds_the_context(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "rope",
     [
-        {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4},
-        {"rope_type": "yarn", "factor": 2.0, "rope_theta": 1e4, "attention_factor": 1.5},
+        {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4, "partial_rotary_factor": 0.5},
+        {"rope_type": "proportional", "factor": 2.0, "rope_theta": 1e4},
     ],
 )
 def test_other_ropes_are_refused(rope: dict[str, Any], tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "c", text={"rope_parameters": rope})
-    with pytest.raises(CheckpointError, match="text config"):
+    with pytest.raises(CheckpointError, match=r"in the language model of config\.json"):
         make_plan(str(folder))
 
 

@@ -229,3 +229,11 @@ def test_markup_that_is_not_marked_special_is_still_the_templates_alone(tmp_path
     assert "<|im_end|>" in plan.template.stop_tokens
     kinds = dict(zip(plan.vocabulary.tokens, plan.vocabulary.types, strict=True))
     assert kinds["<|im_end|>"] == kinds["<|im_start|>"] == TokenType.CONTROL
+
+
+def test_granite_needs_its_own_template(tmp_path: Path) -> None:
+    """No original code says what its prompts are, so none of a family's is taken."""
+    folder = make_checkpoint(tmp_path / "c", "granite")
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(CheckpointError, match=r"a chat template in .*, as its language model is granite; got none"):
+        make_plan(str(folder))

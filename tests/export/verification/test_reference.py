@@ -23,7 +23,7 @@ def values_of(plan: Plan, **options: Any) -> dict[str, Any]:
     return reference_values(plan.checkpoint, plan.geometry, plan.tokenizer, plan.template, **options)
 
 
-@pytest.mark.parametrize("family", ["llama3", "vicuna", "qwen"])
+@pytest.mark.parametrize("family", ["llama3", "vicuna", "qwen", "granite"])
 def test_values_are_those_of_the_official_path(family: str, shared_checkpoint: Callable[..., Path]) -> None:
     from transformers import LlavaNextForConditionalGeneration, LlavaNextProcessor
 

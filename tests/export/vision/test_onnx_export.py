@@ -29,6 +29,7 @@ SHAPES = [
     TinyShape(image_size=28, patch_size=14, hidden=48, intermediate=96, layers=1, heads=3, dim=80),
     TinyShape(image_size=50, patch_size=8, hidden=32, intermediate=64, layers=2, heads=2, dim=32),
     TinyShape(hidden=96, heads=1, activation="gelu"),
+    TinyShape(siglip=True, image_size=30, hidden=144, intermediate=200, heads=2, activation="gelu_pytorch_tanh"),
 ]
 
 
@@ -53,6 +54,21 @@ def test_features_are_those_of_torch(tmp_path: Path, shape: TinyShape, feature_l
     expected = reference_features(tower, connector, pixels, feature_layer)
     assert error <= F32_TOLERANCE
     assert relative_error(encode(path, shape, pixels), expected) <= F32_TOLERANCE
+
+
+@pytest.mark.parametrize("siglip", [True, False])
+@pytest.mark.parametrize("layers", [[-2, -1], [-1, 1, -4], [1, 1]])
+def test_several_layers_side_by_side(tmp_path: Path, layers: list[int], siglip: bool) -> None:
+    """-4 of three layers is what enters the first; a layer may be named twice."""
+    activation = "gelu_pytorch_tanh" if siglip else "quick_gelu"
+    shape = TinyShape(siglip=siglip, states=len(layers), activation=activation)
+    tower, connector = make_model(shape)
+    path = tmp_path / "vision.onnx"
+    export_vision(tower, connector, feature_layer=layers, path=path, precision="f32")
+    pixels = make_pixels(shape)
+    assert relative_error(encode(path, shape, pixels), reference_features(tower, connector, pixels, layers)) <= 1e-5
+    used = max(layer if layer >= 0 else 4 + layer for layer in layers)
+    assert [node.op_type for node in onnx.load(path).graph.node].count("MultiHeadAttention") == used
 
 
 def test_a_layer_counted_from_the_front(tmp_path: Path) -> None:

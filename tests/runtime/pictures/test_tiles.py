@@ -14,6 +14,7 @@ from llava_edge.runtime.errors import ImageError
 from llava_edge.runtime.pictures.geometry import Geometry
 from llava_edge.runtime.pictures.tiles import cut_tiles, lay_out, pixels_of
 from PIL import Image
+from support.checkpoints import GRANITE_GRIDS
 from transformers.image_processing_utils import get_patch_output_size, select_best_resolution
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 from transformers.models.llava_next.modeling_llava_next import unpad_image
@@ -32,6 +33,7 @@ def geometry_of(image_size: int, patch_size: int, pinpoints: tuple[tuple[int, in
 GEOMETRIES = {
     "released": geometry_of(336, 14, RELEASED),
     "article": geometry_of(336, 14, tuple((336 * h, 336 * w) for h, w in ARTICLE)),
+    "granite": geometry_of(384, 14, tuple((384 * h, 384 * w) for h, w in GRANITE_GRIDS)),
     "small tiles": geometry_of(50, 10, tuple((50 * h, 50 * w) for h, w in ARTICLE)),
 }
 
@@ -115,11 +117,28 @@ SIDES = strategies.integers(1, 8000)
 
 
 @settings(max_examples=500)
-@given(width=SIDES, height=SIDES, patch=strategies.integers(1, 32), patches=strategies.integers(1, 40), grids=GRIDS)
-def test_any_geometry(width: int, height: int, patch: int, patches: int, grids: list[tuple[int, int]]) -> None:
-    side = patch * patches
+@given(
+    width=SIDES,
+    height=SIDES,
+    patch=strategies.integers(1, 32),
+    patches=strategies.integers(1, 40),
+    beside=strategies.integers(0, 31),
+    grids=GRIDS,
+)
+def test_any_geometry(
+    width: int, height: int, patch: int, patches: int, beside: int, grids: list[tuple[int, int]]
+) -> None:
+    """``beside`` the last whole patch a tile may have pixels of which a tower takes no patch, as SigLIP's 384 has 6."""
+    side = patch * patches + beside % patch
     pinpoints = tuple((side * rows, side * columns) for rows, columns in grids)
     check((width, height), geometry_of(side, patch, pinpoints))
+
+
+def test_granites_grids() -> None:
+    geometry = GEOMETRIES["granite"]
+    assert (len(geometry.pinpoints), geometry.features_per_tile) == (27, 729)
+    check((3840, 384), geometry)
+    assert lay_out((3840, 384), geometry).image_tokens == 729 + 27 * (270 + 1)
 
 
 @pytest.mark.parametrize(

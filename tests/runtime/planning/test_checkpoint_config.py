@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,23 @@ def check_agreement(folder: Path) -> tuple[Checkpoint, ModelShape]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_plan_and_export_agree(family: str, layout: str, tmp_path: Path) -> None:
     check_agreement(make_checkpoint(tmp_path / "c", family, layout))
+
+
+@pytest.mark.parametrize("layout", ["transformers", "transformers-old"])
+@pytest.mark.parametrize("change", [{}, {"vision_feature_layer": -1}, {"vision_feature_layer": [0, 3]}])
+def test_granite_vision(layout: str, change: dict[str, Any], tmp_path: Path) -> None:
+    checkpoint, shape = check_agreement(make_checkpoint(tmp_path / "c", "granite", layout, config=change))
+    assert (shape.llm.architecture, shape.llm.tied) == ("granite", True)
+    names = checkpoint.tensors.names(CANONICAL["vision"], "model.multi_modal_projector.")
+    sizes = [math.prod(checkpoint.tensors.shape(name)) for name in names]
+    assert shape.vision.exported_parameters == sum(sizes)
+
+
+@pytest.mark.parametrize("change", [{"multimodal_projector_bias": False}, {"vision_feature_layer": [-4, -2]}])
+def test_parameters_of_the_exported_tower(change: dict[str, Any], tmp_path: Path) -> None:
+    checkpoint, shape = check_agreement(make_checkpoint(tmp_path / "c", config=change))
+    names = checkpoint.tensors.names(CANONICAL["vision"], "model.multi_modal_projector.")
+    assert shape.vision.exported_parameters == sum(math.prod(checkpoint.tensors.shape(name)) for name in names)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -165,6 +183,12 @@ BOTH_REFUSE = [
     ("transformers", {"image_grid_pinpoints": [56]}, "pairs"),
     ("transformers", {"vision_feature_layer": -9}, "a vision feature layer between -3 and 3"),
     ("transformers", {"vision_feature_layer": 0}, "a vision feature layer between -3 and 3"),
+    ("transformers", {"vision_feature_layer": [-2, -9]}, "a vision feature layer between -4 and 3"),
+    ("transformers", {"vision_feature_select_strategy": "full"}, "vision_feature_select_strategy default of a CLIP"),
+    ("transformers", {"projector_hidden_act": "relu"}, "projector_hidden_act gelu"),
+    ("original", {"hidden_act": "gelu"}, "hidden_act silu"),
+    ("original", {"rope_scaling": {"type": "su"}}, "a rope_type among default, linear"),
+    ("original", {"rope_scaling": {"type": "linear"}}, "factor"),
     ("original", {"image_grid_pinpoints": "everything"}, "image_grid_pinpoints"),
     ("original", {"mm_patch_merge_type": "flat"}, "spatial_unpad"),
     ("original", {"image_aspect_ratio": "anyres_max_9"}, "anyres"),

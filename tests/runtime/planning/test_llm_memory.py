@@ -15,6 +15,7 @@ SMALL = {
     "llama": Sizes("llama", 4, 256, 4, 2, 768, 640),
     "qwen2": Sizes("qwen2", 6, 512, 8, 8, 1024, 2048, biases=True),
     "wide": Sizes("llama", 2, 1024, 16, 4, 4096, 8192),
+    "granite": Sizes("granite", 4, 256, 4, 2, 768, 640, tied=True),
     "tied": Sizes("qwen2", 3, 896, 14, 2, 1216, 4096, biases=True, tied=True),
 }
 KINDS = [("f16", "f16"), ("q8_0", "q8_0"), ("q8_0", "f16"), ("q4_0", "q4_0"), ("f32", "f32")]
@@ -41,7 +42,7 @@ def test_real_loads(name: str, positions: int, tmp_path: Path) -> None:
     model.close()
 
 
-@pytest.mark.parametrize("name", ["1b", "8b", "72b", "110b"])
+@pytest.mark.parametrize("name", ["1b", "8b", "72b", "110b", "granite-2b"])
 @pytest.mark.parametrize("flash", [False, True])
 def test_compute_buffers_of_large_models(name: str, flash: bool, tmp_path: Path) -> None:
     shape = shape_of(SIZES[name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,15 @@ from llava_edge.train.recipe import load_recipe
 from llava_edge.train.run import run
 from support.checkpoints import make_tokenizer
 from support.reference_training import stage, weights, write_recipe, write_samples
-from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -69,6 +78,22 @@ def test_halves_to_base_to_trained_checkpoint(halves: Path, tmp_path: Path) -> N
     plan = make_plan(str(tmp_path / "out"))
     assert "vision assistant" in plan.template.chat_template
     assert plan.template.special_tokens["<image>"] == rows
+
+
+def test_a_siglip_tower_is_joined(halves: Path, tmp_path: Path) -> None:
+    """Its features are all of a tile's patches, its pixels are normalised as it was trained."""
+    from llava_edge.train.model.assemble import assemble
+
+    vision = SiglipVisionConfig(
+        hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=2, image_size=60, patch_size=14
+    )
+    SiglipVisionModel(vision).save_pretrained(tmp_path / "siglip")
+    made = load_recipe(recipe(halves, tmp_path, tower=str(tmp_path / "siglip")))
+    grids = dataclasses.replace(made.stages[0], pinpoints=((60, 120), (120, 60)))
+    assemble(dataclasses.replace(made, stages=(grids,)), tmp_path / "base")
+    plan = make_plan(str(tmp_path / "base"))
+    assert plan.checkpoint.config.vision_feature_select_strategy == "full"
+    assert (plan.geometry.mean, plan.geometry.std, plan.geometry.features_per_tile) == ((0.5,) * 3, (0.5,) * 3, 16)
 
 
 def test_a_template_is_a_familys_or_a_file_beside_the_recipe(halves: Path, tmp_path: Path) -> None:

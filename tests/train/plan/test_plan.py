@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from llava_edge.runtime.errors import OptionError
 from llava_edge.train.plan import plan as plan_module
 from llava_edge.train.plan.counts import Counts, count_parameters
 from llava_edge.train.plan.plan import TrainingPlan, plan_training
 from llava_edge.train.plan.table import training_dictionary, training_table
 from llava_edge.train.recipe import LoraRecipe, accumulation, is_demo_recipe, load_recipe, sharding_named
+from support.checkpoints import make_checkpoint
 from support.reference_training import small_base, stage, write_recipe, write_samples
 
 RECIPES = Path(__file__).parents[3] / "train" / "recipes"
@@ -132,6 +134,29 @@ def test_a_plan_counts_the_samples_and_the_checkpoint_that_are_there(tmp_path: P
         plan_training(load_recipe(write_recipe(tmp_path / "s.toml", base, [missing])))
     with pytest.raises(OptionError, match=r"model\.text"):
         plan_training(load_recipe(write_recipe(tmp_path / "t.toml", tmp_path / "none", [stage(tmp_path)])))
+
+
+def test_granite_vision_is_planned(tmp_path: Path) -> None:
+    """Several feature layers, a tower whose pooling head gets no gradient, a tied head that multiplies."""
+    base = make_checkpoint(tmp_path / "base", "granite")
+    write_samples(tmp_path)
+    rates = {"connector": 1e-3, "tower": 1e-5}
+    path = write_recipe(tmp_path / "r.toml", base, [stage(tmp_path, rates=rates, pinpoints=[[60, 120]])])
+    plan = plan_training(load_recipe(path))
+    from transformers import LlavaNextForConditionalGeneration
+
+    model = LlavaNextForConditionalGeneration.from_pretrained(base)
+    parts = plan.counts.parts
+    assert sum(parts.values()) == model.num_parameters()
+    tower = model.model.vision_tower
+    unused = [*tower.head.parameters(), *tower.post_layernorm.parameters()]
+    assert plan.counts.reached["tower"] == parts["tower"] - sum(one.numel() for one in unused)
+    batch = torch.zeros(2, 3, 60, 60)
+    states = tower(batch, output_hidden_states=True).hidden_states
+    sum(states[layer].sum() for layer in model.config.vision_feature_layer).backward()
+    assert {name for name, one in tower.named_parameters() if one.grad is None} == {
+        name for name, _ in tower.named_parameters() if name.startswith(("head.", "post_layernorm."))
+    }
 
 
 def test_the_table_shows_what_the_dictionary_holds(plans: dict[str, TrainingPlan]) -> None:
