@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ..terminal import options as arguments
-from . import benchmark_speed
+from . import benchmark_build, benchmark_speed
 from .benchmark_accuracy import accuracy
 
 app = typer.Typer(help="Accuracy and speed.", no_args_is_help=True, rich_markup_mode=None)
@@ -30,4 +30,5 @@ def demo(
 
 arguments.register(app, "accuracy", accuracy)
 arguments.register(app, "speed", benchmark_speed.speed)
+arguments.register(app, "build", benchmark_build.build)
 arguments.register(app, "demo", demo)
