@@ -1,4 +1,4 @@
-"""``llava-edge benchmark``: what a bundle gets right, and how fast it is."""
+"""``llava-edge benchmark``: what a bundle gets right, how fast it is, and benchmarks of one's own."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from ..terminal import options as arguments
-from . import benchmark_build, benchmark_speed
+from . import benchmark_build, benchmark_confirm, benchmark_speed
 from .benchmark_accuracy import accuracy
 
-app = typer.Typer(help="Accuracy and speed.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Accuracy and speed, and benchmarks of your own.", no_args_is_help=True, rich_markup_mode=None)
 
 
 def demo(
@@ -31,4 +31,5 @@ def demo(
 arguments.register(app, "accuracy", accuracy)
 arguments.register(app, "speed", benchmark_speed.speed)
 arguments.register(app, "build", benchmark_build.build)
+arguments.register(app, "confirm", benchmark_confirm.confirm)
 arguments.register(app, "demo", demo)
