@@ -10,6 +10,7 @@ from typing import Any, get_args
 from ...runtime.errors import DataError
 from ...runtime.prompts.conversations import read_samples, shown
 from ...runtime.prompts.picture_names import leads_outside, picture_file
+from ..data.datasets import check_question
 from ..data.published import FREE_FORM_TOKENS
 from ..data.questions import Metric, Question
 from ..reading.words import normalise
@@ -123,6 +124,8 @@ def _item(record: Any, photos: Path, known: Mapping[str, str]) -> Item:
         more=more,
     )
     _check_more(more)
+    if answer:
+        check_question(item.asked(Path()))
     return item
 
 
