@@ -15,6 +15,7 @@ from llava_edge.benchmark.building.work import Work
 from llava_edge.benchmark.data.datasets import load_questions
 from llava_edge.benchmark.data.heldout import heldout
 from llava_edge.benchmark.judging.endpoint import Endpoint, EndpointOptions
+from llava_edge.runtime import demo_bundle
 from llava_edge.runtime.errors import DataError, OptionError, StorageError
 from PIL import Image
 from support.command_line import run_here
@@ -245,7 +246,7 @@ def test_the_command(photos: Path, tmp_path: Path) -> None:
 
 
 def test_it_runs_in_accuracy_and_under_the_judge_once_it_is_confirmed(
-    built: tuple[Path, dict[str, Any]], tiny_bundle: Path, tmp_path: Path
+    built: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     folder = tmp_path / "own"
     shutil.copytree(built[0], folder)
@@ -253,8 +254,8 @@ def test_it_runs_in_accuracy_and_under_the_judge_once_it_is_confirmed(
     assert [one.confirmed for one in questions] == [False] * 4
     assert all(one.confirmed for one in load_questions(str(folder), unconfirmed=True))
     command = [
-        *("benchmark", "accuracy", "--reference", str(tiny_bundle), "--candidate", str(tiny_bundle), "--json"),
-        *("--data", str(folder), "--answers", str(tmp_path / "answers"), "--no-attribution", "--context", "0"),
+        *("benchmark", "accuracy", "--reference", str(demo_bundle()), "--candidate", str(demo_bundle()), "--json"),
+        *("--data", str(folder), "--answers", str(tmp_path / "answers"), "--no-attribution"),
     ]
     with judge_server(Answer("10 5\nFair.")) as (url, asked):
         judged = ["--judge", url, "--judge-model", "large"]
@@ -262,7 +263,7 @@ def test_it_runs_in_accuracy_and_under_the_judge_once_it_is_confirmed(
         assert status == 0, err
         found = json.loads(out)
         assert (found["questions"], found["scored"], found["unconfirmed"]) == (4, 0, 4)
-        assert found["accuracy"] is None
+        assert found["reference"]["accuracy"] is None
         assert asked == []
         found = json.loads(run_here(*command, *judged, "--unconfirmed")[1])
         assert (found["scored"], found["unconfirmed"]) == (4, 0)
@@ -270,7 +271,7 @@ def test_it_runs_in_accuracy_and_under_the_judge_once_it_is_confirmed(
         with opened_answers(folder) as answers:
             answers.confirm(answers.unconfirmed[0].number, "A red circle.")
         found = json.loads(run_here(*command, *judged)[1])
-        assert (found["scored"], found["unconfirmed"], found["accuracy"]) == (1, 3, 0.5)
+        assert (found["scored"], found["unconfirmed"], found["reference"]["accuracy"]) == (1, 3, 0.5)
         assert len(asked) > before
         assert "A red circle." in json.dumps(asked[-1].body)
     status, out, _ = run_here(*[one for one in command if one != "--json"])
