@@ -11,11 +11,11 @@ from typing import Protocol
 from ...runtime.model import Model
 from ...runtime.pictures.picture import load_picture
 from ..accuracy.divergence import answer_as_reference
-from ..accuracy.metrics import score
 from ..data.questions import Question
 from ..judging.endpoint import Endpoint
 from ..judging.judge import data_url
 from ..reading.words import normalise
+from .agreement import is_right
 from .work import Work
 
 ANSWER_TOKENS = 256
@@ -26,8 +26,6 @@ PROPOSE = (
     f"Write {PROPOSED} different questions about this picture, one a line. Each can be answered from the picture "
     "alone, and only by somebody who sees it. Write nothing else."
 )
-LONG_AGREES = 0.75
-"""F1 of words from which two answers of several words say the same."""
 _LONGEST_QUESTION = 300
 _NUMBERING = re.compile(r"^\s*(?:[-*\u2022]|\(?\d{1,2}[.):]|Q\d{0,2}[:.])\s*", re.IGNORECASE)
 
@@ -82,29 +80,11 @@ def _key(who: str, prompt: str, pictures: Sequence[Path], max_tokens: int) -> st
 
 
 def blind_answer(asker: Asker, question: Question, reference: str) -> str:
-    """What ``asker`` answers without the picture, where that agrees with ``reference``; else "".
-
-    By the question's own measure; answers in free form agree as :func:`agree` says.
-    """
+    """What ``asker`` answers without the picture, where that is ``reference`` (:func:`is_right`); else ""."""
     if not reference:
         return ""
     given = asker.answer(question.prompt, (), min(question.max_tokens, ANSWER_TOKENS))
-    found = score(question, given)
-    right = agree(given, reference) if found is None else found >= 1.0
-    return given if right else ""
-
-
-def agree(answer: str, reference: str) -> bool:
-    """Whether two answers in free form say the same, as far as their words tell.
-
-    A reference of up to three words stands in the answer as it is; of longer ones the F1 of the words is at least
-    :data:`LONG_AGREES`.
-    """
-    given, wanted = normalise(answer).split(), normalise(reference).split()
-    if len(wanted) <= 3:
-        return any(given[begin : begin + len(wanted)] == wanted for begin in range(len(given) - len(wanted) + 1))
-    shared = sum(min(given.count(word), wanted.count(word)) for word in set(wanted))
-    return 2 * shared >= LONG_AGREES * (len(given) + len(wanted))
+    return given if is_right(question, given) else ""
 
 
 def proposed_questions(text: str) -> tuple[str, ...]:

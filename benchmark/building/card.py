@@ -126,8 +126,8 @@ def _counts(facts: Facts) -> str:
 def _blind(facts: Facts) -> str:
     return (
         f"## Answered without the picture\n\n{_cell(facts.bundle)} was asked every question without its picture. "
-        f"{facts.blind} of the {len(facts.chosen)} questions it answered right all the same; their records say so "
-        f"(`blind`). {len(facts.dropped)} others were left out for it."
+        f"{facts.blind} of the {len(facts.chosen)} questions got their reference answer all the same; their records "
+        f"say so (`blind`). {len(facts.dropped)} others were left out for it."
     )
 
 

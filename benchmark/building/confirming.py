@@ -19,6 +19,7 @@ from ...runtime.system.filesystems import try_lock
 from ...runtime.system.storage import storage_error, write_text
 from ..data.datasets import check_question, read_folder_record
 from ..data.questions import Question
+from .agreement import is_right
 from .card import CARD, with_answers
 
 LONGEST = 8000
@@ -111,6 +112,8 @@ class Answers:
         record = json.loads(json.dumps(self._records[number]))
         _put_answer(record, answer)
         record["confirmed"] = True
+        if before.blind and not is_right(_with_answer(self._questions[number], answer), before.blind):
+            record["blind"] = ""  # it was the draft that could be had without the picture
         records = [*self._records[:number], record, *self._records[number + 1 :]]
         write_text(self._file, json.dumps(records, ensure_ascii=False, indent=1) + "\n")
         self._records[number] = record

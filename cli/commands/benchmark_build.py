@@ -125,7 +125,9 @@ def _lines(facts: Facts, output: Path) -> list[str]:
     lines.append(f"{len(facts.chosen)} questions about {len(facts.pictures)} pictures chosen of {facts.items}")
     if facts.wanted > facts.items:
         lines.append(f"{facts.wanted} were wanted; there are {facts.items}, so all were taken")
-    lines.append(f"{facts.blind} of them were answered right without the picture, {len(facts.dropped)} others left out")
+    lines.append(
+        f"{facts.blind} of them got their reference answer without the picture, {len(facts.dropped)} others left out"
+    )
     if facts.overlap is not None and facts.overlap_share is not None:
         overlap = f"{len(facts.overlapping)} of {len(facts.pictures)} pictures ({100 * facts.overlap_share:.1f} %)"
         lines.append(f"{overlap} are in {name_of(facts.overlap.file)}")

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from llava_edge.benchmark.building.agreement import agree
 from llava_edge.benchmark.building.asked import OPEN_QUESTION, Item, open_questions, read_asked, with_more_questions
-from llava_edge.benchmark.building.asking import agree, blind_answer, proposed_questions
+from llava_edge.benchmark.building.asking import blind_answer, proposed_questions
 from llava_edge.benchmark.building.embedding import QUESTION_DIMENSIONS, projected
 from llava_edge.runtime.errors import DataError
 

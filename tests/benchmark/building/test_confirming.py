@@ -40,12 +40,13 @@ def test_each_answer_is_kept_at_once_and_the_card_at_the_end(folder: Path) -> No
         assert (one.question, one.answer, one.drafted_by, one.blind) == ("Question 1?", "draft 1", "demo", "said blind")
         assert one.picture == folder / "pictures" / "1.png"
         answers.confirm(1, " ein blauer Würfel \n")
+        assert answers[1].blind == ""
         assert kept(folder)[1] == ("ein blauer Würfel", True)
         assert answers[1].confirmed
         assert [one.number for one in answers.unconfirmed] == [0, 2]
     after = json.loads((folder / "questions.json").read_text())
     before[1]["conversations"][1]["value"] = "ein blauer Würfel"
-    before[1]["confirmed"] = True
+    before[1] |= {"confirmed": True, "blind": ""}
     assert after == before
     card = (folder / "card.md").read_text()
     assert "1 of 3 reference answers" in card
@@ -55,6 +56,13 @@ def test_each_answer_is_kept_at_once_and_the_card_at_the_end(folder: Path) -> No
         for number in (0, 2):
             answers.confirm(number, "x")
     assert "All 3 reference answers" in (folder / "card.md").read_text()
+
+
+@pytest.mark.parametrize(("answer", "blind"), [("a said blind thing", ""), ("said blind", "said blind")])
+def test_a_blind_answer_is_forgotten_with_the_draft_that_it_was(folder: Path, answer: str, blind: str) -> None:
+    with opened_answers(folder) as answers:
+        assert answers.confirm(1, answer).blind == blind
+    assert json.loads((folder / "questions.json").read_text())[1]["blind"] == blind
 
 
 def test_a_card_that_a_person_rewrote_is_left_alone(folder: Path) -> None:
