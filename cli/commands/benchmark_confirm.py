@@ -93,21 +93,22 @@ def _shown(one: Answered, place: int, count: int) -> str:
 
 def _line(prompt: str, begun: str) -> str | None:
     """A typed line without white space around it, or None at the end; ``begun`` stands there to be changed."""
-    editor = None
-    if begun:
-        try:
-            import readline as editor
-        except ImportError:  # no editing on this system: the line is typed anew
-            editor = None
-    if editor is not None:
-        editor.set_startup_hook(lambda: editor.insert_text(begun.replace("\n", " ")))
+    try:
+        import readline
+    except ImportError:  # no editing on this system: the line is typed anew
+        return _typed(prompt)
+    readline.set_startup_hook(lambda: readline.insert_text(begun.replace("\n", " ")))
+    try:
+        return _typed(prompt)
+    finally:
+        readline.set_startup_hook(None)
+
+
+def _typed(prompt: str) -> str | None:
     try:
         return input(prompt).strip()
     except EOFError:
         return None
-    finally:
-        if editor is not None:
-            editor.set_startup_hook(None)
 
 
 def _serve(answers: Answers, port: int) -> None:
