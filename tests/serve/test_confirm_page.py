@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +20,7 @@ from llava_edge.serve.listening import listen_at
 from llava_edge.serve.settings import Settings
 from support.own_benchmark import BROKEN, PICTURES, own_benchmark
 from support.running_server import SECONDS, TOKEN, Reached, wait_until
+from support.terminal import START
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
 ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
@@ -252,3 +256,25 @@ def test_it_fits_and_has_names(browser: Any, folder: Path, scheme: str, width: i
             page.keyboard.press("Tab")
             reached.add(page.evaluate("document.activeElement.id"))
         assert {"send", "back", "later", "everything"} <= reached
+
+
+def test_the_command_serves_it_until_ctrl_c(folder: Path) -> None:
+    """The address it prints lets in, and what was confirmed there is said at the end."""
+    command = [sys.executable, "-c", START, "benchmark", "confirm", str(folder), "--page"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        address = process.stdout.readline().strip()
+        port, token = int(address.split(":")[2].split("/")[0]), address.partition("token=")[2]
+        assert address.startswith("http://127.0.0.1:")
+        assert len(token) > 30
+        reached = Reached(port, None, [], token)  # type: ignore[arg-type]  # asked in no other way
+        assert reached.json("POST", "/answers/2", {"answer": "green"})[0] == 200
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait(60)
+    assert process.returncode == 130
+    assert f"1 of {PICTURES} answers" in said
+    assert kept(folder)[2] == ("green", True)
