@@ -39,7 +39,8 @@ def score_demo(
     ``easy_vqa`` asks the public test set instead of the demo's held-out questions, ``data`` others
     (:func:`load_questions`). Raises DataError, MissingExtraError and what loading and asking raise.
     """
-    questions = easy_vqa_questions(limit) if easy_vqa else load_questions(data, limit=limit)
+    given = easy_vqa_questions(limit) if easy_vqa else load_questions(data, limit=limit)
+    questions = [one for one in given if one.confirmed]
     right: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
     with load(model) as loaded:
         for overview_only in (False, True):

@@ -11,51 +11,44 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import Protocol
 
 import uvicorn
+from starlette.types import Receive, Scope, Send
 
 from .application import Application
 from .http.connections import limited_connections, uvicorn_options
 from .models.registry import Facts, Models, Opener
-from .settings import Settings
+from .settings import Limits, Settings
 
 STOP_SECONDS = 10.0
 """How long computing may take to stop before the process ends without it."""
 
 
-class Server(uvicorn.Server):
-    """One server. ``run`` returns when it has ended; ``stop`` may be called from any thread."""
+class Served(Protocol):
+    """An ASGI application that ends what it computes when it is told to stop."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+class Serving(uvicorn.Server):
+    """One application on one socket. ``run`` returns when it has ended; ``stop`` may be called from any thread."""
 
     def __init__(
-        self,
-        settings: Settings,
-        facts: Sequence[Facts],
-        opener: Opener,
-        *,
-        on_ready: Callable[[], None] = lambda: None,
-        log: Callable[[str], None] = lambda line: None,
-        load_first: bool = True,
-        cache_sizes: Callable[[], dict[str, float]] = dict,
+        self, limits: Limits, served: Served, on_ready: Callable[[], None], log: Callable[[str], None]
     ) -> None:
-        limits = settings.limits
-        self.application = Application(
-            settings,
-            Models(facts, opener, keep_alive=settings.idle_unload),
-            log=log,
-            load_first=load_first,
-            failed=self._fail,
-            shut_down=self.stop,
-            cache_sizes=cache_sizes,
-        )
         protocol = limited_connections(connections=limits.connections, read_seconds=limits.read_seconds, log=log)
-        super().__init__(uvicorn.Config(self.application, **uvicorn_options(protocol)))
+        super().__init__(uvicorn.Config(served, **uvicorn_options(protocol)))
         self.failure: Exception | None = None
-        """Why the first model could not be loaded."""
+        """Why it ended by itself."""
+        self._served = served
         self._on_ready = on_ready
         self._signal = 0
 
     def run_on(self, listener: socket.socket) -> None:
-        """Serve until the end. Raises what loading the first model raised, KeyboardInterrupt after Ctrl-C."""
+        """Serve until the end. Raises why it ended by itself, KeyboardInterrupt after Ctrl-C."""
         self.run(sockets=[listener])
         if self.failure is not None:
             raise self.failure
@@ -77,7 +70,7 @@ class Server(uvicorn.Server):
             server.close()
         with suppress(TimeoutError):
             async with asyncio.timeout(STOP_SECONDS):
-                await self.application.stop()
+                await self._served.stop()
                 await super().shutdown(sockets=sockets)
                 return
         sys.stderr.flush()
@@ -106,6 +99,33 @@ class Server(uvicorn.Server):
         self._signal = sig
         self.should_exit = True
 
-    def _fail(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
+        """End soon, because of ``error``."""
         self.failure = error
         self.should_exit = True
+
+
+class Server(Serving):
+    """The server of bundles; it ends where the first model can't be loaded."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        facts: Sequence[Facts],
+        opener: Opener,
+        *,
+        on_ready: Callable[[], None] = lambda: None,
+        log: Callable[[str], None] = lambda line: None,
+        load_first: bool = True,
+        cache_sizes: Callable[[], dict[str, float]] = dict,
+    ) -> None:
+        self.application = Application(
+            settings,
+            Models(facts, opener, keep_alive=settings.idle_unload),
+            log=log,
+            load_first=load_first,
+            failed=self.fail,
+            shut_down=self.stop,
+            cache_sizes=cache_sizes,
+        )
+        super().__init__(settings.limits, self.application, on_ready, log)

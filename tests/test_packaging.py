@@ -51,7 +51,8 @@ def test_wheel_holds_every_module_and_nothing_else(wheel: Path) -> None:
     assert tops == {"llava_edge"}
     extra = {name.split("/")[1] for name in names} - set(ROOMS)
     assert not extra
-    for data in ("runtime/py.typed", "runtime/demo/manifest.json", "benchmark/demo_heldout/questions.json"):
+    pages = ("serve/page/index.html", "serve/confirm_page/index.html")
+    for data in ("runtime/py.typed", "runtime/demo/manifest.json", "benchmark/demo_heldout/questions.json", *pages):
         assert f"llava_edge/{data}" in names
 
 

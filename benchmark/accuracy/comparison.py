@@ -91,6 +91,7 @@ class Candidate:
 class Comparison:
     """The result. ``refused`` questions did not fit the context, or had a picture that can't be shown: wrong for all.
 
+    ``unconfirmed`` questions have an answer that nobody vouches for, and are not scored.
     ``left_out`` has a line for each record of the data set that could not be a question.
     """
 
@@ -101,6 +102,7 @@ class Comparison:
     pictures: int
     scored: int
     refused: int
+    unconfirmed: int = 0
     left_out: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -112,6 +114,7 @@ class Comparison:
             "pictures": self.pictures,
             "scored": self.scored,
             "refused": self.refused,
+            "unconfirmed": self.unconfirmed,
             "left_out": list(self.left_out),
             "bootstrap": {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED, "drawn": "pictures"},
         }
@@ -177,11 +180,14 @@ def compare(
         pictures=len(set(pictures)),
         scored=len(own),
         refused=refused,
+        unconfirmed=sum(not one.confirmed for one in questions),
     )
 
 
 def _scores(questions: Sequence[Question], texts: Sequence[str], judge: Marking | None) -> Scores:
     def one(question: Question, text: str) -> float | None:
+        if not question.confirmed:
+            return None
         return judge(question, text) if question.metric == "judged" and judge is not None else score(question, text)
 
     return [one(question, text) for question, text in zip(questions, texts, strict=True)]

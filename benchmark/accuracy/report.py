@@ -187,7 +187,12 @@ def notes(comparison: Comparison) -> list[str]:
         f"KL is teacher-forced on the first {MEASURED} tokens of {comparison.reference.name}'s answers; keeping "
         f"their log-probabilities in float16 moved a mean by at most {error:.1g} nats.",
     ]
-    if unscored := comparison.questions - comparison.scored:
+    if comparison.unconfirmed:
+        said.append(
+            f"{comparison.unconfirmed} answers were confirmed by nobody; they count for the divergence only "
+            "(llava-edge benchmark confirm FOLDER, or --unconfirmed)."
+        )
+    if unscored := comparison.questions - comparison.scored - comparison.unconfirmed:
         said.append(f"{unscored} answers are free-form and were not judged; they count for the divergence only.")
     if any(one.text for one in comparison.candidates):
         said.append(

@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from ...runtime.errors import DataError, ImageError
 from ...runtime.pictures.picture import load_picture
-from ...runtime.prompts.conversations import Conversation, SampleError, find_samples, read_samples, shown
+from ...runtime.prompts.conversations import Conversation, SampleError, SampleFile, find_samples, read_samples, shown
 from ...runtime.prompts.picture_names import leads_outside, picture_file
 from ..reading.numbers import read_number
 from .heldout import MAX_TOKENS, heldout
@@ -30,11 +30,12 @@ SHOWN = 200
 """Characters of a row's fault that an error repeats."""
 
 
-def load_questions(data: str, *, limit: int = 0) -> QuestionList:
+def load_questions(data: str, *, limit: int = 0, unconfirmed: bool = False) -> QuestionList:
     """Load ``data``: ``demo``, a folder in LLaVA format, or ``NAME:SOURCE`` for a published data set.
 
     NAME is one of :data:`PUBLISHED`, SOURCE a parquet file, a folder of them, or a hub id. ``limit``
     keeps the first so many questions of each type; 0 keeps all. Ids are unique in what comes back.
+    ``unconfirmed`` takes answers that nobody has confirmed as if somebody had.
     Pictures of a folder stay files; those of parquet are their encoded bytes. A record that can't be asked, as one
     whose picture is broken, is left out and named in ``left_out`` of what comes back. Raises :class:`DataError` where
     none is left, and MissingExtraError for parquet without the extra ``[benchmark]``.
@@ -43,6 +44,8 @@ def load_questions(data: str, *, limit: int = 0) -> QuestionList:
     questions = list(_unique(_first_of_each_type(_usable(_read(data), left_out), limit)))
     if left_out and not questions:
         raise left_out[0]
+    if unconfirmed:
+        questions = [replace(one, confirmed=True) for one in questions]
     return QuestionList(questions, left_out=map(str, left_out))
 
 
@@ -97,6 +100,14 @@ def _askable(question: Question) -> Question:
 
     Its pictures are decoded once, as the model's are. Raises ImageError, ValueError.
     """
+    check_question(question)
+    for image in question.images:
+        load_picture(image)
+    return question
+
+
+def check_question(question: Question) -> None:
+    """Refuse texts that are none, and right answers that the question's metric can't have. Raises ValueError."""
     texts = (question.id, question.type, question.prompt, *question.answers, *question.choices)
     if wrong := [one for one in texts if not isinstance(one, str)]:
         raise ValueError(f"{wrong[0]!r} where words belong")
@@ -107,9 +118,6 @@ def _askable(question: Question) -> Question:
         raise ValueError(f"the answer {question.answers[0]!r}, which is no number")
     if question.max_tokens < 1:
         raise ValueError(f"max_tokens {question.max_tokens}")
-    for image in question.images:
-        load_picture(image)
-    return question
 
 
 def read_folder(folder: Path) -> Iterator[Question | DataError]:
@@ -118,15 +126,21 @@ def read_folder(folder: Path) -> Iterator[Question | DataError]:
     A record's first turn is the question and the second the right answer; later turns are left out.
     Beside LLaVA's ``id``, ``image`` (a path inside the folder, or a list) and
     ``conversations`` a record may have ``type``, ``metric``, ``accepted`` (further right answers),
-    ``choices`` and ``max_tokens``. A record that can't be used comes as the error about it. Raises
-    :class:`DataError` where there is no list of records.
+    ``choices``, ``max_tokens`` and ``confirmed``: an answer of which that is false is not scored. A record that can't
+    be used comes as the error about it. Raises :class:`DataError` where there is no list of records.
     """
     samples = read_samples(find_samples(folder))
-    for index, record in enumerate(samples.records):
-        try:
-            yield _question(folder, samples.conversation(index), record)
-        except DataError as error:
-            yield error
+    for index in range(len(samples)):
+        yield read_folder_record(folder, samples, index)
+
+
+def read_folder_record(folder: Path, samples: SampleFile, index: int, *, decode: bool = True) -> Question | DataError:
+    """The question that one record is, or what is wrong with it; its pictures are opened where ``decode``."""
+    try:
+        question = _question(folder, samples.conversation(index), samples.records[index])
+        return _decoded(question, samples.conversation(index)) if decode else question
+    except DataError as error:
+        return error
 
 
 def _question(folder: Path, conversation: Conversation, record: dict[str, Any]) -> Question:
@@ -137,6 +151,8 @@ def _question(folder: Path, conversation: Conversation, record: dict[str, Any]) 
     try:
         if metric not in get_args(Metric):
             raise ValueError(f"metric {metric!r}, which is none of {', '.join(get_args(Metric))}")
+        if not isinstance(confirmed := record.get("confirmed", True), bool):
+            raise ValueError(f"confirmed {confirmed!r}, which is neither true nor false")
         question = Question(
             id=conversation.id,
             type=str(record.get("type", "all")),
@@ -146,14 +162,21 @@ def _question(folder: Path, conversation: Conversation, record: dict[str, Any]) 
             metric=metric,
             choices=_words(record, "choices"),
             max_tokens=int(record.get("max_tokens", FREE_FORM_TOKENS if metric == "judged" else Question.max_tokens)),
+            confirmed=confirmed,
         )
-        return _askable(question)
-    except ImageError as error:
-        raise SampleError(conversation.where, expected=error.expected, got=shown(error.got, 160)) from error
+        check_question(question)
+        return question
     except (ValueError, TypeError, OverflowError) as error:
         raise SampleError(
             conversation.where, expected="a question, its pictures and how it is scored", got=shown(str(error), 160)
         ) from error
+
+
+def _decoded(question: Question, conversation: Conversation) -> Question:
+    try:
+        return _askable(question)
+    except ImageError as error:
+        raise SampleError(conversation.where, expected=error.expected, got=shown(error.got, 160)) from error
 
 
 def _words(record: dict[str, Any], key: str) -> tuple[str, ...]:

@@ -26,6 +26,8 @@ class Question:
     choices: tuple[str, ...] = ()
     """The texts of a multiple choice question, A first."""
     max_tokens: int = 32
+    confirmed: bool = True
+    """Whether somebody vouches for the answers. Where nobody does, the question is asked and not scored."""
 
 
 class QuestionList(list[Question]):

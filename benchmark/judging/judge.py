@@ -72,13 +72,19 @@ class Judge:
 
         Such a verdict is asked for once more here, and again in the next run. Raises
         :class:`JudgeError`, ImageError, StorageError, and OptionError for a question without a
-        reference.
+        reference that somebody vouches for.
         """
         if question.metric != "judged" or not question.answers:
             raise OptionError(
                 expected=f"a judged question with a reference answer as {question.id}",
                 got=question.metric,
                 fix="score it by its own metric",
+            )
+        if not (question.confirmed and question.answers[0]):
+            raise OptionError(
+                expected=f"a reference answer to {question.id} that somebody confirmed",
+                got="one that nobody did" if question.answers[0] else "none",
+                fix="confirm it: llava-edge benchmark confirm FOLDER",
             )
         pictures = [load_picture(one) for one in question.images]
         key = self._key(question, answer, pictures)

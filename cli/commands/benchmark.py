@@ -1,4 +1,4 @@
-"""``llava-edge benchmark``: what a bundle gets right, and how fast it is."""
+"""``llava-edge benchmark``: what a bundle gets right, how fast it is, and benchmarks of one's own."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import Annotated
 import typer
 
 from ..terminal import options as arguments
-from . import benchmark_speed
+from . import benchmark_build, benchmark_confirm, benchmark_speed
 from .benchmark_accuracy import accuracy
 from .benchmark_regress import regress
 from .benchmark_scores import scores
 
 app = typer.Typer(
-    help="Accuracy, speed, and text scores against picture scores.", no_args_is_help=True, rich_markup_mode=None
+    help="Accuracy, speed, benchmarks of your own, and text scores against picture scores.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 
@@ -34,6 +36,8 @@ def demo(
 
 arguments.register(app, "accuracy", accuracy)
 arguments.register(app, "speed", benchmark_speed.speed)
+arguments.register(app, "build", benchmark_build.build)
+arguments.register(app, "confirm", benchmark_confirm.confirm)
 arguments.register(app, "demo", demo)
 arguments.register(app, "regress", regress)
 arguments.register(app, "scores", scores)

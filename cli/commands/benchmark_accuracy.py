@@ -41,6 +41,9 @@ def accuracy(
         str, typer.Option("--data", metavar="DATA", help="'demo', a folder in LLaVA's format, or NAME:PATH.")
     ] = "demo",
     limit: Annotated[int, typer.Option("--limit", min=0, help="Questions a type; 0 takes all.")] = 0,
+    unconfirmed: Annotated[
+        bool, typer.Option("--unconfirmed", help="Score answers that nobody has confirmed, too.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     out: Annotated[
         Path | None,
@@ -86,13 +89,13 @@ def accuracy(
     _check(json_file, as_json, out, judge, judge_model)
     if (given := answers or cache) is not None:
         check_output_folder(given, KEPT, "--answers" if answers is not None else "--cache")
-    questions = load_questions(data, limit=limit)
+    questions = load_questions(data, limit=limit, unconfirmed=unconfirmed)
     folder = given or _usual_place(cache_folder() / "accuracy")
     for line in left_out(questions.left_out):
         note(visible(line))
     marking = None
     if judge:
-        total = sum(question.metric == "judged" for question in questions) * (1 + len(candidate))
+        total = sum(one.metric == "judged" and one.confirmed for one in questions) * (1 + len(candidate))
         marking = _judge(judge, judge_model, judge_per_minute, judge_prices, folder / KEPT[0], total)
     bar = Bar("asking")
     try:

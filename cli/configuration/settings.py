@@ -79,8 +79,15 @@ def _settings(command: Any) -> list[tuple[str, Setting]]:
         )
         declared_names = [info.default, *(info.param_decls or ())]  # in Annotated, typer takes the first for a default
         flags = [flag.split("/")[0] for flag in declared_names if isinstance(flag, str)]
-        found += [(flag[2:].replace("-", "_"), setting) for flag in flags if flag.startswith("--")]
+        found += [(_key(flag, flags), setting) for flag in flags if flag.startswith("--")]
     return found
+
+
+def _key(flag: str, flags: Sequence[str]) -> str:
+    """An option's key. The bundle is "model" by whatever name ``-m`` has beside it, and nothing else is."""
+    if "-m" in flags:
+        return "model"
+    return "endpoint_model" if flag == "--model" else flag[2:].replace("-", "_")
 
 
 def _kind(hint: Any) -> tuple[type[Any], bool, tuple[str, ...]]:

@@ -24,6 +24,8 @@ ROLES: dict[str, Role] = {"human": "user", "gpt": "assistant", "system": "system
 OTHER_ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant"}
 TURNS, IMAGES = ("conversations", "messages"), ("image", "images")
 """Keys of a record: LLaVA's first, then other tools'."""
+ONE_RECORD = (*TURNS, "question")
+"""Keys by which an object that is a whole file is told to be its only record."""
 PICTURES = ("image", "image_url", "path", "url")
 """Where a part of a turn names its picture; the first two are also its kind."""
 _COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[\]}])')
@@ -154,7 +156,7 @@ def _records(text: str, path: Path) -> Any:
             kind, fix = _kind(text[:100].lstrip().lower().encode()) or (str(error), "get the file again")
             raise DataError(expected=f"JSON in {path}", got=kind, fix=fix) from error
     else:
-        return [whole] if isinstance(whole, dict) and not whole.keys().isdisjoint(TURNS) else whole
+        return [whole] if isinstance(whole, dict) and not whole.keys().isdisjoint(ONE_RECORD) else whole
     records = []
     for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: U+2028 may stand in a string
         try:

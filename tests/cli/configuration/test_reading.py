@@ -280,8 +280,17 @@ def test_every_option_of_every_command_can_be_set() -> None:
                 for flag in one.opts
                 if flag.startswith("--")
             }
+            if name == "build":  # -m has the bundle there, --model an endpoint's model
+                taken = taken - {"bundle"} | {"endpoint_model"}
             places = {one.metavar for one in command.params if type(one).__name__ == "TyperArgument"}
             assert set(commands[name]) == taken - {"help"} | ({"model"} if places & {"BUNDLE", "MODEL"} else set())
             assert {one.parameter for one in commands[name].values()} <= {one.name for one in command.params}
 
     compare(settings_of(app), typer.main.get_command(app))
+
+
+def test_a_configured_bundle_is_no_endpoints_model() -> None:
+    """``benchmark build`` has both, and ``--model`` is the endpoint's."""
+    (build,) = (one for name, one in settings_of(app)["benchmark"].items() if name == "build")
+    assert build["model"].parameter == "bundle"
+    assert build["endpoint_model"].parameter == "endpoint_model"
