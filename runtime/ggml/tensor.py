@@ -32,7 +32,7 @@ _PROBE_SHAPES = ((8, 3, 2, 1), (8, 5, 2, 1))
 
 
 class RawTensor(ctypes.Structure):
-    """``struct ggml_tensor`` of ``ggml.h``, without the fields behind the name. :func:`check_layout` must have passed."""
+    """``struct ggml_tensor`` without the fields behind the name, once :func:`check_layout` has passed."""
 
     _fields_ = (
         ("type", ctypes.c_int),

@@ -45,7 +45,7 @@ def model_bytes(
     outputs: Mapping[str, tuple[str, Axes]],
     constants: Mapping[str, Value],
 ) -> bytes:
-    """A model as ``onnxruntime.InferenceSession`` takes it: inputs and outputs by name with numpy's type and a shape."""
+    """A model as onnxruntime takes it; ``inputs`` and ``outputs`` are numpy's type and a shape by name."""
     graph = b"".join(
         [
             *(_message(1, _node(node)) for node in nodes),

@@ -88,5 +88,6 @@ def describe_placement(options: LoadOptions, *, on_cpu: bool, why_alone: str = "
     away = f" | workers {', '.join(options.workers)}" if options.workers else ""
     return (
         f"placement {options.device or 'default'}{away} | GPU layers {layers}{split}{shares}{main} | KV {kinds}"
-        f" | flash attention {flash} | prompts {prompts}{''.join(f' | {one}' for one in thread_warnings(options.threads))}"
+        f" | flash attention {flash} | prompts {prompts}"
+        f"{''.join(f' | {one}' for one in thread_warnings(options.threads))}"
     )

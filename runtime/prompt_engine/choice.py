@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ..errors import LlavaEdgeError, OptionError
 from ..ggml.devices import has_gpu
 from ..ggml.types import BY_NUMBER
-from ..options import LoadOptions
+from ..options import LoadOptions, PromptEngineName
 from ..system.machine import available_memory, has_amx
 from .backend import register
 from .weights import Weights
 
-ENGINE, ALONE = "onnxruntime", "llama.cpp"
+ENGINE: Final = "onnxruntime"
+ALONE: Final = "llama.cpp"
 LEAST_WEIGHTS = 2**26
 """Weights below which a prompt's products take less than handing them over does."""
 SPARE = 2**30
@@ -27,7 +28,7 @@ EXACT = ("f32", "f16", "bf16")
 class Choice(NamedTuple):
     """``engine`` is a word of ``prompt_engine``; ``why`` is empty for what was asked for, or is faster here."""
 
-    engine: str
+    engine: PromptEngineName
     why: str = ""
 
 
