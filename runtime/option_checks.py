@@ -65,3 +65,19 @@ def folder_named(value: Any, name: str) -> str | bool | None:
             fix="give one, or True for the user's own",
         )
     return path
+
+
+DEFAULT_PORT = 50052
+"""llama.cpp's own port for it."""
+
+
+def parse_endpoint(endpoint: str) -> tuple[str, int]:
+    """``HOST:PORT`` as its two parts. Raises :class:`OptionError`."""
+    host, colon, port = endpoint.rpartition(":")
+    if not host or not colon or not port.isdecimal() or not 0 < int(port) < 65536 or ":" in host:
+        raise OptionError(
+            expected="a worker as HOST:PORT (IPv4 address or name)",
+            got=repeated(endpoint),
+            fix=f"write it like 127.0.0.1:{DEFAULT_PORT}",
+        )
+    return host, int(port)

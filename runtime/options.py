@@ -16,11 +16,12 @@ from typing import Annotated, Any, Literal, TypedDict, get_args, get_origin, get
 
 from .answer_forms import AnswerForm, answer_form
 from .errors import OptionError
-from .option_checks import cached, check_number, check_tuple, folder_named, plain, repeated
+from .option_checks import cached, check_number, check_tuple, folder_named, parse_endpoint, plain, repeated
 
 DEFAULT_MAX_TOKENS = 512
 MICRO_BATCH = 512
 Device = Literal["", "auto", "cpu"]
+PromptEngineName = Literal["auto", "llama.cpp", "onnxruntime"]
 Isolation = Literal["llm", "engine"]
 """What may live in a process of its own."""
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
@@ -106,6 +107,8 @@ class LoadOptions:
 
     ``repack`` None means yes, on CPUs with AMX only after a trial, because a llama.cpp compiled by
     GCC 12 dies there (``repacking``; an ``Llm`` on its own makes no trial and leaves it off there).
+    ``prompt_engine`` "onnxruntime" reads prompts of 64 positions and more with int8 products on the CPU, for which
+    each weight takes another byte of memory; "auto" is llama.cpp where that does not pay (``docs/prompt-engine.md``).
     """
 
     threads: Annotated[int, Option("CPU threads; 0 means one per physical core.", (0, 1024), show_default=False)] = 0
@@ -165,6 +168,13 @@ class LoadOptions:
         bool | None,
         Option("Rearrange weights at load for faster products; by default on CPUs with AMX only after a trial."),
     ] = None
+    prompt_engine: Annotated[
+        PromptEngineName,
+        Option(
+            "What computes the products of long prompts; auto takes what is faster here.",
+            words=get_args(PromptEngineName),
+        ),
+    ] = "auto"
     images_kept: Annotated[
         int, Option("Encoded pictures kept in memory, the latest used.", (0, 10_000), in_python_only=True)
     ] = 8
@@ -246,6 +256,7 @@ class LoadChoices(TypedDict, total=False):
     batch: int
     micro_batch: int | None
     repack: bool | None
+    prompt_engine: PromptEngineName
     images_kept: int
     kept_states: int
     cache: str | os.PathLike[str] | bool | None
@@ -381,19 +392,3 @@ def _check_declared(options: Any) -> None:
         elif option.words and (not isinstance(value, str) or value not in option.words):
             words = ", ".join(filter(None, option.words))
             raise OptionError(expected=f"{name} among {words}", got=repeated(value), fix="choose one of those")
-
-
-DEFAULT_PORT = 50052
-"""llama.cpp's own port for it."""
-
-
-def parse_endpoint(endpoint: str) -> tuple[str, int]:
-    """``HOST:PORT`` as its two parts. Raises :class:`OptionError`."""
-    host, colon, port = endpoint.rpartition(":")
-    if not host or not colon or not port.isdecimal() or not 0 < int(port) < 65536 or ":" in host:
-        raise OptionError(
-            expected="a worker as HOST:PORT (IPv4 address or name)",
-            got=repeated(endpoint),
-            fix=f"write it like 127.0.0.1:{DEFAULT_PORT}",
-        )
-    return host, int(port)

@@ -13,7 +13,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import typer
 
 from ...runtime.errors import OptionError
-from ...runtime.options import GenerationOptions, LoadOptions, declared, parse_endpoint, types_of
+from ...runtime.option_checks import parse_endpoint
+from ...runtime.options import GenerationOptions, LoadOptions, declared, types_of
 from ..terminal.options import parse_size, shares
 from ..terminal.visible import quoted, shortened
 

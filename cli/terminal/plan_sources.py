@@ -11,7 +11,7 @@ from ...runtime.bundle.bundle import demo_bundle
 from ...runtime.bundle.kinds import file_kind
 from ...runtime.bundle.named import named_model
 from ...runtime.errors import CheckpointError, OptionError, first_line, shown
-from ...runtime.options import parse_endpoint
+from ...runtime.option_checks import parse_endpoint
 from ...runtime.planning.checkpoint_config import PUBLISHED_TOWER, config_shape
 from ...runtime.planning.placement import Device, DeviceKind
 from ...runtime.planning.shape_sources import PRESETS, folder_shape, preset_shape

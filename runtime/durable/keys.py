@@ -46,6 +46,7 @@ def state_parts(bundle: Bundle, options: LoadOptions, pictures: dict[str, Any]) 
         "cache": [options.kv_type_k or "f16", options.kv_type_v or "f16", options.wants_flash_attention],
         "chunks": [options.batch, options.micro_batch],
         "repack": options.repack,
+        "prompts": [options.prompt_engine, str(import_onnxruntime().__version__)],
         "placement": [
             has_gpu(),
             options.device,

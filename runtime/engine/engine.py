@@ -27,6 +27,7 @@ from ..pictures.tower import VisionEncoder
 from ..planning.auto_placement import describe_placement
 from ..processes.isolated_llm import LlmProcess, open_llm
 from ..processes.repacking import settle_repacking
+from ..prompt_engine.choice import settle_prompt_engine
 from ..prompts.prompt import Prompt, build_prompt, keeps_places
 from ..prompts.template import TemplateMessage
 from ..system.machine import thread_warnings
@@ -70,7 +71,7 @@ class Engine:
             on_load(0.0)
         if cancelled is not None and cancelled():
             raise Cancelled
-        self.options = settle_repacking(options)
+        self.options, self._why_alone = settle_prompt_engine(bundle.llm_path, settle_repacking(options))
         self._decoded = DecodedPictures()
         self.load_seconds = 0.0
         self._load(process, on_load, cancelled)
@@ -192,7 +193,7 @@ class Engine:
         """One line: where layers and KV cache are, and how attention is computed."""
         self._turns.check()
         self._ready()
-        return describe_placement(self.options, on_cpu=self.llm.on_cpu)
+        return describe_placement(self.options, on_cpu=self.llm.on_cpu, why_alone=self._why_alone)
 
     @property
     def provider(self) -> str:

@@ -33,3 +33,7 @@ class AbortSwitch:
     def clear(self) -> None:
         """Let computing go on from now on."""
         self._text[0] = b"\0"
+
+    def is_set(self) -> bool:
+        """Whether what is computed shall end."""
+        return self._text[0] != b"\0"

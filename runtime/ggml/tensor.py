@@ -31,8 +31,8 @@ _PROBE_SHAPES = ((8, 3, 2, 1), (8, 5, 2, 1))
 """ggml's order, fastest axis first: a weight and an activation that ``ggml_mul_mat`` accepts."""
 
 
-class _Tensor(ctypes.Structure):
-    """``struct ggml_tensor`` of ``ggml.h``, without the fields behind the name."""
+class RawTensor(ctypes.Structure):
+    """``struct ggml_tensor`` without the fields behind the name, once :func:`check_layout` has passed."""
 
     _fields_ = (
         ("type", ctypes.c_int),
@@ -86,7 +86,7 @@ class Tensor:
 
 def read_tensor(address: int) -> Tensor:
     """The tensor at ``address``."""
-    raw = _Tensor.from_address(address)
+    raw = RawTensor.from_address(address)
     sources = tuple(source for source in raw.src if source)
     name, op = raw.name.decode("utf-8", "replace"), _op_name(raw.op)
     kind = BY_NUMBER[raw.type].name if raw.type in BY_NUMBER else "unknown"
@@ -95,7 +95,7 @@ def read_tensor(address: int) -> Tensor:
 
 def operation(address: int) -> str:
     """The operation that computes the tensor at ``address``, as ggml names it: "MUL_MAT"."""
-    return _op_name(_Tensor.from_address(address).op)
+    return _op_name(RawTensor.from_address(address).op)
 
 
 def check_layout() -> None:
@@ -118,7 +118,7 @@ def check_layout() -> None:
 
 def _is_read(product: int, weight: int, activation: int) -> bool:
     """Whether every field that is used comes out as ggml made it."""
-    side = _Tensor.src.offset + ctypes.sizeof(ctypes.c_void_p)
+    side = RawTensor.src.offset + ctypes.sizeof(ctypes.c_void_p)
     if ctypes.c_void_p.from_address(product + side).value != activation:
         return False  # reading further would follow a wrong address
     read, sources = read_tensor(product), [read_tensor(one) for one in (weight, activation)]
@@ -129,7 +129,7 @@ def _is_read(product: int, weight: int, activation: int) -> bool:
         and all(one.kind == "f32" and one.strides == _strides(one.shape) for one in sources)
         and read.shape == (_PROBE_SHAPES[0][1], *_PROBE_SHAPES[1][1:])
         and sources[0].name.encode() == _PROBE_NAME
-        and names == [_Tensor.name.offset] * 2
+        and names == [RawTensor.name.offset] * 2
     )
 
 

@@ -11,6 +11,7 @@ import time
 import weakref
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from ..errors import Cancelled, NativeError
 from ..ggml.devices import has_gpu
 from ..ggml.library import native_error, start_native
 from ..options import GenerationOptions, LoadOptions, padded_context
+from ..prompt_engine.backend import taking_part
+from ..prompt_engine.prompt_engine import PromptEngine
 from ..system.lifetime import Lifetime, begin_computing
 from ..system.machine import has_amx, physical_cores
 from ..system.native_thread import POLL_SECONDS, NativeThread
@@ -77,10 +80,14 @@ class Llm:
         self._only_on_thread = bool(options.repack and has_amx())
         self._token_seconds = float("inf")
         self._native = Handles()
-        self._life = Lifetime("model", self._native.free, self._native.switch.set)
+        self._engines: list[PromptEngine] = []
+        self._life = Lifetime("model", partial(_free, self._native, self._engines), self._native.switch.set)
         weakref.finalize(self, _end, self._life, self._thread)
         try:
             self._load(path, devices, on_load, cancelled)
+            if options.prompt_engine == "onnxruntime":  # "auto" was settled by who knows what the model is for
+                threads = options.threads or physical_cores()
+                self._engines.append(PromptEngine(path, threads=threads, stopped=self._native.switch.is_set))
         except BaseException:
             self.close()
             raise
@@ -185,7 +192,7 @@ class Llm:
                 lib.llama_state_seq_set_data(self._native.context, state, len(state), 0)
 
     def _open_context(self, positions: int) -> None:
-        with self._native.sizes_noted():
+        with self._native.sizes_noted(), taking_part(self._engine):
             self._native.context = new_context(self._native, self._options, positions, self.threads, self._watcher)
 
     def state_size(self) -> int:
@@ -299,7 +306,11 @@ class Llm:
             with self._life:
                 if self._native.context is None:  # llama.cpp would take the process down
                     raise NativeError(expected="an open context", got="none", fix="call ensure_context first")
-                return int(lib.llama_decode(self._native.context, batch()))
+                engine = self._engine
+                if engine is not None:
+                    engine.begin()
+                with taking_part(engine):
+                    return int(lib.llama_decode(self._native.context, batch()))
 
         def stop() -> None:
             stopped.append(True)
@@ -322,6 +333,10 @@ class Llm:
             raise Cancelled
         if code != 0:
             raise native_error(f"{positions} positions computed", "load the model again", code=code)
+
+    @property
+    def _engine(self) -> PromptEngine | None:
+        return self._engines[0] if self._engines else None
 
     def _settle(self) -> None:
         """What was stopped has ended: the next may begin, but where the model was closed."""
@@ -367,6 +382,12 @@ class Llm:
         if self._constraints is None:
             self._constraints = Constraints(self, self._vocab)
         return self._constraints.constraint(form)
+
+
+def _free(native: Handles, engines: list[PromptEngine]) -> None:
+    native.free()
+    while engines:
+        engines.pop().close()
 
 
 def _end(life: Lifetime, thread: NativeThread) -> None:

@@ -71,8 +71,12 @@ def _worker_devices(memory: Sequence[tuple[str, int]]) -> Iterator[Device]:
         yield Device(name, "rpc", free, endpoint=endpoint)
 
 
-def describe_placement(options: LoadOptions, *, on_cpu: bool) -> str:
-    """One line about where a loaded language model is; ``on_cpu`` where this machine's cores compute any of it."""
+def describe_placement(options: LoadOptions, *, on_cpu: bool, why_alone: str = "") -> str:
+    """One line about where a loaded language model is; ``on_cpu`` where this machine's cores compute any of it.
+
+    ``why_alone`` says why llama.cpp reads prompts without onnxruntime.
+    """
+    prompts = options.prompt_engine + (f" ({why_alone})" if why_alone else "")
     split = f", split {options.split_mode}" if options.split_mode else ""
     shares = f" {':'.join(f'{one:g}' for one in options.tensor_split)}" if options.tensor_split else ""
     main = f", main GPU {options.main_gpu}" if options.main_gpu is not None else ""
@@ -84,5 +88,6 @@ def describe_placement(options: LoadOptions, *, on_cpu: bool) -> str:
     away = f" | workers {', '.join(options.workers)}" if options.workers else ""
     return (
         f"placement {options.device or 'default'}{away} | GPU layers {layers}{split}{shares}{main} | KV {kinds}"
-        f" | flash attention {flash}{''.join(f' | {one}' for one in thread_warnings(options.threads))}"
+        f" | flash attention {flash} | prompts {prompts}"
+        f"{''.join(f' | {one}' for one in thread_warnings(options.threads))}"
     )

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Sequence
 
 from ..errors import WorkerError
-from ..options import parse_endpoint
+from ..option_checks import parse_endpoint
 
 GREETING_SECONDS = 5.0
 """A worker serves one client at a time; one that just lost its client takes a moment to free its memory."""

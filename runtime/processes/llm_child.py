@@ -14,7 +14,8 @@ from ..ggml.devices import device_memory, local_gpus
 from ..ggml.rpc import worker_devices
 from ..language.llm import Llm
 from ..language.sampling import Sampler
-from ..options import GenerationOptions, LoadOptions, parse_endpoint
+from ..option_checks import parse_endpoint
+from ..options import GenerationOptions, LoadOptions
 from .child_side import Child, become_child
 from .connections import WorkerMemory, is_loopback, watch_connections
 from .watching import WATCH_SECONDS, every

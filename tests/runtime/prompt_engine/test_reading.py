@@ -1,0 +1,273 @@
+"""A model's prompts read by the prompt engine, beside llama.cpp alone on the same file."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from llava_edge.quantize.pipeline import quantize_bundle
+from llava_edge.runtime import load
+from llava_edge.runtime.errors import Cancelled, NativeError, OptionError
+from llava_edge.runtime.language.llm import Llm
+from llava_edge.runtime.options import LoadOptions
+from llava_edge.runtime.prompt_engine import choice, prompt_engine, structures
+from llava_edge.runtime.prompt_engine.choice import settle_prompt_engine
+from llava_edge.runtime.prompt_engine.prompt_engine import PromptEngine
+
+POSITIONS = 150
+"""Two chunks of 64 and more, and one below."""
+
+
+@pytest.fixture(scope="module", params=["llama3", "qwen"])
+def model_path(request: pytest.FixtureRequest, exported: Any) -> Path:
+    """A seeded f32 model; Qwen's has biases."""
+    return Path(exported(request.param)[1]) / "llm.gguf"
+
+
+@contextmanager
+def opened(path: Path, **choices: Any) -> Iterator[Llm]:
+    llm = Llm(path, options=LoadOptions(threads=2, gpu_layers=0, batch=64, **choices))
+    try:
+        llm.ensure_context(256)
+        yield llm
+    finally:
+        llm.close()
+
+
+def read(llm: Llm, *, seed: int = 0) -> npt.NDArray[np.float32]:
+    """Logits behind ``POSITIONS`` drawn tokens, read in chunks."""
+    llm.truncate(0)
+    tokens = [int(one) for one in np.random.default_rng(seed).integers(0, llm.vocab_size, POSITIONS)]
+    for first in range(0, POSITIONS, 64):
+        part = tokens[first : first + 64]
+        llm.decode_tokens(part, first, logits=first + len(part) == POSITIONS)
+    return llm.logits()
+
+
+def difference(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> float:
+    return float(np.linalg.norm(one - other) / np.linalg.norm(other))
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How often the engine multiplied and attended."""
+    counts = {"_multiply": 0, "_attend": 0}
+    for name in counts:
+        method = getattr(PromptEngine, name)
+
+        def count(*arguments: Any, name: str = name, method: Any = method) -> Any:
+            counts[name] += 1
+            return method(*arguments)
+
+        monkeypatch.setattr(PromptEngine, name, count)
+    return counts
+
+
+def test_prompts_are_read_alike(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = counted(monkeypatch)
+    with opened(model_path) as llm:
+        alone = read(llm)
+    assert counts == {"_multiply": 0, "_attend": 0}
+    with opened(model_path, prompt_engine="onnxruntime") as llm:
+        ours, again = read(llm), read(llm)
+    layers = counts["_attend"] // 4  # two chunks, twice
+    assert counts["_attend"] == 4 * layers > 0
+    assert counts["_multiply"] >= 4 * layers * 4
+    assert np.array_equal(ours, again)
+    assert 0 < difference(ours, alone) < 0.05
+
+
+def test_attention_alone_is_llama_cpps(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without int8 products what is left is float32 where llama.cpp rounds to half precision."""
+    monkeypatch.setattr(PromptEngine, "_is_product", lambda *_: False)
+    with opened(model_path) as llm:
+        alone = read(llm)
+    with opened(model_path, prompt_engine="onnxruntime") as llm:
+        assert difference(read(llm), alone) < 2e-3
+
+
+def test_products_alone(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompt_engine, "ATTENTION", ())
+    counts = counted(monkeypatch)
+    with opened(model_path) as llm:
+        alone = read(llm)
+    with opened(model_path, prompt_engine="onnxruntime") as llm:
+        assert 0 < difference(read(llm), alone) < 0.05
+    assert counts["_attend"] == 0 < counts["_multiply"]
+
+
+OTHERS = (
+    {"kv_type_k": "f32", "kv_type_v": "f32"},
+    {"kv_type_k": "q8_0"},
+    {"flash_attention": True},
+    {"repack": True},
+)
+
+
+@pytest.mark.parametrize("choices", OTHERS, ids=str)
+def test_other_caches_and_attentions(model_path: Path, choices: dict[str, Any]) -> None:
+    with opened(model_path, **choices) as llm:
+        alone = read(llm)
+    with opened(model_path, prompt_engine="onnxruntime", **choices) as llm:
+        assert 0 < difference(read(llm), alone) < 0.05
+
+
+def test_two_models_do_not_disturb_each_other(model_path: Path) -> None:
+    with opened(model_path) as alone:
+        expected = read(alone)
+        with opened(model_path, prompt_engine="onnxruntime") as ours:
+            found = read(ours)
+            assert np.array_equal(read(alone), expected)
+            assert np.array_equal(read(ours), found)
+
+
+def test_a_chunk_below_the_least_is_llama_cpps(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = counted(monkeypatch)
+    with opened(model_path, prompt_engine="onnxruntime") as llm:
+        llm.decode_tokens([1] * 63, 0, logits=True)
+        few = llm.logits()
+    with opened(model_path) as llm:
+        llm.decode_tokens([1] * 63, 0, logits=True)
+        assert np.array_equal(few, llm.logits())
+    assert counts == {"_multiply": 0, "_attend": 0}
+
+
+def test_cancelled_between_products(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    multiplied, wanted = threading.Event(), threading.Event()
+    multiply = PromptEngine._multiply
+
+    def slow(self: PromptEngine, *arguments: Any) -> None:
+        multiply(self, *arguments)
+        multiplied.set()
+        wanted.wait(5)
+
+    with opened(model_path, prompt_engine="onnxruntime") as llm:
+        expected = read(llm)
+        llm.truncate(0)
+        monkeypatch.setattr(PromptEngine, "_multiply", slow)
+
+        def cancelled() -> bool:
+            if multiplied.is_set():
+                threading.Timer(0.05, wanted.set).start()
+                return True
+            return False
+
+        with pytest.raises(Cancelled):
+            llm.decode_tokens([1] * 64, 0, logits=True, cancelled=cancelled)
+        monkeypatch.setattr(PromptEngine, "_multiply", multiply)
+        assert np.array_equal(read(llm), expected)
+
+
+def test_an_error_inside_is_the_callers(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: PromptEngine, *_: Any) -> None:
+        raise MemoryError("no memory for a product")
+
+    with opened(model_path, prompt_engine="onnxruntime") as llm:
+        expected = read(llm)
+        with monkeypatch.context() as patch:
+            patch.setattr(PromptEngine, "_multiply", broken)
+            with pytest.raises(MemoryError, match="no memory for a product"):
+                read(llm, seed=1)
+        assert np.array_equal(read(llm), expected)
+
+
+def test_threads_end_with_the_model(model_path: Path) -> None:
+    before = threading.active_count()
+    for _ in range(3):
+        with opened(model_path, prompt_engine="onnxruntime") as llm:
+            read(llm)
+    assert threading.active_count() == before
+
+
+def test_answers_and_its_placement(exported: Any, tmp_path: Path) -> None:
+    """A whole bundle, quantized: the same answer, and -v says what read the prompt."""
+    bundle = tmp_path / "q4"
+    quantize_bundle(exported("llama3")[1], bundle, llm="q8_0", vision="keep")
+    picture = np.random.default_rng(3).integers(0, 255, (90, 120, 3), np.uint8)
+    with load(bundle, threads=2) as model:
+        alone = model.ask("What is it?", images=[picture], max_tokens=8)
+        assert "prompts llama.cpp (" in model.placement
+    for isolate in (False, "llm", "engine"):
+        with load(bundle, threads=2, prompt_engine="onnxruntime", isolate=isolate) as model:
+            assert model.ask("What is it?", images=[picture], max_tokens=8).text == alone.text
+            assert "| prompts onnxruntime" in model.placement
+
+
+# --- a library that is not what it says ---
+
+LIES = {
+    "version": lambda patch: patch.setattr(structures.library, "version", lambda: "0.3.37"),
+    "tensors": lambda patch: patch.setattr(structures, "TENSOR_OVERHEAD", structures.TENSOR_OVERHEAD + 8),
+    "operations": lambda patch: patch.setitem(structures.OPERATIONS, "MUL_MAT", 30),
+    "API": lambda patch: patch.setattr(structures, "API_VERSION", 3),
+    "layout": lambda patch: patch.setattr(structures, "check_layout", _other_layout),
+    "tables": lambda patch: patch.setattr(structures, "Device", _shifted_device()),
+}
+
+
+def _other_layout() -> None:
+    raise NativeError(expected="tensors laid out as known", got="another layout", fix="")
+
+
+def _shifted_device() -> Any:
+    """Device tables with name and description in each other's place."""
+
+    names = [name for name, _ in structures.DeviceFunctions._fields_]
+    names[0], names[1] = names[1], names[0]
+    shifted = structures._table(*names)
+
+    class Device(ctypes.Structure):
+        _fields_ = (("functions", shifted), ("registry", ctypes.c_void_p), ("context", ctypes.c_void_p))
+
+    return Device
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_another_library_is_refused(lie: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    structures.check_library()  # as it is, it passes
+    LIES[lie](monkeypatch)
+    with pytest.raises(NativeError):
+        structures.check_library()
+
+
+def test_refused_means_llama_cpp_alone(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise NativeError(expected="llama-cpp-python: 0.3.36", got="0.4.0", fix="")
+
+    monkeypatch.setattr(choice, "register", refuse)
+    monkeypatch.setattr(choice, "has_amx", lambda: True)
+    monkeypatch.setattr(choice, "EXACT", ())
+    monkeypatch.setattr(choice, "LEAST_WEIGHTS", 0)
+    options, why = settle_prompt_engine(model_path, LoadOptions(gpu_layers=0))
+    assert (options.prompt_engine, why) == ("llama.cpp", "llama-cpp-python: 0.3.36, found 0.4.0")
+    with pytest.raises(OptionError, match=r"0\.4\.0"):
+        settle_prompt_engine(model_path, LoadOptions(gpu_layers=0, prompt_engine="onnxruntime"))
+
+
+# --- what auto is ---
+
+
+def settled(path: Path, **choices: Any) -> tuple[str, str]:
+    options, why = settle_prompt_engine(path, LoadOptions(gpu_layers=0, **choices))
+    return options.prompt_engine, why
+
+
+def test_auto(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "has_amx", lambda: True)
+    assert settled(model_path) == ("llama.cpp", "a model in f32 is read exactly")
+    assert settled(model_path, prompt_engine="llama.cpp") == ("llama.cpp", "")
+    assert settled(model_path, prompt_engine="onnxruntime") == ("onnxruntime", "")
+    monkeypatch.setattr(choice, "EXACT", ())
+    assert settled(model_path) == ("llama.cpp", "a small model")
+    monkeypatch.setattr(choice, "LEAST_WEIGHTS", 0)
+    assert settled(model_path) == ("onnxruntime", "")
+    monkeypatch.setattr(choice, "available_memory", lambda: 2**30)
+    assert settled(model_path)[1].startswith("memory: int8 weights take 0.0 GiB more")
+    monkeypatch.setattr(choice, "has_amx", lambda: False)
+    assert settled(model_path) == ("llama.cpp", "no AMX; elsewhere it is not measured yet")
