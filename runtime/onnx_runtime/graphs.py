@@ -6,6 +6,7 @@ fields that a graph of a few nodes has.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -23,8 +24,18 @@ TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7, "float16":
 """``TensorProto.DataType`` by numpy's names."""
 _INT = 2
 """``AttributeProto.AttributeType``."""
+_EXTERNAL = 1
+"""``TensorProto.DataLocation``."""
 _VARINT, _BYTES = 0, 2
 """Protobuf's wire types."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """A constant that the session is given as it is opened, without a copy in the model's bytes."""
+
+    kind: str
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -43,14 +54,14 @@ def model_bytes(
     *,
     inputs: Mapping[str, tuple[str, Axes]],
     outputs: Mapping[str, tuple[str, Axes]],
-    constants: Mapping[str, Value],
+    constants: Mapping[str, Value | Given],
 ) -> bytes:
     """A model as onnxruntime takes it; ``inputs`` and ``outputs`` are numpy's type and a shape by name."""
     graph = b"".join(
         [
             *(_message(1, _node(node)) for node in nodes),
             _text(2, "graph"),
-            *(_message(5, _tensor(name, np.asarray(value))) for name, value in constants.items()),
+            *(_message(5, _tensor(name, value)) for name, value in constants.items()),
             *(_message(11, _value(name, *kind)) for name, kind in inputs.items()),
             *(_message(12, _value(name, *kind)) for name, kind in outputs.items()),
         ]
@@ -74,9 +85,19 @@ def _node(node: Node) -> bytes:
     )
 
 
-def _tensor(name: str, value: npt.NDArray[np.generic]) -> bytes:
-    axes = b"".join(_number(1, size) for size in value.shape)
-    return axes + _number(2, TYPES[value.dtype.name]) + _text(8, name) + _message(9, value.tobytes())
+def _tensor(name: str, value: Value | Given) -> bytes:
+    if isinstance(value, Given):
+        length = np.dtype(value.kind).itemsize * math.prod(value.shape)
+        # onnxruntime asks for a place in a file, and takes what it is given under the name instead
+        place = {"location": "given", "offset": "0", "length": str(length)}
+        entries = b"".join(_message(13, _text(1, key) + _text(2, one)) for key, one in place.items())
+        return _axes(value.shape) + _number(2, TYPES[value.kind]) + _text(8, name) + entries + _number(14, _EXTERNAL)
+    array = np.asarray(value)
+    return _axes(array.shape) + _number(2, TYPES[array.dtype.name]) + _text(8, name) + _message(9, array.tobytes())
+
+
+def _axes(shape: Sequence[int]) -> bytes:
+    return b"".join(_number(1, size) for size in shape)
 
 
 def _value(name: str, kind: str, axes: Axes) -> bytes:

@@ -7,13 +7,13 @@ its neighbours: rows may be shared out among threads, and read in any chunks.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..onnx_runtime.graphs import CONTRIB, Node, model_bytes
+from ..onnx_runtime.graphs import CONTRIB, Given, Node, model_bytes
 from ..onnx_runtime.importing import import_onnxruntime
 from ..system.machine import int8_sums_overflow
 
@@ -29,12 +29,16 @@ def weight_top() -> int:
     return 63 if int8_sums_overflow() else 127
 
 
-def open_session(model: bytes) -> Any:
-    """A session that computes on the thread that calls it."""
+def open_session(model: bytes, given: Mapping[str, npt.NDArray[Any]] | None = None) -> Any:
+    """A session that computes on the thread that calls it; ``given`` are the model's constants of that kind."""
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    options.enable_cpu_mem_arena = False  # it would keep a second copy of what was packed
+    if given:
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(value) for value in given.values()]
+        options.add_external_initializers(list(given), values)
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
@@ -44,12 +48,13 @@ class Product:
     def __init__(self, blocks: Iterator[npt.NDArray[np.float32]], outputs: int, inputs: int, *, precise: bool) -> None:
         """``blocks`` are its rows. ``precise`` multiplies what rounding leaves of the activations too."""
         self.outputs, self.inputs = outputs, inputs
-        matrix, scales = np.empty((outputs, inputs), np.int8), np.empty(outputs, np.float32)
+        columns, scales = np.empty((inputs, outputs), np.int8), np.empty(outputs, np.float32)
         quantize, at = _quantizer(), 0
         for rows in blocks:
-            matrix[at : at + len(rows)], scales[at : at + len(rows)] = quantize.run(None, {"w": rows})
+            part = slice(at, at + len(rows))
+            columns[:, part], scales[part] = quantize.run(None, {"w": rows})
             at += len(rows)
-        self._session = open_session(_product(matrix, scales, precise))
+        self._session = open_session(_product(outputs, inputs, precise), {"w": columns, "scales": scales})
 
     def compute(self, activations: int, rows: int, results: int) -> None:
         """``rows`` activations (rows, inputs) at an address to (rows, outputs) at another, both float32."""
@@ -77,21 +82,25 @@ def _row_scales(values: str, top: np.float32) -> tuple[list[Node], dict[str, Any
 @functools.cache
 def _quantizer() -> Any:
     nodes, constants = _row_scales("w", np.float32(weight_top()))
+    nodes.append(Node("Transpose", ["quantized"], ["columns"]))  # ten times as fast as numpy's
     model = model_bytes(
         nodes,
         inputs={"w": ("float32", ("outputs", "inputs"))},
-        outputs={"quantized": ("int8", ("outputs", "inputs")), "scale": ("float32", ("outputs",))},
+        outputs={"columns": ("int8", ("inputs", "outputs")), "scale": ("float32", ("outputs",))},
         constants={**constants, "zero": np.int8(0)},
     )
     return open_session(model)
 
 
-def _product(matrix: npt.NDArray[np.int8], scales: npt.NDArray[np.float32], precise: bool) -> bytes:
-    outputs, inputs = matrix.shape
+@functools.cache
+def _product(outputs: int, inputs: int, precise: bool) -> bytes:
     nodes, constants = _row_scales("x", np.float32(ACTIVATION_TOP))
     constants |= {
-        "zero": ZERO, "one": np.float32(1), "w": matrix, "scales": scales, "w_zero": np.zeros(outputs, np.int8)
-    }  # fmt: skip
+        "zero": ZERO,
+        "one": np.float32(1),
+        "w": Given("int8", (inputs, outputs)),
+        "scales": Given("float32", (outputs,)),
+    }
     if precise:
         nodes += [
             Node("DequantizeLinear", ["quantized", "scale", "zeros"], ["near"], {"axis": 0}),
@@ -103,11 +112,10 @@ def _product(matrix: npt.NDArray[np.int8], scales: npt.NDArray[np.float32], prec
         constants["finer"] = np.float32(0.5 / ACTIVATION_TOP)
     nodes.append(
         Node(
-            "QGemm",
-            ["left" if precise else "quantized", "one", "zero", "w", "scales", "w_zero"],
+            "MatMulIntegerToFloat",
+            ["left" if precise else "quantized", "w", "one", "scales", "zero"],
             ["sums"],
-            {"transB": 1},
-            CONTRIB,
+            domain=CONTRIB,
         )
     )
     if precise:

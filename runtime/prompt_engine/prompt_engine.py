@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ..errors import Cancelled
 from ..ggml.types import F16, F32
+from ..system.lifetime import give_memory_back
 from .attention import Block, attention_tasks, masked_blocks, scores_settings, view
 from .backend import register
 from .crew import Crew
@@ -157,6 +158,7 @@ class PromptEngine:
 
     def _make_wanted(self) -> None:
         self._crew.run(functools.partial(self._make, name) for name in self._wanted if name not in self._products)
+        give_memory_back()
 
     def _make(self, name: str) -> None:
         if self._stopped():

@@ -19,8 +19,8 @@ from ..ggml.types import BY_NUMBER, F32, row_bytes
 from ..system.plain_files import open_plain
 from .structures import TypeTraits
 
-BLOCK = 2**22
-"""Numbers unpacked at once: 16 MB."""
+BLOCK, ROWS = 2**18, 64
+"""Numbers unpacked at once, as float32 what fits a core's cache; and rows at least."""
 
 
 class Weights:
@@ -40,19 +40,23 @@ class Weights:
         return outputs, inputs
 
     def blocks(self, name: str) -> Iterator[npt.NDArray[np.float32]]:
-        """The rows of a matrix from the first on, as float32 (rows, inputs), some megabytes at a time."""
+        """The rows of a matrix from the first on, as float32 (rows, inputs), some megabytes at a time.
+
+        What is given is valid until the next one is asked for: the memory is used again.
+        """
         tensor = self.tensors[name]
         outputs, inputs = self.shape(name)
-        step = max(1, BLOCK // inputs)
+        step = min(max(ROWS, BLOCK // inputs), outputs)
+        memory = np.empty((step, inputs), np.float32)
         for first in range(0, outputs, step):
-            yield self._rows(tensor, first, min(step, outputs - first), inputs)
+            yield self._rows(tensor, first, memory[: outputs - first])
 
-    def _rows(self, tensor: StoredTensor, first: int, count: int, inputs: int) -> npt.NDArray[np.float32]:
+    def _rows(self, tensor: StoredTensor, first: int, numbers: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        count, inputs = numbers.shape
         size = row_bytes(tensor.type, inputs)
         data = np.frombuffer(self._map(tensor.path), np.uint8, count * size, tensor.offset + first * size)
         if tensor.type == F32:
             return data.view(np.float32).reshape(count, inputs)
-        numbers = np.empty((count, inputs), np.float32)
         _to_float(tensor.type)(data.ctypes.data, numbers.ctypes.data, numbers.size)
         return numbers
 
