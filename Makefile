@@ -3,9 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 # RPC lets 'llava-edge worker' put layers on other machines; it has to be chosen when llama.cpp is compiled.
-# GCC takes the stores to AMX's tile configuration for dead ones (docs/performance.md); two flags keep them.
-GCC_FLAGS = $(if $(findstring Free Software,$(shell c++ --version)), -DCMAKE_CXX_FLAGS='-fno-dse -fno-tree-dse')
-export CMAKE_ARGS ?= -DGGML_RPC=on$(GCC_FLAGS)
+# The file leaves out half of llama.cpp's compiling, which nobody here loads, and mends its AMX products for older GCC.
+export CMAKE_ARGS ?= -DGGML_RPC=on -DCMAKE_PROJECT_INCLUDE='$(CURDIR)/runtime/ggml/llama_cpp.cmake'
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: chat test quick docs check clean

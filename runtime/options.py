@@ -105,8 +105,8 @@ class LoadOptions:
     ``cache_states`` are bytes that each may take there, ``cache_min_free_disk`` bytes that stay free on its disk, and
     states of fewer than ``cache_min_positions`` are not written.
 
-    ``repack`` None means yes, on CPUs with AMX only after a trial, because a llama.cpp compiled by
-    GCC 12 dies there (``repacking``; an ``Llm`` on its own makes no trial and leaves it off there).
+    ``repack`` None means yes where a model's types gain by it; on CPUs with AMX only after a trial, because a llama.cpp
+    compiled by GCC 12 dies there (``repacking``; an ``Llm`` on its own makes no trial and leaves it off there).
     ``prompt_engine`` "onnxruntime" reads prompts of 64 positions and more with int8 products on the CPU, for which
     each weight takes another byte of memory; "auto" is llama.cpp where that does not pay (``docs/prompt-engine.md``).
     """
@@ -166,7 +166,7 @@ class LoadOptions:
     ] = None
     repack: Annotated[
         bool | None,
-        Option("Rearrange weights at load for faster products; by default on CPUs with AMX only after a trial."),
+        Option("Rearrange weights at load for faster products; by default where the types gain by it."),
     ] = None
     prompt_engine: Annotated[
         PromptEngineName,

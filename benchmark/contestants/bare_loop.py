@@ -28,7 +28,7 @@ class BareLoop:
         start_native()
         self._lib = lib
         parameters = lib.llama_model_default_params()
-        parameters.use_extra_bufts = bool(settle_repacking(options).repack)
+        parameters.use_extra_bufts = bool(settle_repacking(options, path).repack)
         self.model = lib.llama_model_load_from_file(str(path).encode(), parameters)
         if not self.model:
             raise native_error(f"a GGUF model that llama.cpp can load at {path}", "export the bundle again")

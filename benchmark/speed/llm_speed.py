@@ -92,6 +92,7 @@ def main() -> None:
     parser.add_argument("--kv-type", choices=("f16", "f32"), default="f16")
     parser.add_argument("--positions", type=int, default=PICTURE, help="embeddings to prefill")
     parser.add_argument("--repack", choices=("on", "off"), help="rearranged weights; as in a chat without it")
+    parser.add_argument("--prompt-engine", choices=("llama.cpp", "onnxruntime"), default="llama.cpp")
     arguments = parser.parse_args()
     flash = arguments.flash_attention == "on"
     chosen = make_options(
@@ -101,11 +102,12 @@ def main() -> None:
         flash_attention=flash,
         kv_type_k=arguments.kv_type,
         kv_type_v=arguments.kv_type,
+        prompt_engine=arguments.prompt_engine,
         repack={"on": True, "off": False, None: None}[arguments.repack],
     )
-    options = settle_repacking(chosen)
     with tempfile.TemporaryDirectory() as folder:
         path = arguments.gguf or _seeded(Path(folder), arguments.type)
+        options = settle_repacking(chosen, path)
         counts = {"runs": arguments.runs, "tokens": arguments.tokens, "positions": arguments.positions}
         seconds = measure_llm(path, **counts, options=options)
     print(f"{machine_line(describe_machine())}\n\n{report(seconds)}")

@@ -71,7 +71,9 @@ class Engine:
             on_load(0.0)
         if cancelled is not None and cancelled():
             raise Cancelled
-        self.options, self._why_alone = settle_prompt_engine(bundle.llm_path, settle_repacking(options))
+        self.options, self._why_alone = settle_prompt_engine(
+            bundle.llm_path, settle_repacking(options, bundle.llm_path)
+        )
         self._decoded = DecodedPictures()
         self.load_seconds = 0.0
         self._load(process, on_load, cancelled)

@@ -1,7 +1,10 @@
-"""Whether llama.cpp may rearrange weights for this CPU's matrix unit, tried once instead of believed.
+"""Whether llama.cpp rearranges weights at load: where it pays for a model's types, and where it survives it.
 
-llama.cpp compiled by GCC 12 dies in its AMX products (``docs/performance.md`` says why), and a library
-does not tell what compiled it. So a model of 4 MB, the demo's, is computed both ways, the doubtful
+Since 0.3.36 llama-cpp-python has products for K- and IQ-quants that take weights as the file has them. On x86
+without a matrix unit (AMX) they are faster than those for rearranged weights (``docs/performance.md``).
+
+With one it is tried once instead of believed: llama.cpp compiled by GCC 12 dies in its AMX products, and a
+library does not tell what compiled it. So a model of 4 MB, the demo's, is computed both ways, the doubtful
 one in a process of its own, and the result is kept in the user's cache.
 """
 
@@ -10,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections import Counter
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -18,8 +22,10 @@ from typing import Any
 import numpy as np
 
 from ..bundle.bundle import Bundle, demo_bundle
-from ..errors import NativeError
+from ..bundle.gguf_reading import read_model
+from ..errors import BundleError, NativeError
 from ..ggml.library import library_folder
+from ..ggml.types import BY_NUMBER
 from ..language.llm import Llm
 from ..options import LoadOptions
 from ..system.filesystems import make_private
@@ -33,12 +39,46 @@ TOKENS = 64
 """Positions computed at once: the matrix unit takes 32 rows, and a part of as many is left over."""
 CLOSE = 0.05
 """Relative difference of logits up to which both ways are the same model; rounding makes some 0.01."""
+PLAIN_WITH_AMX = frozenset({"q6_k"})
+PLAIN = frozenset(
+    {
+        "q2_k",
+        "q3_k",
+        "q4_k",
+        "q5_k",
+        "q6_k",
+        "iq2_xxs",
+        "iq2_xs",
+        "iq2_s",
+        "iq3_xxs",
+        "iq3_s",
+        "iq1_s",
+        "iq1_m",
+        "iq4_xs",
+    }
+)
+"""Types whose products are faster with weights as the file has them, with AMX and without."""
 FILE = "repacking.json"
 
 
-def settle_repacking(options: LoadOptions) -> LoadOptions:
-    """``options`` with their ``repack`` decided."""
-    return options if options.repack is not None else dataclasses.replace(options, repack=repacking_works())
+def settle_repacking(options: LoadOptions, path: Path) -> LoadOptions:
+    """``options`` with their ``repack`` decided for the GGUF at ``path``."""
+    if options.repack is not None:
+        return options
+    return dataclasses.replace(options, repack=repacking_pays(path) and repacking_works())
+
+
+def repacking_pays(path: Path) -> bool:
+    """Whether most of a model's matrices are of types whose products get faster by it on this processor."""
+    if "avx2" not in processor_flags():
+        return True  # Arm's kernels are for rearranged weights
+    plain = PLAIN_WITH_AMX if has_amx() else PLAIN
+    sizes = Counter[bool]()
+    with suppress(BundleError):  # what is no model is refused by who loads it
+        for tensor in read_model(path).tensors:
+            if len(tensor.shape) == 2:
+                sizes[BY_NUMBER[tensor.type].name in plain] += tensor.size
+    return sizes[True] <= sizes[False]
 
 
 @cache

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 from llava_edge.runtime.errors import NativeError
+from llava_edge.runtime.options import LoadOptions
 from llava_edge.runtime.processes import repacking
 from llava_edge.runtime.system.machine import has_amx
 
@@ -107,3 +109,47 @@ def test_other_cpus_and_frozen_applications_try_nothing(monkeypatch: pytest.Monk
     assert repacking.repacking_works()
     assert child.made == 0
     assert not os.path.exists(tmp_path / "cache")
+
+
+def gguf_of(path: Path, kinds: dict[str, int]) -> Path:
+    """A file of matrices of 256 columns, so many rows of each type, beside a large vector."""
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tensor("output_norm.weight", np.ones(2**16, np.float32))
+    for name, rows in kinds.items():
+        kind = gguf.GGMLQuantizationType[name.upper()]
+        weights, size = gguf.GGML_QUANT_SIZES[kind]
+        data = np.zeros((rows, 256 // weights * size), np.uint8)
+        writer.add_tensor(f"blk.0.{name}.weight", data, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("flags", "amx", "kinds", "pays"),
+    [
+        ({"avx2"}, False, {"q4_k": 60, "q6_k": 30}, False),
+        ({"avx2"}, False, {"iq4_xs": 60, "q5_0": 10}, False),
+        ({"avx2", "avx512_vnni"}, False, {"q4_0": 60, "q6_k": 10}, True),
+        ({"avx2"}, False, {"iq4_nl": 60}, True),
+        ({"avx2"}, True, {"q4_k": 60, "q6_k": 30}, True),
+        ({"avx2"}, True, {"q6_k": 60, "q4_k": 30}, False),
+        ({"asimd"}, False, {"q4_k": 60}, True),
+    ],
+)
+def test_by_types_and_processor(
+    flags: set[str], amx: bool, kinds: dict[str, int], pays: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(repacking, "processor_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(repacking, "has_amx", lambda: amx)
+    monkeypatch.setattr(repacking, "_try", lambda: True)
+    path = gguf_of(tmp_path / "model.gguf", kinds)
+    assert repacking.settle_repacking(LoadOptions(), path).repack is pays
+    assert repacking.settle_repacking(LoadOptions(repack=not pays), path).repack is not pays
+
+
+def test_what_is_no_model_is_left_to_who_loads_it(tmp_path: Path) -> None:
+    (tmp_path / "no.gguf").write_bytes(b"no model")
+    assert repacking.repacking_pays(tmp_path / "no.gguf")

@@ -40,7 +40,7 @@ def interruptible() -> Iterator[None]:
 
 def logits(path: Path) -> np.ndarray:
     """Of the last position, with weights rearranged where they may be."""
-    llm = Llm(path, options=settle_repacking(LoadOptions(threads=1, gpu_layers=0)))
+    llm = Llm(path, options=settle_repacking(LoadOptions(threads=1, gpu_layers=0), path))
     try:
         llm.ensure_context(POSITIONS)
         llm.decode_tokens([(7 * index + 3) % llm.vocab_size for index in range(POSITIONS)], 0, logits=True)
