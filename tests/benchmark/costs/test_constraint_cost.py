@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from llava_edge.benchmark.costs.constraint_cost import main, measure
 from llava_edge.benchmark.seeded.llm import seeded_words
-from llava_edge.benchmark.speed.constraint_cost import main, measure
 
 
 def test_words_are_a_vocabulary() -> None:

@@ -1,6 +1,6 @@
 """What reading prompts in int8 costs: divergence from a reference model, beside llama.cpp's own on the same file.
 
-``python -m llava_edge.benchmark.speed.prompt_engine_cost --reference F16.gguf --candidate Q4.gguf TEXT`` reads pieces
+``python -m llava_edge.benchmark.costs.prompt_engine_cost --reference F16.gguf --candidate Q4.gguf TEXT`` reads pieces
 of a text with each model and each prompt engine, and compares the distribution of the next token, behind the piece and
 along the text that follows it. Aim: at most a tenth more than llama.cpp's.
 """
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from ...runtime.distances import kl_divergence, log_softmax
 from ...runtime.language.llm import Llm
 from ...runtime.options import LoadOptions, PromptEngineName
-from .machine import describe_machine, machine_line
+from ..speed.machine import describe_machine, machine_line
 
 FOLLOWING = 16
 """Tokens behind each piece, computed one by one as in an answer."""

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from llava_edge.benchmark import durable_cost
+from llava_edge.benchmark.costs import durable_cost
 from llava_edge.runtime.bundle.bundle import demo_bundle
 
 
@@ -19,7 +19,7 @@ def test_a_known_picture_is_read_less(tmp_path: Path) -> None:
 
 
 def test_what_is_no_bundle_is_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "llava_edge.benchmark.durable_cost", str(tmp_path / "nothing")]
+    command = [sys.executable, "-m", "llava_edge.benchmark.costs.durable_cost", str(tmp_path / "nothing")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from llava_edge.benchmark.speed.isolation_cost import Times, report
+from llava_edge.benchmark.costs.isolation_cost import Times, report
 
 
 def test_ratios_are_of_the_same_round() -> None:
@@ -20,7 +20,7 @@ def test_ratios_are_of_the_same_round() -> None:
 
 def test_empty_pieces_are_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 1.0, 3.0, 6.0])
-    monkeypatch.setattr("llava_edge.benchmark.speed.isolation_cost.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("llava_edge.benchmark.costs.isolation_cost.time.perf_counter", lambda: next(clock))
     times = Times()
     times.add(iter(["", "a", "", "b", "c"]))
     assert (times.first, times.rest) == ([1.0], [5.0])

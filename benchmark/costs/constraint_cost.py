@@ -1,6 +1,6 @@
 """What holding an answer to a JSON Schema costs a token, at the vocabulary of a large model.
 
-``python -m llava_edge.benchmark.speed.constraint_cost`` writes a seeded model of one small layer with 151 936 tokens,
+``python -m llava_edge.benchmark.costs.constraint_cost`` writes a seeded model of one small layer with 151 936 tokens,
 and draws the same length of answer with and without a schema. Aim: at most 1 ms a token.
 """
 
@@ -18,7 +18,7 @@ from ...runtime.language.llm import Llm
 from ...runtime.options import GenerationOptions, LoadOptions
 from ...runtime.planning.shapes import LlmShape
 from ..seeded.llm import seeded_words, write_seeded_llm
-from .machine import describe_machine, machine_line
+from ..speed.machine import describe_machine, machine_line
 
 VOCABULARY = 151_936
 """That of Qwen 1.5 and 2, the largest that is exported."""

@@ -1,6 +1,6 @@
 """What an engine in a process of its own costs, and a server over one: decoding, first token, a server's start.
 
-``python -m llava_edge.benchmark.speed.isolation_cost -m BUNDLE`` asks the same question in this process, with
+``python -m llava_edge.benchmark.costs.isolation_cost -m BUNDLE`` asks the same question in this process, with
 ``isolate="engine"`` and over HTTP, in turns, and prints ratios. Aims: decoding at least 98 % and 97 % of this
 process's, the first event at most 20 ms behind its first token, a sidecar's ready line within 1.5 s.
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from ...runtime import demo_bundle, load
 from ...runtime.model import Model
-from .machine import describe_machine, machine_line
+from ..speed.machine import describe_machine, machine_line
 
 QUESTION = "Describe in as many words as you like what could be seen here."
 TOKEN = "isolation-cost"

@@ -1,7 +1,7 @@
 """What the durable cache saves: the first question about a picture in a new process, cold and known.
 
-``python -m llava_edge.benchmark.durable_cost BUNDLE [PICTURE]`` prints seconds to the first token, loading left out,
-and what a clean stop takes to write. Every row is a process of its own; the known ones ask something else.
+``python -m llava_edge.benchmark.costs.durable_cost BUNDLE [PICTURE]`` prints seconds to the first token, loading left
+out, and what a clean stop takes to write. Every row is a process of its own; the known ones ask something else.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ..runtime.errors import LlavaEdgeError
+from ...runtime.errors import LlavaEdgeError
 
 QUESTIONS = ("What is in this picture?", "Which colours do you see?")
 
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def _in_a_process(bundle: str, folder: str, number: int, *picture: str) -> list[float]:
-    command = [sys.executable, "-m", "llava_edge.benchmark.durable_cost", "--one", folder, str(number)]
+    command = [sys.executable, "-m", "llava_edge.benchmark.costs.durable_cost", "--one", folder, str(number)]
     done = subprocess.run([*command, "--", bundle, *picture], stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(done.returncode)
@@ -46,8 +46,8 @@ def _in_a_process(bundle: str, folder: str, number: int, *picture: str) -> list[
 
 def ask_once(bundle: str, folder: str, number: str, *picture: str) -> tuple[float, int, float]:
     """Seconds to the first token, positions that were read for it, seconds to stop."""
-    from ..runtime.model import load
-    from ..runtime.pictures.built_in import built_in_picture
+    from ...runtime.model import load
+    from ...runtime.pictures.built_in import built_in_picture
 
     with load(bundle, cache=folder, cache_min_free_disk=0) as model:
         source = Path(picture[0]) if picture else built_in_picture(model.manifest.geometry)
