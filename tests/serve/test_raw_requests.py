@@ -325,22 +325,18 @@ def test_who_ends_in_the_middle_of_a_body_is_closed(server: Reached) -> None:
 
 
 def test_a_fault_behind_the_beginning_of_a_reply_closes_quietly(
-    server: Reached, monkeypatch: pytest.MonkeyPatch
+    server: Reached, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def broken(_: object, done: Done) -> bytes:
         raise RuntimeError(done.answer.text)
 
     monkeypatch.setattr(Chunks, "_end", broken)
-    printed: list[str] = []
-    monkeypatch.setattr(
-        "llava_edge.serve.http.guard.print", lambda *said, **_: printed.append(str(said)), raising=False
-    )
     body = chat(stream=True)
     heard = server.raw(head(server, POST, f"Content-Length: {len(body)}") + body)
     assert heard.startswith(b"HTTP/1.1 200")
     assert b"[DONE]" not in heard
     assert not heard.endswith(b"0\r\n\r\n")
-    (said,) = printed
+    said = capfd.readouterr().err
     assert "RuntimeError in" in said
     assert "one two" not in said
     wait_until(lambda: server.logged[-1].startswith(f"POST {CHAT} 200"))

@@ -29,6 +29,7 @@ LOADING: dict[str, tuple[list[str], Any]] = {
     "tensor_split": (["--tensor-split", "3,1"], (3.0, 1.0)),
     "isolate": (["--isolate"], "llm"),
     "repack": (["--no-repack"], False),
+    "prompt_engine": (["--prompt-engine", "onnxruntime"], "onnxruntime"),
     "cache": (["--cache", "kept"], "kept"),
     "cache_pictures": (["--cache-pictures", "1000"], 1000),
     "cache_states": (["--cache-states", "2000"], 2000),

@@ -20,10 +20,10 @@ from llava_edge.runtime.options import LoadOptions
 def test_another_layout_is_noticed(field: str, offset: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A structure with something put in before one field, as another release of ggml might have it."""
     fields = []
-    for name, kind in ggml_tensor._Tensor._fields_:
+    for name, kind in ggml_tensor.RawTensor._fields_:
         fields += [("added", ctypes.c_char * offset)] * (name == field) + [(name, kind)]
     ggml_tensor.check_layout()
-    monkeypatch.setattr(ggml_tensor, "_Tensor", type("_Tensor", (ctypes.Structure,), {"_fields_": fields}))
+    monkeypatch.setattr(ggml_tensor, "RawTensor", type("RawTensor", (ctypes.Structure,), {"_fields_": fields}))
     with pytest.raises(NativeError, match="got another layout"):
         ggml_tensor.check_layout()
 
