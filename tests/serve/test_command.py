@@ -145,7 +145,7 @@ def test_the_leash_ends_a_sidecar_while_it_computes() -> None:
 PARENT = """
 import subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", sys.argv[1], "serve", "--sidecar"], stdin=subprocess.PIPE)
-child.stdin.write(b"token\\n")
+child.stdin.write(b"long-token\\n")
 child.stdin.flush()
 time.sleep(60)
 """
@@ -350,21 +350,49 @@ class Input:
 
 
 @pytest.mark.parametrize(
-    "line", [b"", b"\n", b"two words\n", b"\xff\xfe\n", "ümlaut\n".encode(), b"x" * 5000, b"a\tb\n"]
+    "line", [b"", b"\n", b"two words\n", b"\xff\xfe\n", "ümlaut\n".encode(), b"x" * 5000, b"aaaa\tbbbb\n"]
 )
 def test_lines_that_are_no_token(line: bytes) -> None:
     with pytest.raises(OptionError, match="a token of printable ASCII"):
         choose_token(sidecar=True, environment={}, stdin=Input(line))  # type: ignore[arg-type]
 
 
+def test_short_tokens_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "t"
+    file.write_text("1234567\n")
+    for given in (
+        {"file": file, "environment": {}},
+        {"environment": {"LLAVA_EDGE_TOKEN": "1234567"}},
+        {"sidecar": True, "environment": {}, "stdin": Input(b"1234567\n")},
+    ):
+        with pytest.raises(OptionError, match="at least 8 characters .*got one of 7"):
+            choose_token(**given)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of files")
+@pytest.mark.parametrize(("mode", "said"), [(0o644, 1), (0o640, 1), (0o600, 0)])
+def test_a_token_that_others_can_read_is_said(tmp_path: Path, mode: int, said: int) -> None:
+    file, heard = tmp_path / "t", list[str]()
+    file.write_text("a-token-in-a-file")
+    file.chmod(mode)
+    choose_token(file=file, environment={}, warn=heard.append)
+    assert len(heard) == said
+    assert all("chmod 600" in line for line in heard)
+
+
 def test_where_a_token_comes_from(tmp_path: Path) -> None:
     file = tmp_path / "t"
-    file.write_text("file\n")
+    file.write_text("from-a-file\n")
     environment = {"LLAVA_EDGE_TOKEN": "environment"}
-    assert choose_token(file=file, environment=dict(environment)).value == "file"
+    assert choose_token(file=file, environment=dict(environment)).value == "from-a-file"
+    told = Input(b"from-its-parent\n")  # which knows no other token
+    for given in (None, file):
+        there = choose_token(sidecar=True, file=given, environment=dict(environment), stdin=told)  # type: ignore[arg-type]
+        assert there.value == "from-its-parent"
+    assert choose_token(environment={"LLAVA_EDGE_TOKEN": ""}).made
     assert choose_token(environment=environment).value == "environment"
     assert environment == {}  # children do not inherit it
-    assert choose_token(sidecar=True, environment={}, stdin=Input(b"line\r\n")).value == "line"  # type: ignore[arg-type]
+    assert choose_token(sidecar=True, environment={}, stdin=Input(b"the-line\r\n")).value == "the-line"  # type: ignore[arg-type]
     made = choose_token(environment={})
     assert made.made
     assert made.value != choose_token(environment={}).value
