@@ -14,7 +14,6 @@ from .pictures import FindPicture
 from .sampling import read_sampling
 from .values import Asked, ChatRequest, Message
 
-
 ECHOED = ("metadata", "prompt_cache_key", "safety_identifier", "user")
 """What a reply repeats and nothing here reads."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -17,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llava_edge.runtime import demo_bundle
+from llava_edge.cli.commands import serve as serve_command
+from llava_edge.runtime import demo_bundle, load
 from llava_edge.runtime.errors import NativeError, OptionError
 from llava_edge.serve.listening import listen_at, listen_in
 from llava_edge.serve.models.registry import read_facts
@@ -365,7 +367,7 @@ def test_short_tokens_are_refused(tmp_path: Path) -> None:
         {"environment": {"LLAVA_EDGE_TOKEN": "1234567"}},
         {"sidecar": True, "environment": {}, "stdin": Input(b"1234567\n")},
     ):
-        with pytest.raises(OptionError, match="at least 8 characters .*got one of 7"):
+        with pytest.raises(OptionError, match=r"at least 8 characters .*got one of 7"):
             choose_token(**given)  # type: ignore[arg-type]
 
 
@@ -399,3 +401,32 @@ def test_where_a_token_comes_from(tmp_path: Path) -> None:
     assert choose_token(none=True, environment={}).value == ""
     with pytest.raises(OptionError):
         choose_token(sidecar=True, environment={}, stdin=None)
+
+
+def test_a_second_model_of_a_name_is_said(tmp_path: Path) -> None:
+    other, heard = tmp_path / "other", list[str]()
+    shutil.copytree(demo_bundle(), other)
+    facts = read_facts([demo_bundle(), other], warn=heard.append)
+    assert [one.id for one in facts][1] == "other"
+    (line,) = heard
+    assert "is served as other" in line
+
+
+def test_the_demo_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LLAVA_EDGE_MODELS", str(tmp_path / "models"))
+    assert serve_command._folder(Path("demo")) == demo_bundle()
+    (tmp_path / "demo").mkdir()
+    assert serve_command._folder(Path("demo")) == Path("demo")
+
+
+def test_no_folder_for_temporary_files_is_said_before_it_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> None:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", none)
+    status, out, err = run_here("serve", "--no-token", "--port", "0")
+    assert (status, out) == (1, "")
+    assert "TMPDIR" in err
+    with pytest.raises(NativeError, match="TMPDIR"):
+        load(demo_bundle(), isolate="engine")
