@@ -235,7 +235,7 @@ def _on_deep_stack(function: Callable[[], T]) -> T:
 def _refused(form: AnswerForm, message: str) -> OptionError:
     words = {"schema": "JSON Schema", "regex": "regular expression", "grammar": "Lark grammar"}
     said = message.replace("<non-verbose/>", "").replace("NoExtensionBias", "nothing can begin it")
-    said = " ".join(_ADVICE.sub("", said).split())  # its options are not ours to set
+    said = " ".join(_ADVICE.sub("", said).split()).rstrip(".")  # its options are not ours to set
     if len(said) > 200:
         said = f"{said[:99]} … {said[-98:]}"
     return OptionError(

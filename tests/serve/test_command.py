@@ -285,6 +285,10 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "socket and host": (("--socket", "s", "--host", "::1"), "--socket with --host"),
     "isolate": (("--isolate", "foo"), "isolate among llm, engine, off; got 'foo'"),
     "a schema that can't be held": (("--schema", '{"uniqueItems": true}'), "a JSON Schema that answers can be held to"),
+    "a schema of oneOf": (
+        ("--schema", '{"oneOf": [{"type": "object"}, {"type": "object", "required": ["a"]}]}'),
+        "oneOf constraints are not supported; change",
+    ),
     "no schema": (("--schema", '{"name": 1}'), "a JSON Schema as a dict"),
     "no regular expression": (("--regex", "("), "a regular expression that answers can be held to"),
     "no grammar": (("--grammar", "???"), "a Lark grammar that answers can be held to"),
