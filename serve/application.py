@@ -130,6 +130,7 @@ INSTEAD = {
     "/v1/embeddings": "ask another server: these models give no embeddings",
     "/api/embed": "ask another server: these models give no embeddings",
     "/api/embeddings": "ask another server: these models give no embeddings",
+    "/v1/shutdown": "start it with --sidecar, which alone has that; else end it with Ctrl-C or SIGTERM",
     "/v1/files": "POST pictures to /v1/pictures",
     "/api/pull": "get it with 'llava-edge pull' and serve it with -m",
     "/api/create": "make it with 'llava-edge export' and serve it with -m",

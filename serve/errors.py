@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import traceback
@@ -84,7 +85,12 @@ class RequestError(LlavaEdgeError, ValueError):
 
 def shown(value: object) -> str:
     """A client's input as an error repeats it: printable, on one line, at most ``LONGEST`` characters."""
-    text = ascii(value) if isinstance(value, bytes) else repr(value[: LONGEST + 1] if isinstance(value, str) else value)
+    if value is None or isinstance(value, bool | dict | list):
+        text = json.dumps(value, ensure_ascii=False, default=str)  # as it was sent, not as Python has it
+    elif isinstance(value, bytes):
+        text = ascii(value)[1:]
+    else:
+        text = repr(value[: LONGEST + 1] if isinstance(value, str) else value)
     text = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 

@@ -18,7 +18,8 @@ from ..runtime.errors import OptionError
 VARIABLE = "LLAVA_EDGE_TOKEN"
 PROTOCOL = 1
 """Version of what an application may rely on: the ready line, the leash, and the paths."""
-LONGEST = 4096
+SHORTEST, LONGEST = 8, 4096
+"""Characters of a token. Shorter ones are guessed in no time."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,11 @@ def choose_token(
     sidecar: bool = False,
     environment: MutableMapping[str, str] = os.environ,
     stdin: BinaryIO | None = None,
+    warn: Callable[[str], None] = lambda line: None,
 ) -> Token:
-    """From a file, the environment (where it is taken out), a sidecar's standard input, or a new one.
+    """From a sidecar's standard input, else from a file, the environment (where it is taken out), or a new one.
 
+    A sidecar takes no other: whoever started it knows that one alone, and its environment may be anybody's.
     Never from the command line, which everybody on the machine can read. Raises OptionError.
     """
     given = environment.pop(VARIABLE, None)
@@ -47,14 +50,14 @@ def choose_token(
             other = "--sidecar" if sidecar else "--token-file"
             raise OptionError(expected="a token", got=f"--no-token with {other}", fix="leave one of them out")
         return Token("")
-    if file is not None:
-        return Token(_checked(_read(file), f"in {file}"))
-    if given is not None:
-        return Token(_checked(given, f"in {VARIABLE}"))
     if sidecar:
         if stdin is None:
             raise OptionError(expected="a token on standard input", got="none open", fix="write a line into it")
         return Token(_checked(stdin.readline(LONGEST + 1).decode("utf-8", "replace"), "on standard input"))
+    if file is not None:
+        return Token(_checked(_read(file, warn), f"in {file}"))
+    if given:
+        return Token(_checked(given, f"in {VARIABLE}"))
     return Token(secrets.token_urlsafe(32), made=True)
 
 
@@ -94,9 +97,11 @@ def standard_input() -> BinaryIO | None:
     return None if sys.stdin is None else cast(BinaryIO, io.FileIO(0, closefd=False))
 
 
-def _read(file: Path) -> str:
+def _read(file: Path, warn: Callable[[str], None]) -> str:
     try:
         with file.open("rb") as opened:
+            if os.name == "posix" and os.fstat(opened.fileno()).st_mode & 0o044:
+                warn(f"the token in {file} can be read by others on this machine: chmod 600 {file}")
             return opened.read(LONGEST + 1).decode("utf-8", "replace")
     except OSError as error:
         raise OptionError(
@@ -110,5 +115,11 @@ def _checked(text: str, where: str) -> str:
         what = "none" if not token else "one that no header can carry"
         raise OptionError(
             expected=f"a token of printable ASCII characters {where}", got=what, fix="make one: openssl rand -hex 32"
+        )
+    if len(token) < SHORTEST:
+        raise OptionError(
+            expected=f"a token of at least {SHORTEST} characters {where}",
+            got=f"one of {len(token)}",
+            fix="make one: openssl rand -hex 32",
         )
     return token

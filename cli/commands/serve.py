@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ...serve.settings import Settings
 
 HOST = "127.0.0.1"
+DEMO = "demo"
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 
 
@@ -86,14 +87,14 @@ def serve(
     """Serve OpenAI's and Ollama's HTTP dialects. Sampling options are defaults for requests that say nothing.
 
     The token is read from --token-file or LLAVA_EDGE_TOKEN; without them one is made, and printed in the address.
+    With --sidecar it is the first line of standard input, whatever those say.
     """
     with needing_extra("serve"):
         from ...serve.listening import forget, listen_at, listen_in
-        from ...serve.models.local import LocalModel, cache_sizes, served_options
+        from ...serve.models.local import LocalModel, cache_sizes, check_process, served_options
         from ...serve.models.registry import read_facts
         from ...serve.server import Server
         from ...serve.sidecar import choose_token, leash, standard_input
-    from ...runtime.bundle.bundle import demo_bundle
     from ..terminal.answers import remembered
     from ..terminal.progress import note
 
@@ -105,7 +106,7 @@ def serve(
         )
     _check_form(sampling)
     stdin = standard_input() if sidecar else None
-    token = choose_token(file=token_file, none=no_token, sidecar=sidecar, stdin=stdin)
+    token = choose_token(file=token_file, none=no_token, sidecar=sidecar, stdin=stdin, warn=note)
     settings = _settings(
         host="localhost" if socket else host,
         token=token.value,
@@ -118,7 +119,8 @@ def serve(
     )
     loading = arguments.with_cache(loading, no_cache)
     loading = served_options(dataclasses.replace(loading, isolate=isolate))  # type: ignore[arg-type]  # checked there
-    facts = read_facts(models or [demo_bundle()], context=loading.context)
+    check_process(loading)
+    facts = read_facts(list(map(_folder, models or [Path(DEMO)])), context=loading.context, warn=note)
     listener = listen_in(socket) if socket else listen_at(host, _port(port, sidecar))
     settings = _listening(settings, 0 if socket else listener.getsockname()[1])
     if kept := remembered(loading).text:
@@ -137,6 +139,14 @@ def serve(
         server.run_on(listener)
     finally:
         forget(socket)
+
+
+def _folder(model: Path) -> Path:
+    """``model``; the bundle of this package where it is called so, as the list of models does, and nothing else is."""
+    from ...runtime.bundle.bundle import demo_bundle
+    from ...runtime.bundle.named import named_model
+
+    return demo_bundle() if str(model) == DEMO and not model.exists() and named_model(DEMO) is None else model
 
 
 def _settings(*, queue: int, detail: str | None, **others: object) -> Settings:

@@ -5,6 +5,10 @@ import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 
 const [picture, question] = process.argv.slice(2);
+if (!question) {
+  console.error("usage: node sidecar.mjs PICTURE QUESTION");
+  process.exit(2);
+}
 const token = randomBytes(32).toString("hex");
 const server = spawn(process.env.LLAVA_EDGE ?? "llava-edge", ["serve", "--sidecar"], { stdio: ["pipe", "pipe", "inherit"] });
 server.stdin.on("error", () => {}); // it has ended, and the next line says so

@@ -8,11 +8,17 @@ from collections import deque
 
 from ..errors import EngineCrashed, LlavaEdgeError
 from ..processes.parent_side import ChildProcess
+from ..processes.starting import open_said
 
 RESTARTS, WITHIN_SECONDS = 3, 60.0
 """What keeps ending is started again so often in so many seconds, and then only after a pause."""
 PATIENCE = {"answers": 5.0, "save": 2.0}
 """How long what is quickly done may take to end once it was asked to: saving was given its time before."""
+
+
+def check_folder() -> None:
+    """Raises NativeError where no process could be started, because it has nowhere to write its errors."""
+    open_said().close()
 
 
 class EngineProcess(ChildProcess):

@@ -289,6 +289,8 @@ class IsolatedEngine:
                     replies.close()
                     self._fill(outcome, heard.cut(), checked, process, keep)
                 raise
+            if result is None and isinstance(process.failure, EngineCrashed):
+                raise process.failure  # it stood still, and did not hear of the wish to end
             if result != LOST:
                 self._fill(outcome, heard.cut() if result is None else result, checked, process, keep)
                 return

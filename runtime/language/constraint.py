@@ -7,6 +7,7 @@ and an end token is possible only where the form is complete.
 from __future__ import annotations
 
 import functools
+import re
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_ADVICE = re.compile(r"\s*Enable 'coerce_one_of'[^.]*\.?")
+"""What llguidance says of an option that its caller could set."""
 STACK_BYTES = 256 * 2**20
 """Stack that a form is compiled on: llguidance goes down chains of rules there, and 32 KiB of Lark overflow 8 MB."""
 LEXER_STATES = 50_000
@@ -231,7 +234,8 @@ def _on_deep_stack(function: Callable[[], T]) -> T:
 
 def _refused(form: AnswerForm, message: str) -> OptionError:
     words = {"schema": "JSON Schema", "regex": "regular expression", "grammar": "Lark grammar"}
-    said = " ".join(message.replace("<non-verbose/>", "").replace("NoExtensionBias", "nothing can begin it").split())
+    said = message.replace("<non-verbose/>", "").replace("NoExtensionBias", "nothing can begin it")
+    said = " ".join(_ADVICE.sub("", said).split()).rstrip(".")  # its options are not ours to set
     if len(said) > 200:
         said = f"{said[:99]} … {said[-98:]}"
     return OptionError(

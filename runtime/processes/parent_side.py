@@ -12,7 +12,6 @@ import pickle
 import queue
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 import weakref
@@ -27,7 +26,7 @@ from ..system.lifetime import check_process, closed_error
 from ..system.native_thread import POLL_SECONDS
 from .child_side import CANCEL, CANCELLED, END, ERROR, ITEM, LANES, RESULT
 from .leaving import end_child_with_us
-from .starting import start_child
+from .starting import open_said, start_child
 
 _CLOSE_SECONDS = 5.0
 PATIENCE_SECONDS = 10.0
@@ -62,7 +61,7 @@ class ChildProcess:
         self._failure: LlavaEdgeError | None = None
         self._owner = os.getpid()
         self._writing = threading.Lock()
-        self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        self._said: IO[bytes] = open_said()
         self._process = start_child(main, self._said)
         self._leash = end_child_with_us(self._process)
         self._lanes = tuple(_Lane() for _ in range(LANES))
@@ -98,6 +97,11 @@ class ChildProcess:
         if self._failure is not None:
             return self._failure.got
         return "none" if self.status is None else self._ending(self.status)
+
+    @property
+    def failure(self) -> LlavaEdgeError | None:
+        """What every later request raises, where it has gone."""
+        return self._failure
 
     @property
     def gone(self) -> bool:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import IO
 
@@ -28,6 +29,18 @@ def let_frozen_start() -> None:
 def can_start() -> bool:
     """Whether child processes can be started: a frozen application would run once more where it does not look."""
     return _frozen_ones_answer or not getattr(sys, "frozen", False)
+
+
+def open_said() -> IO[bytes]:
+    """A file without a name for what a child writes on its standard error. Raises NativeError."""
+    try:
+        return tempfile.TemporaryFile()
+    except OSError as error:
+        raise NativeError(
+            expected="a folder for temporary files that can be written, for a process of its own",
+            got=error.strerror or "an error",
+            fix="set TMPDIR to one that has room",
+        ) from None
 
 
 def start_child(main: Callable[[], None], said: IO[bytes]) -> subprocess.Popen[bytes]:

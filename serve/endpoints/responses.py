@@ -34,19 +34,17 @@ class Described:
             "object": "response",
             "created_at": int(time.time()),
             "model": model,
-            "instructions": None,
             "max_output_tokens": sampling.get("max_tokens"),
-            "metadata": {},
             "parallel_tool_calls": False,
             "previous_response_id": None,
             "reasoning": {"effort": None, "summary": None},
             "store": False,
             "temperature": sampling.get("temperature"),
-            "text": {"format": {"type": "text"}},
             "tool_choice": "none",
             "tools": [],
             "top_p": sampling.get("top_p"),
             "truncation": "disabled",
+            **request.echoed,
         }
 
     def under_way(self) -> dict[str, Any]:
@@ -62,7 +60,7 @@ class Described:
 
     def failed(self, error: RequestError) -> dict[str, Any]:
         """Where there will be none."""
-        return {**self.under_way(), "status": "failed", "error": {"code": "server_error", "message": str(error)}}
+        return {**self.under_way(), "status": "failed", "error": {"code": error.code, "message": str(error)}}
 
     def done(self, answer: Answer) -> dict[str, Any]:
         """With the answer, cut off or whole."""

@@ -73,8 +73,11 @@ class Access:
                 code="origin_not_allowed",
             )
 
-    def check_token(self, headers: Headers) -> None:
-        """Refuse who has no token: as a bearer, as ``x-api-key``, or in the page's cookie."""
+    def check_token(self, headers: Headers, address: str | None = None) -> None:
+        """Refuse who has no token: as a bearer, as ``x-api-key``, or in the page's cookie.
+
+        ``address`` is a token in the page's address, which was not the right one.
+        """
         token = self._settings.token
         if not token:
             return
@@ -84,8 +87,8 @@ class Access:
             return
         raise RequestError(
             expected="this server's token as Authorization: Bearer",
-            got="another one" if given else "none",
-            fix="give the client the token as its API key, or open the address that the server printed",
+            got="another one" if given or address else "none",
+            fix="give the client the token as its API key; in a browser open this server's address with /?token=TOKEN",
             status=401,
             code="invalid_api_key",
         )

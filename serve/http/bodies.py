@@ -21,9 +21,10 @@ class ClientGone(Exception):
 async def read_body(request: Request, limits: Limits, *, kinds: Sequence[str], largest: int | None = None) -> bytes:
     """The body, of one of the media types ``kinds``. Raises RequestError (400, 408, 413, 415), ClientGone."""
     _check_kind(request, kinds)
+    too_large = _too_large(largest or limits.body, one_picture=largest is not None)
     largest = largest or limits.body
     if int(request.headers.get("content-length", "0")) > largest:
-        raise _too_large(largest)
+        raise too_large
     loop = asyncio.get_running_loop()
     began, body = loop.time(), bytearray()
     try:
@@ -34,7 +35,7 @@ async def read_body(request: Request, limits: Limits, *, kinds: Sequence[str], l
                     raise ClientGone
                 body += message.get("body", b"")
                 if len(body) > largest:
-                    raise _too_large(largest)
+                    raise too_large
                 if not message.get("more_body", False):
                     return bytes(body)
                 timer.reschedule(began + limits.read_seconds + len(body) / PACE)
@@ -83,11 +84,13 @@ def _check_kind(request: Request, kinds: Sequence[str]) -> None:
         )
 
 
-def _too_large(largest: int) -> RequestError:
+def _too_large(largest: int, *, one_picture: bool) -> RequestError:
     return RequestError(
         expected=f"a body of at most {largest / 2**20:g} MiB",
         got="a larger one",
-        fix="send fewer or smaller pictures, or upload them one by one to /v1/pictures",
+        fix="scale the picture down or compress it more"
+        if one_picture
+        else "send fewer or smaller pictures, or upload them one by one to /v1/pictures",
         status=413,
         code="body_too_large",
     )

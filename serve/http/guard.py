@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..errors import RequestError, report, request_error
 from .access import Access, name_target
 from .bodies import ClientGone
-from .plain import SAFETY, error_reply, ollama_error_reply
+from .plain import SAFETY, error_reply, ollama_error_reply, token_page
 
 PUBLIC = ("/health", "/v1/health")
 """What is answered without a token: whether the server is ready says nothing about anybody."""
@@ -52,7 +52,7 @@ class Guard:
         except ClientGone:
             pass
         except Exception as error:
-            reply = _error(scope["path"], error)
+            reply = _error(scope, headers, error)
             if status == CLIENT_GONE:  # else the reply has begun, and its connection closes before its end
                 await reply(scope, receive, send_safely)
         finally:
@@ -67,11 +67,12 @@ class Guard:
             return Response(status_code=204, headers=self._access.preflight(headers))
         if scope["path"] in PUBLIC:
             return None
+        address = None
         if scope["path"] == "/" and scope["method"] == "GET":
-            query = QueryParams(scope["query_string"])
-            if "token" in query and (cookie := self._access.session_for(query["token"])):
+            address = QueryParams(scope["query_string"]).get("token")
+            if address is not None and (cookie := self._access.session_for(address)):
                 return Response(status_code=303, headers={"Location": "/", "Set-Cookie": cookie})
-        self._access.check_token(headers)
+        self._access.check_token(headers, address)
         return None
 
     def _completed(self, given: list[tuple[bytes, bytes]], asked: Headers) -> list[tuple[bytes, bytes]]:
@@ -82,11 +83,13 @@ class Guard:
         return [*given, *((name, value) for name, value in added if name not in names)]
 
 
-def _error(path: str, error: Exception) -> Response:
-    told = request_error(error)
+def _error(scope: Scope, headers: Headers, error: Exception) -> Response:
+    path, told = scope["path"], request_error(error)
     if not isinstance(error, RequestError) and told.status >= 500:
         report(error)
     reply = ollama_error_reply(told) if path.startswith("/api/") else error_reply(told)
+    if told.status == 401 and path == "/" and "text/html" in headers.get("accept", ""):
+        reply = token_page(told)  # a person, who has opened the address without the token or with a wrong one
     if told.status == 401:
         reply.headers["www-authenticate"] = "Bearer"
     return reply

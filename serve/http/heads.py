@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import h11
 
 from ..errors import RequestError
 
 HEAD_BYTES = 32 * 1024
 """Bytes of a request's line and headers together, however they arrive."""
+_LONG_NUMBER = re.compile(rb"^content-length[ \t]*:[ \t]*[0-9]{21,}[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
+"""A size of more digits than h11 takes."""
 _TLS = b"\x16\x03"
 _LINES: tuple[tuple[str, str, str, str], ...] = (
     ("no request line", "a request line such as GET /health HTTP/1.1", "an empty one", "send one"),
@@ -33,10 +37,13 @@ class Heads(h11.Connection):
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         """As h11's. Raises RemoteProtocolError, for more than h11 does."""
+        head = self.trailing_data[0] if self.their_state is h11.IDLE else b""
         try:
             event = super().next_event()
         except h11.RemoteProtocolError as error:
             self.refused = _refusal(error, self.trailing_data[0])
+            if str(error).startswith("bad Content-Length") and _LONG_NUMBER.search(head):
+                self.refused = _too_large()
             raise
         if isinstance(event, h11.Request):
             self.refused = _wrong(event)
@@ -76,6 +83,16 @@ def _refusal(error: h11.RemoteProtocolError, rest: bytes) -> RequestError:
         if said.startswith(beginning):
             return _error(expected, got, fix)
     return _error("an HTTP/1.1 request", "something else", "send one")
+
+
+def _too_large() -> RequestError:
+    return RequestError(
+        expected="a Content-Length of at most 20 digits",
+        got="a longer one",
+        fix="send a smaller body",
+        status=413,
+        code="body_too_large",
+    )
 
 
 def _too_long() -> RequestError:

@@ -36,6 +36,24 @@ def json_reply(value: Any, status: int = 200, headers: Mapping[str, str] | None 
     return Response(encoded(value), status, dict(headers or {}), media_type="application/json")
 
 
+_TOKEN_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>llava-edge: a token is needed</title>
+<h1>A token is needed</h1>
+<p>This server answers only who has its token; {found}.</p>
+<p>Open the address that it printed when it was started. Where it was given a token (<code>LLAVA_EDGE_TOKEN</code>,
+<code>--token-file</code>), write that behind this address: <code>/?token=TOKEN</code></p>
+"""
+
+
+def token_page(error: RequestError) -> Response:
+    """What a person sees who opens the page without the right token."""
+    found = "this address has none" if error.got == "none" else "the one in this address is another one"
+    return Response(_TOKEN_PAGE.format(found=found), error.status, error.headers(), media_type="text/html")
+
+
 def error_reply(error: RequestError) -> Response:
     """An error as OpenAI's clients read it."""
     return json_reply(error.as_dict(), error.status, error.headers())

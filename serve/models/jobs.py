@@ -25,7 +25,7 @@ from ...runtime.errors import (
     WorkerError,
 )
 from ..errors import RequestError, report, request_error, stopping
-from ..requests.values import Asked, with_detail
+from ..requests.values import Asked, field_of_picture, with_detail
 from ..settings import Settings
 from .events import Accepted, Done, Encoding, Event, Failed, Reading, Text
 from .interface import Counted, Listener, ServedModel
@@ -286,7 +286,9 @@ def _told(error: Exception, asked: Asked) -> RequestError:
     told = request_error(error)
     if told.status >= 500 and not isinstance(error, RequestError):
         report(error)
-    if isinstance(error, ContextError | ImageError | TemplateError):
+    if isinstance(error, ImageError):
+        told.param = field_of_picture(asked, error)
+    elif isinstance(error, ContextError | TemplateError):
         told.param = asked.param
     elif isinstance(error, OptionError | MissingExtraError) and asked.form is not None:
         told.param = asked.form.param

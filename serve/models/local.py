@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ...runtime.answer import Answer
@@ -12,6 +11,7 @@ from ...runtime.durable.contents import share
 from ...runtime.durable.durable import cache_root
 from ...runtime.durable.folder import CacheFolder, Limits
 from ...runtime.engine.asking import AnsweringEngine, AskedPicture, Callbacks, Conversation, Outcome, Remembered
+from ...runtime.engine.engine_process import check_folder
 from ...runtime.engine.isolated_engine import IsolatedEngine
 from ...runtime.errors import Cancelled
 from ...runtime.model import load
@@ -19,7 +19,7 @@ from ...runtime.options import GenerationOptions, LoadOptions
 from ...runtime.prompts.template import TemplateMessage
 from ...runtime.system.machine import total_memory
 from ..requests.sampling import sampling_options
-from ..requests.values import Asked, Message
+from ..requests.values import Asked, Message, picture_names
 from .interface import Counted, Listener
 
 
@@ -89,7 +89,7 @@ class LocalModel:
         return answer
 
     def _conversation(self, asked: Asked) -> Conversation:
-        named = zip(asked.pictures, _names(asked.messages), strict=True)
+        named = zip(asked.pictures, picture_names(asked.messages), strict=True)
         pictures = tuple(AskedPicture(one.data, name, one.detail or "high") for one, name in named)
         return Conversation(tuple(map(_message, asked.messages)), pictures, self._options(asked))
 
@@ -106,6 +106,12 @@ def served_options(loading: LoadOptions) -> LoadOptions:
     In at most 1 GiB, or a tenth of the memory.
     """
     return dataclasses.replace(loading, kept_states=loading.kept_states or min(2**30, total_memory() // 10))
+
+
+def check_process(loading: LoadOptions) -> None:
+    """Refuse what no process of its own could be started with, before the server says where it is."""
+    if loading.isolate:
+        check_folder()
 
 
 def cache_sizes(loading: LoadOptions) -> dict[str, float]:
@@ -128,14 +134,3 @@ def _message(message: Message) -> TemplateMessage:
         else:
             places.append(len(text))
     return TemplateMessage(message.role, text, len(places), tuple(places) if any(places) else ())
-
-
-def _names(messages: Sequence[Message]) -> Iterator[str]:
-    """What pictures are called in errors and warnings: files that are sent have no names.
-
-    The question's own are counted by themselves, as who asks sees them; those of a turn before say which message.
-    """
-    for number, message in enumerate(messages, 1):
-        count = len(message.pictures)
-        turn = "" if number == len(messages) else f" of message {number}"
-        yield from (f"picture {one}{turn}" if count > 1 else f"the picture{turn}" for one in range(1, count + 1))

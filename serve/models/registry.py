@@ -48,10 +48,13 @@ CLOSING_SECONDS = 10.0
 """Who counts has so long to end before a model is closed all the same."""
 
 
-def read_facts(folders: Sequence[Path], *, context: int = 0) -> tuple[Facts, ...]:
+def read_facts(
+    folders: Sequence[Path], *, context: int = 0, warn: Callable[[str], None] = lambda line: None
+) -> tuple[Facts, ...]:
     """The facts of bundles, each under its name; a second one of a name goes by its names in the store or its folder's.
 
-    ``context`` is what they will be loaded with, 0 for their own. Raises BundleError, OptionError.
+    ``context`` is what they will be loaded with, 0 for their own; ``warn`` hears of such a second one.
+    Raises BundleError, OptionError.
     """
     found: list[Facts] = []
     for folder in folders:
@@ -65,6 +68,8 @@ def read_facts(folders: Sequence[Path], *, context: int = 0) -> tuple[Facts, ...
                 got=f"two called {shown(manifest.name)}",
                 fix="rename a bundle's folder, or serve one of them",
             )
+        if manifest.name in taken:
+            warn(f"{folder} is served as {names[0]}: another model before it is called {manifest.name}")
         found.append(
             Facts(
                 id=names[0],

@@ -57,7 +57,8 @@ export class Conversation {
     this.#keep(answer.text ? "" : turn.text);
   }
 
-  // Ask, telling `progress` of what is done. Throws what goes wrong; `kept` where the question need not be asked again.
+  // Ask, telling `progress` of what is done. Throws what goes wrong; `kept` where the question is shown, `again` where
+  // its answer broke off and it may be asked once more.
   async ask(text, pictures, signal, progress) {
     const turn = { role: "user", text, pictures: pictures.map(({ seen, ...one }) => ({ id: seen.id, seen, ...one })), notes: [] };
     const answer = { role: "assistant", text: "", pictures: [], notes: [] };
@@ -89,7 +90,7 @@ export class Conversation {
       this.#copies(said, answer, body);
       this.#keep();
     }
-    if (failed && failed.name !== "AbortError") throw Object.assign(failed, { kept: true });
+    if (failed && failed.name !== "AbortError") throw Object.assign(failed, { kept: true, again: !forgotten });
   }
 
   async #receive(body, signal, progress, answer, said, again = true) {
@@ -158,13 +159,21 @@ export class Conversation {
     if (picture.url) return made("div", { className: "seen" }, figure(picture.url, picture.seen, name));
     const drawing = made("img", { className: "tiles", alt: `${name}: ${describe(picture.seen)}` });
     const place = made("div", { className: "seen" }, made("p", { className: "note", textContent: name }));
-    drawnTiles(picture.id, this.settings.model, picture.detail).then(
+    const draw = () => drawnTiles(picture.id, this.settings.model, picture.detail).then(
       (address) => {
         drawing.src = address;
         place.prepend(drawing);
+        missing.remove();
+        document.removeEventListener("uploaded", found);
       },
-      () => place.append(made("p", { className: "note", textContent: "no longer on the server: add it again" })),
+      () => {
+        place.append(missing);
+        document.addEventListener("uploaded", found);
+      },
     );
+    const missing = made("p", { className: "note", textContent: "no longer on the server: add the same file again" });
+    const found = ({ detail }) => detail === picture.id && draw();
+    draw();
     return place;
   }
 
@@ -198,7 +207,7 @@ export class Conversation {
 
 function lost({ name }) {
   const said = "expected every picture of the conversation on the server, which keeps one for an hour; " +
-    "got one that is gone; start a new conversation and add it again";
+    "got one that is gone; add the same file again, or start a new conversation";
   return Object.assign(new ServerError(said), { picture: name });
 }
 

@@ -90,10 +90,8 @@ async function ask() {
     await conversation.ask(text, taken, controller.signal, progress);
   } catch (error) {
     if (error.name !== "AbortError") report([error]);
-    if (!error.kept) {
-      if (!$("question").value) $("question").value = text;
-      pictures.put(taken);
-    }
+    if ((!error.kept || error.again) && !$("question").value) $("question").value = text;
+    if (!error.kept) pictures.put(taken);
   } finally {
     working(null);
     focusQuestion();

@@ -112,7 +112,9 @@ export class Pictures {
 
   async #seen(file) {
     const { model, detail } = this.settings;
-    return { seen: await upload(file, model, detail), detail };
+    const seen = await upload(file, model, detail);
+    document.dispatchEvent(new CustomEvent("uploaded", { detail: seen.id })); // a turn before may have missed it
+    return { seen, detail };
   }
 
   #draw() {

@@ -78,7 +78,7 @@ class Fields:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int) or not bounds[0] <= value <= bounds[1]:
-            self.refuse(name, f"a whole number from {bounds[0]:.0f} to {bounds[1]:.0f}")
+            self.refuse(name, f"a whole number from {int(bounds[0])} to {int(bounds[1])}")
         return value
 
     def number(self, name: str, bounds: tuple[float, float]) -> float | None:

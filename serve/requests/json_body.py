@@ -14,7 +14,9 @@ def read_object(body: bytes, *, depth: int) -> dict[str, Any]:
     """The object in ``body``, nested at most ``depth`` levels. Raises RequestError."""
     try:
         text = body.decode("utf-8-sig")  # some systems put its mark in front
-        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_once)
+        value = json.loads(
+            text, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole, object_pairs_hook=_once
+        )
     except UnicodeDecodeError as error:
         raise _no_json(f"bytes that are not UTF-8 at offset {error.start}", "send it in UTF-8") from None
     except RecursionError:
@@ -58,6 +60,12 @@ def _finite(text: str) -> float:
     if math.isinf(number := float(text)):
         raise ValueError(f"a number too large, {shown(text)}")
     return number
+
+
+def _whole(text: str) -> int:
+    if len(text) > 400:
+        raise ValueError(f"a number too large, {shown(text)}")
+    return int(text)
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -49,14 +49,14 @@ class Reader:
     def picture(self, fields: Fields, name: str, url: str, detail: Detail | None = None) -> SentPicture:
         """One picture by its URL."""
         self._count_picture(fields.where(name))
-        return SentPicture(read_picture(url, fields.where(name), self.limits, self._find), detail)
+        return SentPicture(read_picture(url, fields.where(name), self.limits, self._find), detail, fields.where(name))
 
     def base64_picture(self, text: str, param: str) -> SentPicture:
         """One picture as bare base64, or as a data URI."""
         self._count_picture(param)
         if text[:5].lower() == "data:":
-            return SentPicture(read_picture(text, param, self.limits, self._find))
-        return SentPicture(read_base64(text, param, self.limits))
+            return SentPicture(read_picture(text, param, self.limits, self._find), param=param)
+        return SentPicture(read_base64(text, param, self.limits), param=param)
 
     def text(self, text: str, param: str) -> str:
         """Text of a message, counted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..settings import Limits
@@ -12,6 +13,9 @@ from .messages import Reader, conversation, side_by_side
 from .pictures import FindPicture
 from .sampling import read_sampling
 from .values import Asked, ChatRequest, Message
+
+ECHOED = ("metadata", "prompt_cache_key", "safety_identifier", "user")
+"""What a reply repeats and nothing here reads."""
 
 
 def read_response(values: dict[str, Any], limits: Limits, find_picture: FindPicture) -> ChatRequest:
@@ -36,7 +40,17 @@ def read_response(values: dict[str, Any], limits: Limits, find_picture: FindPict
         ),
         stream=fields.flag("stream"),
         keep_alive=fields.seconds("keep_alive"),
+        echoed={
+            "instructions": before,
+            "text": {"format": {"type": "text"}, **_said(text.values if text is not None else {})},
+            "metadata": {},
+            **{name: value for name, value in _said(values).items() if name in ECHOED},
+        },
     )
+
+
+def _said(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value}
 
 
 def _input(fields: Fields, reader: Reader) -> list[Message]:

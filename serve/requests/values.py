@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from ...runtime.errors import LlavaEdgeError
 from ..settings import Detail
 
 Role = Literal["system", "user", "assistant"]
@@ -13,10 +15,11 @@ Role = Literal["system", "user", "assistant"]
 
 @dataclass(frozen=True)
 class SentPicture:
-    """A picture file as it was sent. ``detail`` None means the server's own choice."""
+    """A picture file as it was sent, in the field ``param``. ``detail`` None means the server's own choice."""
 
     data: bytes = field(repr=False)
     detail: Detail | None = None
+    param: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Asked:
 class ChatRequest:
     """A request for one answer. ``keep_alive`` are seconds that the model stays loaded, below 0 for ever.
 
-    ``context`` are positions that the client would like it to have.
+    ``context`` are positions that the client would like it to have, ``echoed`` what its reply repeats as it was sent.
     """
 
     model: str | None
@@ -79,6 +82,28 @@ class ChatRequest:
     progress: bool = False
     keep_alive: float | None = None
     context: int | None = None
+    echoed: Mapping[str, Any] = field(default_factory=dict)
+
+
+def picture_names(messages: Sequence[Message]) -> Iterator[str]:
+    """What pictures are called in errors and warnings: files that are sent have no names.
+
+    The question's own are counted by themselves, as who asks sees them; those of a turn before say which message.
+    """
+    for number, message in enumerate(messages, 1):
+        count = len(message.pictures)
+        turn = "" if number == len(messages) else f" of message {number}"
+        yield from (f"picture {one}{turn}" if count > 1 else f"the picture{turn}" for one in range(1, count + 1))
+
+
+def field_of_picture(asked: Asked, error: LlavaEdgeError) -> str:
+    """The field with the picture that ``error`` is about; that of all turns where it names none of several."""
+    found = {picture.param for picture in asked.pictures}
+    if len(asked.pictures) > 1:
+        named = zip(asked.pictures, picture_names(asked.messages), strict=True)
+        said = f"{error.expected}; {error.got}"
+        found = {one.param for one, name in named if re.search(rf"\b{name}\b(?! of message)", said)}
+    return found.pop() or asked.param if len(found) == 1 else asked.param
 
 
 def with_detail(asked: Asked, detail: Detail | None) -> Asked:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -17,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llava_edge.runtime import demo_bundle
+from llava_edge.cli.commands import serve as serve_command
+from llava_edge.runtime import demo_bundle, load
 from llava_edge.runtime.errors import NativeError, OptionError
 from llava_edge.serve.listening import listen_at, listen_in
 from llava_edge.serve.models.registry import read_facts
@@ -145,7 +147,7 @@ def test_the_leash_ends_a_sidecar_while_it_computes() -> None:
 PARENT = """
 import subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", sys.argv[1], "serve", "--sidecar"], stdin=subprocess.PIPE)
-child.stdin.write(b"token\\n")
+child.stdin.write(b"long-token\\n")
 child.stdin.flush()
 time.sleep(60)
 """
@@ -283,6 +285,10 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "socket and host": (("--socket", "s", "--host", "::1"), "--socket with --host"),
     "isolate": (("--isolate", "foo"), "isolate among llm, engine, off; got 'foo'"),
     "a schema that can't be held": (("--schema", '{"uniqueItems": true}'), "a JSON Schema that answers can be held to"),
+    "a schema of oneOf": (
+        ("--schema", '{"oneOf": [{"type": "object"}, {"type": "object", "required": ["a"]}]}'),
+        "oneOf constraints are not supported; change",
+    ),
     "no schema": (("--schema", '{"name": 1}'), "a JSON Schema as a dict"),
     "no regular expression": (("--regex", "("), "a regular expression that answers can be held to"),
     "no grammar": (("--grammar", "???"), "a Lark grammar that answers can be held to"),
@@ -350,24 +356,81 @@ class Input:
 
 
 @pytest.mark.parametrize(
-    "line", [b"", b"\n", b"two words\n", b"\xff\xfe\n", "ümlaut\n".encode(), b"x" * 5000, b"a\tb\n"]
+    "line", [b"", b"\n", b"two words\n", b"\xff\xfe\n", "ümlaut\n".encode(), b"x" * 5000, b"aaaa\tbbbb\n"]
 )
 def test_lines_that_are_no_token(line: bytes) -> None:
     with pytest.raises(OptionError, match="a token of printable ASCII"):
         choose_token(sidecar=True, environment={}, stdin=Input(line))  # type: ignore[arg-type]
 
 
+def test_short_tokens_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "t"
+    file.write_text("1234567\n")
+    for given in (
+        {"file": file, "environment": {}},
+        {"environment": {"LLAVA_EDGE_TOKEN": "1234567"}},
+        {"sidecar": True, "environment": {}, "stdin": Input(b"1234567\n")},
+    ):
+        with pytest.raises(OptionError, match=r"at least 8 characters .*got one of 7"):
+            choose_token(**given)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of files")
+@pytest.mark.parametrize(("mode", "said"), [(0o644, 1), (0o640, 1), (0o600, 0)])
+def test_a_token_that_others_can_read_is_said(tmp_path: Path, mode: int, said: int) -> None:
+    file, heard = tmp_path / "t", list[str]()
+    file.write_text("a-token-in-a-file")
+    file.chmod(mode)
+    choose_token(file=file, environment={}, warn=heard.append)
+    assert len(heard) == said
+    assert all("chmod 600" in line for line in heard)
+
+
 def test_where_a_token_comes_from(tmp_path: Path) -> None:
     file = tmp_path / "t"
-    file.write_text("file\n")
+    file.write_text("from-a-file\n")
     environment = {"LLAVA_EDGE_TOKEN": "environment"}
-    assert choose_token(file=file, environment=dict(environment)).value == "file"
+    assert choose_token(file=file, environment=dict(environment)).value == "from-a-file"
+    told = Input(b"from-its-parent\n")  # which knows no other token
+    for given in (None, file):
+        there = choose_token(sidecar=True, file=given, environment=dict(environment), stdin=told)  # type: ignore[arg-type]
+        assert there.value == "from-its-parent"
+    assert choose_token(environment={"LLAVA_EDGE_TOKEN": ""}).made
     assert choose_token(environment=environment).value == "environment"
     assert environment == {}  # children do not inherit it
-    assert choose_token(sidecar=True, environment={}, stdin=Input(b"line\r\n")).value == "line"  # type: ignore[arg-type]
+    assert choose_token(sidecar=True, environment={}, stdin=Input(b"the-line\r\n")).value == "the-line"  # type: ignore[arg-type]
     made = choose_token(environment={})
     assert made.made
     assert made.value != choose_token(environment={}).value
     assert choose_token(none=True, environment={}).value == ""
     with pytest.raises(OptionError):
         choose_token(sidecar=True, environment={}, stdin=None)
+
+
+def test_a_second_model_of_a_name_is_said(tmp_path: Path) -> None:
+    other, heard = tmp_path / "other", list[str]()
+    shutil.copytree(demo_bundle(), other)
+    facts = read_facts([demo_bundle(), other], warn=heard.append)
+    assert [one.id for one in facts][1] == "other"
+    (line,) = heard
+    assert "is served as other" in line
+
+
+def test_the_demo_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LLAVA_EDGE_MODELS", str(tmp_path / "models"))
+    assert serve_command._folder(Path("demo")) == demo_bundle()
+    (tmp_path / "demo").mkdir()
+    assert serve_command._folder(Path("demo")) == Path("demo")
+
+
+def test_no_folder_for_temporary_files_is_said_before_it_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> None:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", none)
+    status, out, err = run_here("serve", "--no-token", "--port", "0")
+    assert (status, out) == (1, "")
+    assert "TMPDIR" in err
+    with pytest.raises(NativeError, match="TMPDIR"):
+        load(demo_bundle(), isolate="engine")

@@ -21,7 +21,7 @@ from llava_edge.serve.errors import request_error
 from llava_edge.serve.models.local import LocalModel
 from llava_edge.serve.models.registry import Facts, read_facts
 from PIL import Image
-from support.running_server import Reached, running
+from support.running_server import Played, Reached, running
 
 CHAT = "/v1/chat/completions"
 SIGN = (Path(__file__).parents[2] / "examples" / "sign.png").read_bytes()
@@ -285,6 +285,60 @@ def test_counting_without_answering(server: Reached, answer: Answer, path: str) 
     assert counted["image_tokens"] == list(answer.image_tokens)
 
 
+def test_of_several_pictures_the_damaged_one_is_named(server: Reached) -> None:
+    url = {"type": "image_url", "image_url": {"url": URI}}
+    damaged = {"type": "image_url", "image_url": {"url": NO_PICTURE}}
+    for content, turns, place in (
+        ([url] * 10 + [damaged], 1, "messages[0].content[10].image_url.url"),
+        ([damaged] + [url] * 10, 1, "messages[0].content[0].image_url.url"),
+        ([damaged, url], 2, "messages[0].content[0].image_url.url"),
+    ):
+        messages = [{"role": "user", "content": content}]
+        if turns > 1:
+            messages += [{"role": "assistant", "content": "x"}, {"role": "user", "content": [url, url]}]
+        status, body = server.json("POST", CHAT, {"messages": messages})
+        assert (status, body["error"]["param"]) == (400, place)
+
+
+def test_a_response_repeats_what_was_sent(server: Reached) -> None:
+    form = {"type": "json_schema", "name": "n", "strict": True, "schema": {"type": "boolean"}}
+    sent = {"instructions": "Be short.", "metadata": {"a": "b"}, "text": {"format": form}, "user": "somebody"}
+    whole = server.json("POST", "/v1/responses", {"input": "x", "max_output_tokens": 4, **sent})[1]
+    assert {name: whole[name] for name in sent} == sent
+    plain = server.json("POST", "/v1/responses", {"input": "x", "max_output_tokens": 1})[1]
+    assert (plain["instructions"], plain["metadata"]) == (None, {})
+    assert plain["text"] == {"format": {"type": "text"}}
+
+
+def test_a_response_that_fails_says_why() -> None:
+    with running(Played()) as server:
+        body = {"input": "break off", "stream": True}
+        name, event = events(server.request("POST", "/v1/responses", body)[2])[-1]
+        assert name == "response.failed"
+        assert event["response"]["error"]["code"] == "engine_restarting"
+
+
+JSON_TYPE = {"Content-Type": "application/json"}
+
+
+def test_values_are_shown_as_they_were_sent(server: Reached) -> None:
+    for sent, said in ((True, "got true"), ({"a": None, "b": [False]}, 'got {"a": null, "b": [false]}')):
+        assert said in server.json("POST", CHAT, {**about("x"), "temperature": sent})[1]["error"]["message"]
+    said = server.json("POST", CHAT, {**about("x"), "seed": 2**63})[1]["error"]["message"]
+    assert "to 9223372036854775807 as seed" in said
+    said = server.request("POST", CHAT, b'{"seed": ' + b"9" * 5000 + b"}", JSON_TYPE)[2].decode()
+    assert "a number too large" in said
+    assert "sys." not in said
+
+
+def test_too_large_an_upload_is_not_told_to_upload(server: Reached) -> None:
+    headers = {"Content-Type": "image/png"}
+    status, _, body = server.request("POST", "/v1/pictures", b"x" * (21 * 2**20), headers)
+    assert status == 413
+    assert b"/v1/pictures" not in body
+    assert b"scale the picture down" in body
+
+
 def test_responses(server: Reached, answer: Answer) -> None:
     asked = {"input": about(ASKED, URI)["messages"], "max_output_tokens": 32}
     whole = server.json("POST", "/v1/responses", asked)[1]
@@ -409,7 +463,8 @@ PATHS = {
 def test_an_error_names_the_field_that_it_is_about(server: Reached, path: str, counting: str) -> None:
     asked, pictured, turns = PATHS[path]
     status, body = server.json("POST", path + counting, pictured)
-    assert (status, body["error"]["code"], body["error"]["param"]) == (400, "invalid_image", turns)
+    place = f"{turns}[0].content[0].image_url.url"
+    assert (status, body["error"]["code"], body["error"]["param"]) == (400, "invalid_image", place)
     long = {**asked, turns: about("word " * 5000)["messages"]}
     status, body = server.json("POST", path + counting, long)
     assert (status, body["error"]["code"], body["error"]["param"]) == (400, "context_length_exceeded", turns)

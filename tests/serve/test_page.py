@@ -271,12 +271,42 @@ def test_errors_are_said_and_nothing_is_lost(browser: Any) -> None:
         page.wait_for_selector("#error:has-text('stopping')")
 
 
+def test_a_question_whose_answer_breaks_off_is_in_its_box_again(browser: Any) -> None:
+    with running(Played()) as server, opened(browser, server, quiet=False) as page:
+        ask(page, "break off")
+        page.wait_for_selector("#error:has-text('ask again')")
+        assert page.locator(".turn .text").all_inner_texts() == ["break off", "one "]
+        assert page.input_value("#question") == "break off"
+
+
+def test_a_picture_that_was_lost_is_found_when_the_same_file_is_added(browser: Any, server: Reached) -> None:
+    with opened(browser, server, quiet=False) as page:
+        page.set_input_files("#files", str(SIGN))
+        page.wait_for_selector("#pictures svg")
+        ask(page, "What does the sign say?")
+        answers(page)
+        service = server.server.application.service
+        assert service is not None
+        service.uploads._kept.clear()
+        page.reload()
+        page.wait_for_selector(".seen:has-text('add the same file again')")
+        ask(page, "What does it say?")
+        page.wait_for_selector("#error:has-text('add the same file again')")
+        page.set_input_files("#files", str(SIGN))
+        page.wait_for_function("() => document.querySelector('.seen img')?.naturalWidth > 0")
+        assert "no longer" not in page.locator(".seen").inner_text()
+        page.click("#pictures button")
+        ask(page, "What does it say?")
+        answers(page, 1)
+
+
 def test_a_server_that_has_gone_and_a_wrong_token(browser: Any) -> None:
     with running(Played()) as server:
         context = browser.new_context()
         page = context.new_page()
         reply = page.goto(f"http://127.0.0.1:{server.port}/?token=wrong")
         assert reply.status == 401
+        assert "/?token=TOKEN" in page.inner_text("body")
         page.goto(f"http://127.0.0.1:{server.port}/?token={TOKEN}")
         page.wait_for_selector("body[data-ready]")
     ask(page, "x")

@@ -147,6 +147,30 @@ def test_the_right_token(server: Reached, headers: dict[str, str]) -> None:
     assert server.request("GET", "/v1/models", headers=headers)[0] == 200
 
 
+HTML = {"Authorization": "", "Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+
+
+@pytest.mark.parametrize(("path", "said"), [("/", "has none"), ("/?token=wrong", "is another one")])
+def test_people_without_the_right_token_get_a_page(server: Reached, path: str, said: str) -> None:
+    status, headers, body = server.request("GET", path, headers=HTML)
+    assert (status, headers["www-authenticate"]) == (401, "Bearer")
+    assert headers["content-type"].startswith("text/html")
+    assert said in body.decode()
+    assert "/?token=TOKEN" in body.decode()
+    assert b"wrong" not in body
+    for other, sent in (("/v1/models", HTML), (path, {**HTML, "Accept": "*/*"})):  # programs
+        assert "application/json" in server.request("GET", other, headers=sent)[1]["content-type"]
+
+
+def test_a_wrong_token_in_the_address_is_another_one(server: Reached) -> None:
+    assert b"got another one" in server.request("GET", "/?token=wrong", headers={"Authorization": ""})[2]
+    assert b"got none" in server.request("GET", "/", headers={"Authorization": ""})[2]
+
+
+def test_where_shutdown_is_said(server: Reached) -> None:
+    assert b"--sidecar" in server.request("POST", "/v1/shutdown", {})[2]
+
+
 def test_health_needs_no_token(server: Reached) -> None:
     assert server.request("GET", "/health", headers={"Authorization": ""})[0] == 200
 

@@ -17,7 +17,7 @@ from typing import Any
 from llava_edge.runtime import demo_bundle
 from llava_edge.runtime.answer import Answer, Timings
 from llava_edge.runtime.engine.asking import Remembered
-from llava_edge.runtime.errors import Cancelled, ContextError, NativeError
+from llava_edge.runtime.errors import Cancelled, ContextError, EngineCrashed, NativeError
 from llava_edge.runtime.options import GenerationOptions, LoadOptions
 from llava_edge.serve.listening import listen_at
 from llava_edge.serve.models.interface import Counted, Listener
@@ -33,7 +33,8 @@ SECONDS = 20.0
 
 
 class Played:
-    """A model whose questions say what happens: "hold encode", "hold prefill", "hold decode", "fail", "crash", "say …".
+    """A model whose questions say what happens: "hold encode", "hold prefill", "hold decode", "fail", "crash",
+    "break off", "say …".
 
     It holds until ``go_on`` is set or it is cancelled. ``asked`` are all questions in the order of their computing.
     """
@@ -98,6 +99,8 @@ class Played:
                 listener.on_prefill(4, 10)
             else:
                 listener.on_text("one ")
+                if "break off" in text:
+                    raise EngineCrashed(expected="the engine to go on", got="its end", fix="ask again")
             if f"hold {phase}" in text:
                 self._hold(cancelled)
         said = text.partition("say ")[2] or "two"

@@ -29,6 +29,7 @@ from llava_edge.runtime.errors import (
     NativeError,
     OptionError,
 )
+from llava_edge.runtime.processes import parent_side
 from PIL import Image
 
 SIGNALS = [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT]
@@ -458,3 +459,30 @@ def test_it_leaves_with_the_application(tiny_bundle: Path) -> None:
 @pytest.mark.slow
 def test_twenty_applications_leave_nothing_behind(tiny_bundle: Path) -> None:
     ended_applications(tiny_bundle, 20)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="nothing stands still here")
+@pytest.mark.parametrize("way", ["stream", "generate"])
+def test_a_wish_that_is_not_heard_is_a_crash_streamed_or_not(
+    isolated: Model, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.setattr(parent_side, "PATIENCE_SECONDS", 0.3)
+    wanted = threading.Event()
+    process, chat = pid_of(isolated), isolated.chat()
+
+    def stand_still(*_: int) -> None:
+        os.kill(process, signal.SIGSTOP)
+        wanted.set()
+
+    def ask() -> None:
+        asked: dict[str, Any] = {"max_tokens": 400, "cancelled": wanted.is_set}
+        if way == "stream":
+            for _ in chat.stream(LONG, **asked):
+                stand_still()
+        else:
+            chat.generate(LONG, **asked, on_prefill=stand_still)
+
+    with pytest.raises(EngineCrashed, match="no end within"):
+        ask()
+    assert not chat.turns  # as before the question
+    assert isolated.ask(LONG, max_tokens=2).tokens
