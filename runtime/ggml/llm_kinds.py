@@ -128,7 +128,7 @@ def exact_context(kind: LlmKind, positions: int, text: Mapping[str, Any]) -> int
 def check_text(kind: LlmKind, text: Mapping[str, Any], *, where: str, head_dim: int) -> None:
     """Refuse what llama.cpp's graph of this kind lacks. Raises :class:`CheckpointError` that names it."""
     heads, dim = text["num_attention_heads"], text["hidden_size"]
-    for key in ("rms_norm_eps", *kind.multipliers.values()):
+    for key in kind.multipliers.values():
         value = text.get(key)
         if value is not None and (type(value) not in (int, float) or not math.isfinite(value)):
             _correct(f"{key} as a number", repr(value), where)

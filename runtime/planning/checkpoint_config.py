@@ -104,6 +104,13 @@ def checked_config(raw: Any, where: str) -> dict[str, Any]:
             value = table.get(key)
             if value is not None and (type(value) is not int or not 0 < value <= most):
                 _refuse(f"{key} as a whole number from 1 to {most} in {where}", shown(repr(value))[:60])
+        for key in ("tie_word_embeddings", "multimodal_projector_bias"):
+            if not isinstance(table.get(key), bool | None):
+                _refuse(f"{key} as true or false in {where}", shown(repr(table[key]))[:60])
+        for key in ("rms_norm_eps", "layer_norm_eps"):  # transformers takes no whole number for them
+            value = table.get(key)
+            if value is not None and not (isinstance(value, float) and 0 < value < 1):
+                _refuse(f"{key} as a number between 0 and 1 in {where}", shown(repr(value))[:60])
     return raw
 
 
