@@ -160,7 +160,7 @@ def _make_plan(source: str, allow_pickle: bool, vision_tower: str, reading: Read
     checkpoint = open_checkpoint(source, allow_pickle=allow_pickle, vision_tower=vision_tower)
     check_shapes(checkpoint)
     geometry = read_geometry(checkpoint, reading)
-    settings = read_llm_settings(checkpoint.config.text_config)
+    settings = read_llm_settings(checkpoint.config.text_config, str(checkpoint.folder / "config.json"))
     tokenizer = load_tokenizer(checkpoint.folder)
     image_token = image_token_of(checkpoint)
     rows = checkpoint.tensors.shape(CANONICAL["decoder"] + "embed_tokens.weight")[0]

@@ -45,7 +45,7 @@ def check_number(name: str, value: Any, low: float, high: float, *, whole: bool 
     number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
     if not number or not low <= value <= high:
         kind = f"{name} as a whole number" if whole and isinstance(value, float) else name
-        bounds = f"{low:.15g} to {high:.15g}"  # no exponent
+        bounds = f"{low:.15g} to {high if isinstance(high, int) else format(high, '.15g')}"  # no exponent
         raise OptionError(
             expected=f"{kind} from {bounds}",
             got=repeated(value),

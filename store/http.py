@@ -170,5 +170,5 @@ def _refusal(error: urllib.error.HTTPError, url: str) -> Exception:
         fix = "check the name; a closed model needs HF_TOKEN, and its licence accepted on the hub"
     if error.code in (301, 302, 303, 307, 308):
         fix = "the server sends to where nothing can be fetched, or in circles; tell who runs it"
-    got = f"status {error.code} {shown(error.reason)}"
+    got = f"status {error.code} {shown(str(error.reason).partition(chr(10))[0])}"  # of a circle it has three lines
     return BundleError(expected=f"the server to give {shown(url)}", got=got, fix=fix)

@@ -183,6 +183,8 @@ def _text(origin: Origin, name: str) -> bytes | None:
 
 def _checked_manifest(text: bytes, where: str) -> Manifest:
     """The manifest in ``text``, whose names and hashes may be used as names of files."""
+    if text.lstrip()[:1] == b"<":
+        raise BundleError(expected=f"a bundle's {MANIFEST} at {shown(where)}", got="HTML", fix="check the address")
     try:
         manifest = Manifest.from_json(text.decode("utf-8"), where=f"{MANIFEST} of {shown(where)}")
     except UnicodeDecodeError as error:

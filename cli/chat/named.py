@@ -26,6 +26,8 @@ from ...runtime.system.filesystems import make_private, open_private, set_mode, 
 from ...runtime.system.storage import file_sha256, write_text
 
 SCHEMA = 1
+CONVERSATIONS = "conversations"
+"""The folder of all of them, in the cache's."""
 LARGEST = 2**26
 """Bytes of a conversation's file; a larger one is not ours."""
 LOOKED_AT = 5000
@@ -69,6 +71,11 @@ class _Kept:
     turns: tuple[KeptTurn, ...]
 
 
+def conversations_in(root: Path) -> list[Path]:
+    """The files of the conversations that are kept below ``root``, sorted."""
+    return sorted((root / CONVERSATIONS).glob("*.json"))
+
+
 class NamedConversation:
     """The file of one conversation, which one chat at a time has open."""
 
@@ -76,24 +83,34 @@ class NamedConversation:
         """Open the conversation ``name`` below ``root``. Raises OptionError for a name that is none, BusyError."""
         if not _NAME.fullmatch(name):
             raise OptionError(
-                expected="--name as letters, digits, spaces, dots and dashes",
+                expected="--name as 1 to 100 letters, digits, spaces, dots, dashes and underscores "
+                "that begin with a letter, digit or underscore and end with neither a space nor a dot",
                 got=repr(name[:200]),
                 fix="choose a name like trip",
             )
         self.name = name
-        self._path = root / "conversations" / f"{name}.json"
+        self._path = root / CONVERSATIONS / f"{name}.json"
         make_private(self._path.parent)
         self._files: dict[str, KeptPicture] = {}
         self._written: str | None = None
-        self._lock: IO[bytes] = open_private(self._path.with_suffix(".lock"))
-        if not try_lock(self._lock):
+        lock = self._path.with_suffix(".lock")
+        self._lock: IO[bytes] = open_private(lock)
+        locked = try_lock(self._lock)
+        while locked and not _is_open(self._lock, lock):  # the chat that had it removed it meanwhile
+            self._lock.close()
+            self._lock = open_private(lock)
+            locked = try_lock(self._lock)
+        if not locked:
             self._lock.close()
             raise BusyError(
                 expected=f"the conversation {name} for this chat alone", got="another chat in it", fix="leave that one"
             )
 
     def close(self) -> None:
-        """Let another chat have it."""
+        """Let another chat have it. A conversation of which nothing was kept leaves nothing."""
+        if not self._path.exists():
+            with suppress(OSError):  # Windows removes no file that is open
+                self._path.with_suffix(".lock").unlink()
         self._lock.close()
 
     def turns(self) -> tuple[KeptTurn, ...]:
@@ -164,6 +181,14 @@ def find_file(picture: KeptPicture, others: Iterable[str], ask: Callable[[KeptPi
         got=f"nothing like it at {picture.path[:200] or 'a file that is known'} or near there",
         fix="name its file on the command line: chat --name NAME FILE",
     )
+
+
+def _is_open(file: IO[bytes], path: Path) -> bool:
+    """Whether ``file`` is what lies at ``path``."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _is_data(path: str) -> bool:

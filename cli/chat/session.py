@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ...runtime.errors import Cancelled, ContextError, LlavaEdgeError, OptionError, amount
+from ...runtime.errors import Cancelled, ContextError, LlavaEdgeError, OptionError, amount, listed
 from ...runtime.model import Model
 from ...runtime.options import Detail, GenerationOptions
 from ...runtime.pictures.encoded import EncodedImage
@@ -98,13 +98,24 @@ class Session:
             with ending_cleanly():
                 if lines.interactive:
                     note(f"{name_of(self._model.manifest.name)}: ask about your pictures; /help lists the commands")
-                self._converse(lines)
+                try:
+                    self._converse(lines)
+                except KeyboardInterrupt:
+                    self._say_what_is_not_kept()
+                    raise
+                self._say_what_is_not_kept()
         except OSError as error:
             if isinstance(error, LlavaEdgeError) or error.errno not in GONE:
                 raise
             forget_output()
         finally:
             lines.close()
+
+    def _say_what_is_not_kept(self) -> None:
+        """Name the pictures that wait for a question: a conversation is kept as what was said about its own."""
+        if self._named is not None and self.conversation.waiting:
+            names = listed([visible(image.name) for image in self.conversation.waiting])
+            note(f"not kept in {visible(self._named.name)}, as no question was asked about it: {names}")
 
     def _converse(self, lines: Lines) -> None:
         pressed = False

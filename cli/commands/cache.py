@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -39,15 +41,28 @@ def show(
     folder = _folder(LoadOptions(cache=cache or True, cache_pictures=cache_pictures, cache_states=cache_states))
     pictures, states = share(folder, "pictures"), share(folder, "states")
     limit = cache_pictures + cache_states
+    others = _others(folder.root, cache)
     if as_json:
         shares = {"pictures": asdict(pictures), "states": asdict(states)}
-        say_json({"folder": str(folder.root), **shares, "limit_bytes": limit})
+        named = {"count": others.named, "bytes": others.named_bytes}
+        say_json(
+            {
+                "folder": str(folder.root),
+                **shares,
+                "limit_bytes": limit,
+                "named": named,
+                "history_bytes": others.history_bytes,
+            }
+        )
         return
     say(visible(str(folder.root)))
     if why := folder.why_unusable():
         say(visible(f"not used: {why}"))
     for name, one, most in (("pictures", pictures, cache_pictures), ("conversations", states, cache_states)):
         say(f"{name:<14}{one.count:>6}{size_text(one.bytes):>14} of {size_text(most)}")
+    say(f"{'named chats':<14}{others.named:>6}{size_text(others.named_bytes):>14}")
+    if others.history_bytes:
+        say(f"{'typed in chats':<20}{size_text(others.history_bytes):>14}")
 
 
 def verify(cache: CacheOption = None) -> None:
@@ -72,7 +87,7 @@ def verify(cache: CacheOption = None) -> None:
 
 
 def clear(cache: CacheOption = None) -> None:
-    """Remove everything that is kept; answers are then slower, and the same."""
+    """Remove everything that is kept; answers are then slower, and the same. Named chats and what was typed stay."""
     from ...runtime.bundle.disk_space import size_text
     from ...runtime.durable.contents import clear as clear_all
     from ...runtime.system.storage import storage_error
@@ -81,6 +96,7 @@ def clear(cache: CacheOption = None) -> None:
     folder = _usable(cache)
     if not folder.place.exists():
         say("nothing is kept")
+        _say_what_stays(folder.root, cache)
         return
     try:
         went, all_of_it = clear_all(folder)
@@ -93,6 +109,46 @@ def clear(cache: CacheOption = None) -> None:
             fix="another process writes there; try again",
         )
     say(f"{amount(went.count, 'entry', 'entries')} removed, {size_text(went.bytes)}")
+    _say_what_stays(folder.root, cache)
+
+
+@dataclass(frozen=True)
+class _Others:
+    """What people made themselves, which no clearing takes: chats kept under a name, and what was typed in chats."""
+
+    folder: Path
+    named: int
+    named_bytes: int
+    history: Path | None
+    history_bytes: int
+
+
+def _others(root: Path, cache: str | None) -> _Others:
+    """What there is below ``root``; what was typed is in the user's cache alone."""
+    from ..chat.history import history_file
+    from ..chat.named import CONVERSATIONS, conversations_in
+
+    history = None if cache else history_file()
+    named = [_bytes(path) for path in conversations_in(root)]
+    return _Others(root / CONVERSATIONS, len(named), sum(named), history, _bytes(history) if history else 0)
+
+
+def _bytes(path: Path) -> int:
+    with suppress(OSError):
+        return path.stat().st_size
+    return 0
+
+
+def _say_what_stays(root: Path, cache: str | None) -> None:
+    from ..terminal.streams import say
+    from ..terminal.visible import visible
+
+    others = _others(root, cache)
+    if others.named:
+        many = amount(others.named, "chat with a name stays", "chats with a name stay")
+        say(visible(f"{many} in {others.folder}: delete a file to forget one"))
+    if others.history_bytes:
+        say(visible(f"what was typed in chats stays in {others.history}: delete the file to forget it"))
 
 
 def _folder(options: LoadOptions) -> CacheFolder:

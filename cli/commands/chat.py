@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -45,11 +46,14 @@ def chat(
     from ..terminal.answers import remembered
     from ..terminal.progress import Bar, note
     from ..terminal.question import check_pictures
+    from ..terminal.visible import visible
 
     _check_streams()
     check_pictures(images or ())
-    loading = arguments.with_cache(loading, no_cache)
-    with _named(name, loading) as named, load(model, on_load=Bar("loading").share, **vars(loading)) as loaded:
+    if name is not None and no_cache:
+        note(f"the conversation is kept as {visible(name)} all the same, as --name says; no_cache holds for the rest")
+    place, loading = loading.cache or True, arguments.with_cache(loading, no_cache)
+    with _named(name, place) as named, load(model, on_load=Bar("loading").share, **vars(loading)) as loaded:
         if stats:
             note(loaded.placement)
             note(loaded.provider)
@@ -62,8 +66,8 @@ def chat(
 
 
 @contextmanager
-def _named(name: str | None, loading: LoadOptions) -> Iterator[NamedConversation | None]:
-    """The conversation of a name, which lies beside the cache also where nothing is kept there."""
+def _named(name: str | None, place: str | os.PathLike[str] | bool) -> Iterator[NamedConversation | None]:
+    """The conversation of a name, which lies beside the cache of ``place`` also where nothing is kept there."""
     if name is None:
         yield None
         return
@@ -71,7 +75,7 @@ def _named(name: str | None, loading: LoadOptions) -> Iterator[NamedConversation
     from ...runtime.system.storage import storage_error
     from ..chat.named import NamedConversation
 
-    root = cache_root(loading.cache or True)
+    root = cache_root(place)
     try:
         named = NamedConversation(root, name)
     except OSError as error:

@@ -155,6 +155,7 @@ class Command(typer.core.TyperCommand):
             if ctx.params.keys() >= set(pair) and _typed_here(ctx, pair[0]) != _typed_here(ctx, pair[1]):
                 loser = pair[_typed_here(ctx, pair[0])]
                 ctx.params[loser] = defaults[loser]  # whatever a configuration says
+        _settle_name(ctx)
         return left
 
     def _with_values(self, words: list[str]) -> Iterator[str]:
@@ -163,6 +164,24 @@ class Command(typer.core.TyperCommand):
         for word, behind in itertools.pairwise([*words, "-"]):
             value_follows = not takes_words and not behind.startswith("-")
             yield word if value_follows else BARE.get(word, word)
+
+
+def _settle_name(ctx: Any) -> None:
+    """A name is kept under, and ``--no-cache`` keeps nothing: refuse both of one command line, typed beats configured.
+
+    A name that is typed is kept also where a configuration says ``no_cache``, which then means the rest.
+    """
+    if not ctx.params.keys() >= {"name", "no_cache"} or ctx.params["name"] is None or not ctx.params["no_cache"]:
+        return
+    if not _typed_here(ctx, "no_cache"):
+        return
+    if _typed_here(ctx, "name"):
+        raise OptionError(
+            expected="--name, which keeps the conversation, or --no-cache, which keeps nothing",
+            got="both",
+            fix="leave one of them out",
+        )
+    ctx.params["name"] = None
 
 
 def _typed_here(ctx: Any, name: str) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...runtime.bundle.bundle import demo_bundle
 from ...runtime.bundle.kinds import file_kind
-from ...runtime.bundle.named import named_model
+from ...runtime.bundle.named import hidden_model, named_model
 from ...runtime.errors import CheckpointError, OptionError, first_line, shown
 from ...runtime.option_checks import parse_endpoint
 from ...runtime.planning.checkpoint_config import PUBLISHED_TOWER, config_shape
@@ -68,6 +68,16 @@ def shape_of(model: str | None, vision_tower: str = "") -> ModelShape:
         return folder_shape(demo_bundle())
     if not os.path.lexists(model) and (named := named_model(model)) is not None:
         return folder_shape(named.folder)
+    try:
+        return _shape_at(model, vision_tower)
+    except CheckpointError as error:
+        if not (hidden := hidden_model(model)):
+            raise
+        raise CheckpointError(expected=error.expected, got=error.got, fix=f"{error.fix}; {hidden}") from error
+
+
+def _shape_at(model: str, vision_tower: str) -> ModelShape:
+    """The shape of what ``model`` says where it is no name of the store."""
     if model in PRESETS:
         return preset_shape(model)
     if os.path.isdir(model):

@@ -106,8 +106,12 @@ def open_checkpoint(source: str, *, allow_pickle: bool = False, vision_tower: st
     if (kind := names_kind(set(weights.entries))) is not None:
         refuse(f"the tensors of a whole, full-precision checkpoint in {folder}", kind.what, kind.fix)
     tower = _separate_tower(raw, weights, folder, layout, allow_pickle, vision_tower)
-    config = _read_config(raw, layout, weights, tower)
-    config_shape(config.to_dict(), name=source, where="config.json")  # refuses what bundles cannot hold
+    where = str(folder / "config.json")
+    stored = {name: entry.shape for name, entry in weights.entries.items()}
+    # before transformers reads it, whose errors leave the reason out
+    config_shape(raw, name=source, where=where, stored=stored, vision_tower=str(tower[0]) if tower else "")
+    config = _read_config(raw, layout, weights, tower, where)
+    config_shape(config.to_dict(), name=source, where=where)  # with transformers' own defaults
     places = _places(config, layout, weights, tower, folder)
     name = Path(source).resolve().name if Path(source).is_dir() else source.rsplit("/", 1)[-1]
     fingerprint = _fingerprint(raw, weights, tower)
@@ -147,17 +151,18 @@ def _separate_tower(
 
 
 def _read_config(
-    raw: dict[str, Any], layout: CheckpointLayout, weights: Weights, tower: tuple[Path, Weights] | None
+    raw: dict[str, Any], layout: CheckpointLayout, weights: Weights, tower: tuple[Path, Weights] | None, where: str
 ) -> Any:
     from transformers import LlavaNextConfig
 
     settings = raw
     if layout == "original":
-        settings = transformers_settings(raw, read_tower_config(weights, tower))
+        settings = transformers_settings(raw, read_tower_config(weights, tower), where)
     try:
         return LlavaNextConfig.from_dict(json.loads(json.dumps(settings)))
     except Exception as error:  # transformers' strict dataclasses raise their own kinds
-        return refuse("a config.json that transformers reads", first_line(error), "check config.json", error)
+        reason = first_line(error.__cause__ or error)  # its own line names a validator and ends before the reason
+        return refuse(f"settings that transformers reads in {where}", reason, "correct config.json", error)
 
 
 def _places(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -34,7 +35,7 @@ def read_geometry(checkpoint: Checkpoint, reading: Reading | None = None) -> Geo
         patch_size=patch,
         pinpoints=pinpoints,
         mean=_triple(settings.get("image_mean", CLIP.mean)),
-        std=_triple(settings.get("image_std", CLIP.std)),
+        std=_divisors(settings.get("image_std", CLIP.std)),
         rescale=float(settings.get("rescale_factor", 1 / 255)),
         reading=reading,
     )
@@ -42,11 +43,15 @@ def read_geometry(checkpoint: Checkpoint, reading: Reading | None = None) -> Geo
 
 def _pinpoints(checkpoint: Checkpoint, settings: dict[str, Any], side: int, reading: Reading) -> tuple[Pinpoint, ...]:
     """(height, width) in pixels, in the order that decides ties."""
+    where = str(checkpoint.folder / "config.json")
     if checkpoint.layout == "original":
-        return checked_pinpoints(original_pinpoints(checkpoint.raw.get("image_grid_pinpoints"), side, reading), side)
-    pinpoints = checked_pinpoints(checkpoint.config.image_grid_pinpoints, side)
+        listed = original_pinpoints(checkpoint.raw.get("image_grid_pinpoints"), side, reading, where)
+        return checked_pinpoints(listed, side, where)
+    pinpoints = checked_pinpoints(checkpoint.config.image_grid_pinpoints, side, where)
     if "image_grid_pinpoints" in settings:
-        listed = checked_pinpoints(settings["image_grid_pinpoints"], side)
+        listed = checked_pinpoints(
+            settings["image_grid_pinpoints"], side, f"the image processor of {checkpoint.folder}"
+        )
         if sorted(listed) != sorted(pinpoints):
             _refuse("the same image_grid_pinpoints in config.json and the image processor", "two lists")
         pinpoints = listed
@@ -81,6 +86,13 @@ def _triple(value: Sequence[Any]) -> tuple[float, float, float]:
         _refuse("a mean and std for three channels", repr(value))
     first, second, third = map(float, value)
     return first, second, third
+
+
+def _divisors(value: Sequence[Any]) -> tuple[float, float, float]:
+    found = _triple(value)
+    if not all(math.isfinite(one) and one for one in found):
+        _refuse("an image_std of numbers other than 0 in the image processor", repr(value))
+    return found
 
 
 def _refuse(expected: str, got: str) -> NoReturn:

@@ -11,7 +11,6 @@ from ...runtime.ggml.rotary import Rotary, read_rotary, rope_settings
 LlmType = Literal["f16", "bf16", "f32"]
 LLM_TYPES: tuple[LlmType, ...] = ("f16", "bf16", "f32")
 """How matrices may be stored."""
-WHERE = "config.json"
 
 
 @dataclass(frozen=True)
@@ -35,15 +34,15 @@ class LlmSettings:
     scales: dict[str, float] = field(default_factory=dict)
 
 
-def read_llm_settings(text: Any) -> LlmSettings:
+def read_llm_settings(text: Any, where: str = "config.json") -> LlmSettings:
     """Read transformers' text config. Raises :class:`CheckpointError` for what llama.cpp lacks."""
-    kind = find_kind(text.model_type, WHERE)
+    kind = find_kind(text.model_type, where)
     entries = text.to_dict()
     heads = int(text.num_attention_heads)
     head_dim = int(getattr(text, "head_dim", None) or text.hidden_size // heads)
-    check_text(kind, entries, where=WHERE, head_dim=head_dim)
+    check_text(kind, entries, where=where, head_dim=head_dim)
     positions = int(text.max_position_embeddings)
-    rope = read_rotary(kind, rope_settings(entries), context=positions, head_dim=head_dim, where=WHERE)
+    rope = read_rotary(kind, rope_settings(entries, where), context=positions, head_dim=head_dim, where=where)
     return LlmSettings(
         architecture=kind.architecture,
         dim=int(text.hidden_size),

@@ -140,6 +140,8 @@ def _geometry(keys: _Keys, sizes: dict[str, int], reading: Reading) -> Geometry:
     side, patch = sizes["image_size"], sizes["patch_size"]
     mean = _triple(keys, "vision.image_mean", CLIP.mean)
     std = _triple(keys, "vision.image_std", CLIP.std)
+    if 0 in std:
+        refuse(f"clip.vision.image_std of numbers other than 0 in {shown(keys.path)}", shown(std), _AGAIN)
     return Geometry(side, patch, _pinpoints(keys, side, reading), mean, std, reading=reading)
 
 
@@ -160,7 +162,7 @@ def _pinpoints(keys: _Keys, side: int, reading: Reading) -> tuple[Pinpoint, ...]
     if not flat or len(flat) % 2 or any(type(one) is not int for one in flat):
         refuse(f"clip.vision.image_grid_pinpoints as pairs of pixels in {shown(keys.path)}", shown(flat), _AGAIN)
     pairs = [(flat[index], flat[index + 1]) for index in range(0, len(flat), 2)]
-    return checked_pinpoints([pair[::-1] if reading == "original" else pair for pair in pairs], side)
+    return checked_pinpoints([pair[::-1] if reading == "original" else pair for pair in pairs], side, shown(keys.path))
 
 
 def _config(keys: _Keys, sizes: dict[str, int], used: int, dim: int, geometry: Geometry) -> Any:

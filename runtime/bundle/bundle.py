@@ -6,6 +6,7 @@ import dataclasses
 import os
 import re
 import stat
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NoReturn
@@ -19,9 +20,9 @@ from ..system.storage import file_sha256
 from .arrays import read_archive, read_array
 from .gguf_layout import split_names
 from .kinds import Kind, path_kind
-from .manifest import FileEntry, Manifest
-from .manifest_checks import check_manifest
-from .named import find_bundle, is_name, model_names
+from .manifest import EXPORT_AGAIN, FileEntry, Manifest
+from .manifest_checks import AGAIN, check_manifest
+from .named import find_bundle, hidden_model, is_name, model_names, pulled_again
 
 MANIFEST = "manifest.json"
 GIVE = "give the folder that 'llava-edge export' wrote"
@@ -44,9 +45,14 @@ class Bundle:
         ``HASH_ON_OPEN`` bytes or, with ``hash_all``, for all. ``~`` is the home folder. Raises :class:`BundleError`,
         and :class:`OptionError` for what is no path.
         """
-        folder = find_bundle(_as_folder(path))
+        given = _as_folder(path)
+        folder = find_bundle(given)
         try:
             return _opened(folder, hash_all)
+        except BundleError as error:
+            if (fix := _fix_in_store(error, given, folder)) == error.fix:
+                raise
+            raise BundleError(expected=error.expected, got=error.got, fix=fix) from error
         except (OSError, ValueError) as error:  # a name that is too long or holds NUL, a folder that nobody may read
             if isinstance(error, LlavaEdgeError):
                 raise
@@ -146,6 +152,13 @@ def _opened(folder: Path, hash_all: bool) -> Bundle:
     return Bundle(folder, manifest)
 
 
+def _fix_in_store(error: BundleError, given: Path, folder: Path) -> str:
+    """What mends a bundle that can't be opened: a model of the store is pulled again, and may be what was meant."""
+    if error.fix in (AGAIN, EXPORT_AGAIN) and (command := pulled_again(folder)):
+        return f"run: {command}"
+    return "; ".join(filter(None, (error.fix, hidden_model(given))))
+
+
 def _refuse_path(path: Path) -> NoReturn:
     """Say what is at a path that is no folder, and which names there are where it may have been one."""
     try:
@@ -173,7 +186,7 @@ def _read_manifest(folder: Path) -> str:
             expected=f"a {MANIFEST} that can be read in {folder}", got=first_line(error), fix="check its permissions"
         ) from error
     except UnicodeDecodeError as error:
-        raise BundleError(expected=f"UTF-8 text in {path}", got=str(error), fix="export the bundle again") from error
+        raise BundleError(expected=f"UTF-8 text in {path}", got=str(error), fix=EXPORT_AGAIN) from error
 
 
 def check_listing(manifest: Manifest, where: str) -> None:
@@ -184,6 +197,8 @@ def check_listing(manifest: Manifest, where: str) -> None:
         plain = PurePosixPath(name).name == PureWindowsPath(name).name == name
         if not plain or name in ("", ".", "..", MANIFEST):
             _refuse_file(where, "plain file names in the manifest", shown(repr(name)))
+    if twice := sorted(name for name, times in Counter(listing).items() if times > 1):
+        _refuse_file(where, "each file once in the manifest", f"{shown(listed(twice))} twice")
     if unlisted := sorted(set(used) - set(listing)):
         _refuse_file(where, "every used file among the manifest's files", f"{listed(unlisted)} not listed")
 
@@ -226,4 +241,4 @@ def _check_file(path: Path, entry: FileEntry, *, hashed: bool) -> None:
 
 
 def _refuse_file(path: Path | str, expected: str, got: str) -> None:
-    raise BundleError(expected=f"{expected} ({path})", got=got, fix="copy the bundle again or export it again")
+    raise BundleError(expected=f"{expected} ({path})", got=got, fix=AGAIN)

@@ -115,6 +115,8 @@ def _mapped(path: Path, read: Callable[[mmap.mmap], Result]) -> Result:
     try:
         with open_plain(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return read(data)
+    except BundleError:
+        raise  # a ValueError too
     except (OSError, ValueError) as error:  # mmap's ValueError is an empty file's
         raise refused(path, "a GGUF file", str(error)) from error
 

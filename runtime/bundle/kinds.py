@@ -60,17 +60,23 @@ def partial_kind(folder: Path) -> Kind | None:
         return Kind("a projector alone (mm_projector.bin), without the language model", _WHOLE)
     if "manifest.json" in names and _entry(folder / "manifest.json", "schema") is not None:
         return Kind("a bundle, exported already", "use it as it is, or 'llava-edge quantize' it")
-    quantization = _entry(folder / "config.json", "quantization_config")
-    if isinstance(quantization, dict):
-        method = str(quantization.get("quant_method") or "bitsandbytes")
-        bits = quantization.get("bits") or (4 if quantization.get("load_in_4bit") else None)
-        how = _METHODS.get(method, shown(method)) + (f", {shown(bits)} bits" if bits else "")
-        return Kind(f"a quantized checkpoint ({how})", QUANTIZED)
+    if (quantized := quantized_kind(_entry(folder / "config.json", "quantization_config"))) is not None:
+        return quantized
     if any(name.endswith(".onnx") for name in names) and any(name.endswith(".gguf") for name in names):
         return Kind("a bundle without its manifest", "copy the bundle again or export it again")
     if not weights and (ggufs := sorted(name for name in names if name.endswith(".gguf"))):
         return Kind(f"a folder of GGUF files ({listed(ggufs)})", _MAGIC[b"GGUF"].fix)
     return None
+
+
+def quantized_kind(quantization: object) -> Kind | None:
+    """What a checkpoint is whose config has this ``quantization_config``; None where that says nothing."""
+    if not isinstance(quantization, dict):
+        return None
+    method = str(quantization.get("quant_method") or "bitsandbytes")
+    bits = quantization.get("bits") or (4 if quantization.get("load_in_4bit") else None)
+    how = _METHODS.get(method, shown(method)) + (f", {shown(bits)} bits" if bits else "")
+    return Kind(f"a quantized checkpoint ({how})", QUANTIZED)
 
 
 def path_kind(path: Path) -> Kind | None:

@@ -13,6 +13,7 @@ from ..pictures.towers import CLIP
 from ..prompts.template_spec import TemplateSpec
 from .strict_reading import StrictReader
 
+EXPORT_AGAIN = "export the bundle again"
 SCHEMA = 2
 """Version of the manifest's layout. A bundle of a version that is not known is refused, not guessed at."""
 FIRST_SCHEMA = 1
@@ -147,24 +148,22 @@ class Manifest:
         try:
             raw = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise BundleError(
-                expected=f"JSON in {where}", got=first_line(error), fix="export the bundle again"
-            ) from error
+            raise BundleError(expected=f"JSON in {where}", got=first_line(error), fix=EXPORT_AGAIN) from error
         schema = raw.get("schema") if isinstance(raw, dict) else None
         if type(schema) is not int or not FIRST_SCHEMA <= schema <= SCHEMA:
             later = type(schema) is int and schema > SCHEMA
             raise BundleError(
                 expected=f"manifest schema {FIRST_SCHEMA} to {SCHEMA} in {where}",
                 got=f"schema {shown(schema)}",
-                fix="upgrade llava-edge" if later else "export the bundle again",
+                fix="upgrade llava-edge" if later else EXPORT_AGAIN,
             )
-        reader = StrictReader(BundleError, "export the bundle again", defaults=False)
+        reader = StrictReader(BundleError, EXPORT_AGAIN, defaults=False)
         for part, key in _NOT_HERE[schema]:
             if isinstance(raw.get(part), dict) and key in raw[part]:
                 raise BundleError(
                     expected=f"no {part}.{key} in a manifest of schema {schema} ({where})",
                     got=shown(raw[part][key]),
-                    fix="export the bundle again",
+                    fix=EXPORT_AGAIN,
                 )
         return reader.read(Manifest, _placed(raw), f"{where}: manifest")
 

@@ -12,6 +12,7 @@ from ..pictures.vision_recipes import VISION_RECIPES
 from ..prompts.template_spec import TemplateSpec
 from .manifest import Manifest
 
+AGAIN = "copy the bundle again or export it again"
 LARGEST_TILE = 4096
 """Pixels along the side of a tile."""
 LARGEST_GRID = 2**24
@@ -72,5 +73,4 @@ def _check_template(template: TemplateSpec, where: str) -> None:
 
 
 def _refuse(expected: str, got: object, where: str) -> NoReturn:
-    fix = "copy the bundle again or export it again"
-    raise BundleError(expected=f"{expected} ({where})", got=shown(got), fix=fix)
+    raise BundleError(expected=f"{expected} ({where})", got=shown(got), fix=AGAIN)

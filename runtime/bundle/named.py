@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -113,6 +114,26 @@ def names_of(folder: Path) -> tuple[str, ...]:
             model = named_model(name, root)
             found += [name] if model is not None and model.folder == place else []
     return tuple(found) or (place.name,)
+
+
+def pulled_again(folder: Path) -> str:
+    """The command that mends the bundle in ``folder``, where that is a model's of a store; else an empty text."""
+    root, place = _store_of(folder), folder.resolve()
+    for name in model_names(root) if root is not None else ():
+        with suppress(BundleError):
+            model = named_model(name, root)
+            if model is not None and model.folder == place:
+                return f"llava-edge pull {shlex.quote(shown(model.source))} --as {name}"
+    return ""
+
+
+def hidden_model(path: str | os.PathLike[str]) -> str:
+    """What to do about a model of the store that ``path`` would mean if nothing lay there; else an empty text."""
+    name = str(path)
+    with suppress(OSError, BundleError, ValueError):
+        if os.path.lexists(name) and named_model(name) is not None:
+            return f"the model {name} of 'llava-edge list' is hidden by ./{name}: rename that, or go elsewhere"
+    return ""
 
 
 def use(folder: Path) -> Callable[[], None]:

@@ -19,8 +19,8 @@ from typing import IO
 
 from ..callbacks import Progress
 from ..errors import LlavaEdgeError, StorageError
-from ..system.filesystems import rename_folder, replace_file, set_mode, sync_files, sync_folder, sync_open, try_lock
-from ..system.storage import check_absent, check_outside_bundles, storage_error
+from ..system.filesystems import replace_file, set_mode, sync_files, sync_folder, sync_open, try_lock
+from ..system.storage import check_absent, check_outside_bundles, put_folder, storage_error
 from .gguf_layout import Chunks, GgufFile
 
 PIECE_BYTES = 2**26
@@ -100,7 +100,7 @@ def continuing_bundle(
         folder = _open(place, journal, kept, resume, on_note)
         yield Work(folder, journal)
         sync_files(folder)
-        rename_folder(folder, target)
+        put_folder(folder, target)
         sync_folder(target.parent)
     except (KeyboardInterrupt, SystemExit):
         leave = bool(journal.done)

@@ -6,9 +6,10 @@ refused by name here, for ``plan`` and ``export`` alike; what transformers does 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from ..errors import CheckpointError, shown
 
@@ -24,6 +25,7 @@ class LlmKind:
     ``neighbours``: llama.cpp rotates neighbouring numbers of a head, transformers the halves against each other.
     ``biases`` are the matrices that always have one (GGUF's names), ``bias_keys`` the keys of a config that
     give more of them one. ``free_head``: heads may be wider or narrower than the model over their number.
+    ``whole_heads``: transformers takes no width that is not a multiple of their number, however wide they are.
     ``frequency_factors``: llama.cpp takes a divisor for each rotary frequency. ``window`` says when a
     ``sliding_window`` counts. ``multipliers`` are keys of a config by GGUF's ``add_…`` names without the ``add_``.
     """
@@ -35,6 +37,7 @@ class LlmKind:
     biases: tuple[str, ...] = ()
     bias_keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     free_head: bool = True
+    whole_heads: bool = False
     frequency_factors: bool = True
     window: Literal["never", "asked", "always"] = "never"
     multipliers: Mapping[str, str] = field(default_factory=dict)
@@ -48,7 +51,7 @@ _LLAMA_SIZES = {"vocab_size": 32000, "intermediate_size": 11008, "max_position_e
 LLM_KINDS: dict[str, LlmKind] = {
     kind.model_type: kind
     for kind in (
-        LlmKind("llama", "llama", _LLAMA_SIZES, neighbours=True, bias_keys=_EVERY_BIAS),
+        LlmKind("llama", "llama", _LLAMA_SIZES, neighbours=True, bias_keys=_EVERY_BIAS, whole_heads=True),
         LlmKind(
             "mistral",
             "llama",
@@ -125,6 +128,15 @@ def exact_context(kind: LlmKind, positions: int, text: Mapping[str, Any]) -> int
 def check_text(kind: LlmKind, text: Mapping[str, Any], *, where: str, head_dim: int) -> None:
     """Refuse what llama.cpp's graph of this kind lacks. Raises :class:`CheckpointError` that names it."""
     heads, dim = text["num_attention_heads"], text["hidden_size"]
+    for key in kind.multipliers.values():
+        value = text.get(key)
+        if value is not None and (type(value) not in (int, float) or not math.isfinite(value)):
+            _correct(f"{key} as a number", repr(value), where)
+    if kind.whole_heads and dim % heads:
+        _correct(f"hidden_size as a multiple of num_attention_heads ({heads})", dim, where)
+    kv_heads = text.get("num_key_value_heads") or heads
+    if heads % kv_heads:
+        _correct(f"num_attention_heads ({heads}) as a multiple of num_key_value_heads", kv_heads, where)
     checks = (
         ("hidden_act silu", text.get("hidden_act", "silu"), text.get("hidden_act", "silu") == "silu"),
         (
@@ -141,3 +153,9 @@ def check_text(kind: LlmKind, text: Mapping[str, Any], *, where: str, head_dim: 
                 got=shown(got),
                 fix="llama.cpp cannot run this model: choose another checkpoint",
             )
+
+
+def _correct(expected: str, got: object, where: str) -> NoReturn:
+    raise CheckpointError(
+        expected=f"{expected} in the language model of {where}", got=shown(got), fix="correct config.json"
+    )

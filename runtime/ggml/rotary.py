@@ -40,11 +40,12 @@ class Rotary:
     attention: float = 1.0
 
 
-def rope_settings(text: Mapping[str, Any]) -> dict[str, Any]:
+def rope_settings(text: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The entries of a text config in one table, in either spelling: ``rope_parameters``, or what older ones wrote."""
-    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    spelt = "rope_parameters" if text.get("rope_parameters") else "rope_scaling"
+    rope = text.get(spelt) or {}
     if not isinstance(rope, Mapping):
-        raise CheckpointError(expected="rope_parameters as an object", got=shown(rope), fix="correct config.json")
+        _correct(f"{spelt} as an object", rope, where)
     found = {key: value for key, value in rope.items() if value is not None}
     for key in ("rope_theta", "partial_rotary_factor"):
         if text.get(key) is not None:
@@ -60,10 +61,10 @@ def read_rotary(kind: LlmKind, rope: Mapping[str, Any], *, context: int, head_di
     Raises :class:`CheckpointError` that names what llama.cpp has no place for.
     """
     name = rope.get("rope_type") or rope.get("type") or "default"
-    base = float(rope.get("rope_theta", _THETA))
+    base = _number({"rope_theta": _THETA, **rope}, "rope_theta", where)
     if rope.get("partial_rotary_factor", 1.0) != 1.0:
         _refuse("rotary positions on whole heads", f"a partial_rotary_factor of {rope['partial_rotary_factor']}", where)
-    original = int(rope.get("original_max_position_embeddings") or context)
+    original = _original(rope, context, where)
     if name in ("default", "dynamic"):
         return Rotary(base, context)
     if name == "linear":
@@ -77,17 +78,22 @@ def read_rotary(kind: LlmKind, rope: Mapping[str, Any], *, context: int, head_di
         _check_factors(kind, name, where)
         listed = rope.get("short_factor")
         if not isinstance(listed, list | tuple) or len(listed) != head_dim // 2:
-            _refuse(f"a short_factor of {head_dim // 2} numbers in rope_parameters", shown(listed), where)
-        factors = tuple(map(float, listed))
+            _correct(f"a short_factor of {head_dim // 2} numbers in the rotary settings", listed, where)
+        factors = tuple(_number({"short_factor": one}, "short_factor", where) for one in listed)
         return Rotary(base, min(context, original), factors=factors, attention=_longrope_scale(rope, context, original))
     return _refuse(f"a rope_type among {', '.join(ROPES)}", shown(name), where)
 
 
 def _number(rope: Mapping[str, Any], key: str, where: str) -> float:
     value = rope.get(key)
-    if not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
-        _refuse(f"{key} as a number above 0 in rope_parameters", shown(value), where)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or value <= 0:
+        _correct(f"{key} as a number above 0 in the rotary settings", value, where)
     return float(value)
+
+
+def _original(rope: Mapping[str, Any], context: int, where: str) -> int:
+    key = "original_max_position_embeddings"
+    return int(_number(rope, key, where)) if rope.get(key) is not None else context
 
 
 def _check_factors(kind: LlmKind, what: str, where: str) -> None:
@@ -102,7 +108,7 @@ def _yarn(kind: LlmKind, rope: Mapping[str, Any], plain: Rotary, head_dim: int, 
     Source: https://arxiv.org/abs/2309.00071, as transformers' ``_compute_yarn_parameters`` has it.
     """
     context, original = plain.context, plain.original_context
-    factor = float(rope.get("factor") or context / original)
+    factor = _number({"factor": context / original, **rope}, "factor", where)
     fast, slow = float(rope.get("beta_fast") or _FAST), float(rope.get("beta_slow") or _SLOW)
     whole = bool(rope.get("truncate", True))
     scale = _yarn_scale(rope, factor)
@@ -147,6 +153,8 @@ def _llama3_factors(
     Source: Meta's ``apply_scaling`` in the Llama-3.1 reference code.
     """
     factor, low, high = (_number(rope, key, where) for key in ("factor", "low_freq_factor", "high_freq_factor"))
+    if high <= low:
+        _correct(f"a high_freq_factor above low_freq_factor ({low:g}) in the rotary settings", high, where)
     factors = []
     for index in range(0, head_dim, 2):
         wavelength = 2 * math.pi * base ** (index / head_dim)
@@ -158,6 +166,12 @@ def _llama3_factors(
             smooth = (original / wavelength - low) / (high - low)
             factors.append(1 / ((1 - smooth) / factor + smooth))
     return tuple(factors)
+
+
+def _correct(expected: str, got: object, where: str) -> NoReturn:
+    raise CheckpointError(
+        expected=f"{expected} of the language model of {where}", got=shown(repr(got)), fix="correct config.json"
+    )
 
 
 def _refuse(expected: str, got: str, where: str) -> NoReturn:

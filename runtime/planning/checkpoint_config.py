@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ..bundle.kinds import quantized_kind
 from ..errors import CheckpointError, LlavaEdgeError, first_line, shown
 from ..ggml.llm_kinds import ALL_DEFAULTS, biased, check_text, exact_context, find_kind
 from ..ggml.rotary import read_rotary, rope_settings
@@ -71,7 +72,7 @@ def _config_shape(
     settings = checked_config(raw, where)
     architecture = (raw.get("architectures") or ["none"])[0]
     if architecture in ORIGINAL_TEXTS:
-        settings = transformers_settings(raw, _original_tower(raw, shapes, where, tower), reading="original")
+        settings = transformers_settings(raw, _original_tower(raw, shapes, where, tower), where, reading="original")
     elif architecture != TRANSFORMERS_ARCHITECTURE:
         _refuse(f"a LLaVA-NeXT architecture in {where}", str(architecture))
     llm = _llm(settings.get("text_config") or {}, settings, shapes, where)
@@ -92,6 +93,10 @@ def checked_config(raw: Any, where: str) -> dict[str, Any]:
         if not isinstance(raw.get(part), dict | None):
             _refuse(f"{part} as an object in {where}", shown(raw[part]))
     for table in (raw, raw.get("text_config") or {}, raw.get("vision_config") or {}):
+        if (quantized := quantized_kind(table.get("quantization_config"))) is not None:
+            raise CheckpointError(
+                expected=f"a full-precision checkpoint in {where}", got=quantized.what, fix=quantized.fix
+            )
         kind = table.get("model_type")
         if not isinstance(kind, str | None):
             _refuse(f"model_type as a name in {where}", shown(kind))
@@ -99,6 +104,13 @@ def checked_config(raw: Any, where: str) -> dict[str, Any]:
             value = table.get(key)
             if value is not None and (type(value) is not int or not 0 < value <= most):
                 _refuse(f"{key} as a whole number from 1 to {most} in {where}", shown(repr(value))[:60])
+        for key in ("tie_word_embeddings", "multimodal_projector_bias"):
+            if not isinstance(table.get(key), bool | None):
+                _refuse(f"{key} as true or false in {where}", shown(repr(table[key]))[:60])
+        for key in ("rms_norm_eps", "layer_norm_eps"):  # transformers takes no whole number for them
+            value = table.get(key)
+            if value is not None and not (isinstance(value, float) and 0 < value < 1):
+                _refuse(f"{key} as a number between 0 and 1 in {where}", shown(repr(value))[:60])
     return raw
 
 
@@ -112,9 +124,9 @@ MOST_PINPOINTS = 4096
 
 
 def transformers_settings(
-    raw: dict[str, Any], vision: dict[str, Any], *, reading: Reading = "transformers"
+    raw: dict[str, Any], vision: dict[str, Any], where: str, *, reading: Reading = "transformers"
 ) -> dict[str, Any]:
-    """Settings of a ``LlavaNextConfig`` for an original config, ``vision`` being its tower's.
+    """Settings of a ``LlavaNextConfig`` for an original config, ``vision`` being its tower's; ``where`` is its path.
 
     Raises :class:`CheckpointError` for connectors, mergings and selections other than LLaVA-NeXT's.
     """
@@ -125,14 +137,14 @@ def transformers_settings(
         ("image_aspect_ratio", "anyres"),
     ):
         if raw.get(key) != wanted:
-            _refuse(f"{key} {wanted} in config.json", repr(raw.get(key)))
+            _refuse(f"{key} {wanted} in {where}", repr(raw.get(key)))
     for key in ("mm_use_im_start_end", "mm_resampler_type"):
         if raw.get(key):
-            _refuse(f"no {key} in config.json", repr(raw[key]))
+            _refuse(f"no {key} in {where}", repr(raw[key]))
     outer = ("mm_", "image_", "tune_", "architectures", "model_type", "tokenizer_")
     text = {key: value for key, value in raw.items() if not key.startswith(outer)}
     text["model_type"] = ORIGINAL_TEXTS[raw["architectures"][0]]
-    pinpoints = original_pinpoints(raw.get("image_grid_pinpoints"), int(vision["image_size"]), reading)
+    pinpoints = original_pinpoints(raw.get("image_grid_pinpoints"), int(vision["image_size"]), reading, where)
     return {
         "architectures": [TRANSFORMERS_ARCHITECTURE],
         "model_type": "llava_next",
@@ -147,7 +159,9 @@ def transformers_settings(
     }
 
 
-def original_pinpoints(value: Any, side: int, reading: Reading = "transformers") -> tuple[Pinpoint, ...]:
+def original_pinpoints(
+    value: Any, side: int, reading: Reading = "transformers", where: str = "config.json"
+) -> tuple[Pinpoint, ...]:
     """Pinpoints (height, width) in pixels from the original config's ``image_grid_pinpoints``.
 
     A list of pixel pairs, a range of grids such as ``"(1x1),...,(6x6)"`` (every grid between, as
@@ -156,7 +170,7 @@ def original_pinpoints(value: Any, side: int, reading: Reading = "transformers")
     of all released checkpoints hold each pair both ways, so that ``reading`` decides about ties alone; a list
     that does not means (width, height) in either reading. Raises :class:`CheckpointError`.
     """
-    pairs = _listed_pairs(value, side)
+    pairs = _listed_pairs(value, side, where)
     if reading == "original":
         return swapped(pairs)
     symmetric = set(pairs) == {(second, first) for first, second in pairs}
@@ -168,7 +182,7 @@ def swapped(pinpoints: Sequence[Pinpoint]) -> tuple[Pinpoint, ...]:
     return tuple((second, first) for first, second in pinpoints)
 
 
-def _listed_pairs(value: Any, side: int) -> tuple[Pinpoint, ...]:
+def _listed_pairs(value: Any, side: int, where: str) -> tuple[Pinpoint, ...]:
     if value is None:
         return tuple((rows * side, columns * side) for rows, columns in ARTICLE_PINPOINTS)
     if isinstance(value, str):
@@ -176,31 +190,31 @@ def _listed_pairs(value: Any, side: int) -> tuple[Pinpoint, ...]:
         if corners:
             first, second, last, final = map(int, corners.groups())
             if not (0 < first <= last and 0 < second <= final):
-                _refuse("image_grid_pinpoints that go up from 1x1", repr(value)[:60])
+                _refuse(f"image_grid_pinpoints that go up from 1x1 in {where}", repr(value)[:60])
             grids = ((a, b) for a in range(first, last + 1) for b in range(second, final + 1))
             return tuple((a * side, b * side) for a, b in grids)
     elif isinstance(value, list) and value and all(_is_pair(pair) for pair in value):
         return tuple((int(first), int(second)) for first, second in value)
-    return _refuse("image_grid_pinpoints as pixel pairs or '(1x1),...,(6x6)'", repr(value)[:60])
+    return _refuse(f"image_grid_pinpoints as pixel pairs or '(1x1),...,(6x6)' in {where}", repr(value)[:60])
 
 
 def _is_pair(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(type(side) is int and side > 0 for side in value)
 
 
-def checked_pinpoints(value: Any, side: int) -> tuple[Pinpoint, ...]:
+def checked_pinpoints(value: Any, side: int, where: str) -> tuple[Pinpoint, ...]:
     """Pinpoints (height, width) for tiles of ``side`` pixels. Raises :class:`CheckpointError`."""
     if isinstance(value, str):  # a range, as newer original configs write it
-        value = _listed_pairs(value, side)
+        value = _listed_pairs(value, side, where)
     if isinstance(value, Sequence) and len(value) > MOST_PINPOINTS:
-        _refuse(f"at most {MOST_PINPOINTS} image_grid_pinpoints", str(len(value)))
+        _refuse(f"at most {MOST_PINPOINTS} image_grid_pinpoints in {where}", str(len(value)))
     try:
         pinpoints = tuple((int(height), int(width)) for height, width in value)
     except (TypeError, ValueError, OverflowError):
-        _refuse("image_grid_pinpoints as (height, width) pairs", repr(value)[:60])
+        _refuse(f"image_grid_pinpoints as (height, width) pairs in {where}", repr(value)[:60])
     for height, width in pinpoints:
         if height <= 0 or width <= 0 or height % side or width % side:
-            _refuse(f"image_grid_pinpoints that are multiples of {side}", f"{height}x{width}")
+            _refuse(f"image_grid_pinpoints that are multiples of {side} in {where}", f"{height}x{width}")
     return pinpoints
 
 
@@ -271,7 +285,7 @@ def _llm(text: dict[str, Any], settings: dict[str, Any], stored: Mapping[str, tu
     head_dim = int(read.get("head_dim") or dim // heads)
     check_text(kind, read, where=where, head_dim=head_dim)
     positions = _size(read, "max_position_embeddings", where)
-    rotary = read_rotary(kind, rope_settings(read), context=positions, head_dim=head_dim, where=where)
+    rotary = read_rotary(kind, rope_settings(read, where), context=positions, head_dim=head_dim, where=where)
     rows = [shape[0] for name, shape in stored.items() if name.endswith("embed_tokens.weight")]
     tied = bool(settings.get("tie_word_embeddings") or text.get("tie_word_embeddings"))
     return LlmShape(
@@ -295,25 +309,28 @@ def _vision(settings: dict[str, Any], dim: int, reading: Reading, where: str) ->
     tower = find_tower((given or {}).get("model_type", CLIP.model_type), where)
     read = CLIP_L_336 if given is None else {**tower.sizes, **{k: v for k, v in given.items() if v is not None}}
     layers, side = _size(read, "num_hidden_layers", where), _size(read, "image_size", where)
+    hidden, heads = _size(read, "hidden_size", where), _size(read, "num_attention_heads", where)
+    if hidden % heads:
+        _refuse(f"hidden_size as a multiple of num_attention_heads ({heads}) in the tower of {where}", str(hidden))
     listed = settings.get("image_grid_pinpoints")
     states = feature_states(settings.get("vision_feature_layer", -2), layers, where=where)
     check_selection(tower, settings.get("vision_feature_select_strategy", "default"), where)
     if (activation := settings.get("projector_hidden_act", "gelu")) != "gelu":
         _refuse(f"projector_hidden_act gelu (mlp2x_gelu) in {where}", str(activation))
-    pinpoints = checked_pinpoints(RELEASED_PINPOINTS if listed is None else listed, side)
+    pinpoints = checked_pinpoints(RELEASED_PINPOINTS if listed is None else listed, side, where)
     # mean and standard deviation change pixels, not sizes
     patch, mean, std = _size(read, "patch_size", where), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     if patch > side:
         _refuse(f"image_size of a patch or more ({patch} px) in {where}", str(side))
     geometry = Geometry(side, patch, pinpoints, mean, std, reading=reading)
     return VisionShape(
-        hidden=_size(read, "hidden_size", where),
+        hidden=hidden,
         feed_forward=_size(read, "intermediate_size", where),
         layers=layers,
         used=max(states),
         states=len(states),
         connector_bias=bool(settings.get("multimodal_projector_bias", True)),
-        heads=_size(read, "num_attention_heads", where),
+        heads=heads,
         dim=dim,
         geometry=geometry,
         tower=tower,

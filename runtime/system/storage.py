@@ -78,13 +78,26 @@ def writing_folder(path: str | os.PathLike[str], *, replace: bool = False) -> It
             sync_files(temporary)
             if replace and target.exists():
                 rename_folder(target, before)
-            rename_folder(temporary, target)
+            put_folder(temporary, target)
             sync_folder(target.parent)
         finally:
             if before.exists() and not target.exists():
                 rename_folder(before, target)
             shutil.rmtree(before, ignore_errors=True)
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def put_folder(folder: Path, target: Path) -> None:
+    """Rename a finished ``folder`` to ``target``, where another process may have put its own meanwhile.
+
+    Raises :class:`StorageError` then, and OSError.
+    """
+    try:
+        rename_folder(folder, target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            check_absent(target)
+        raise
 
 
 @contextmanager
@@ -138,7 +151,7 @@ def file_sha256(path: Path) -> str:
 
 def storage_error(error: OSError, target: Path) -> StorageError:
     """Say an OSError met while writing ``target`` in one line."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last where a file may not grow on
     return StorageError(
         expected=f"room and permission to write {target}",
         got=error.strerror or str(error),

@@ -16,10 +16,11 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+from llava_edge.cli.terminal.plan_sources import shape_of
 from llava_edge.runtime.bundle import bundle as opening
 from llava_edge.runtime.bundle.bundle import Bundle
 from llava_edge.runtime.bundle.named import find_bundle, is_name, model_names, models_folder, names_of
-from llava_edge.runtime.errors import BundleError, LlavaEdgeError, OptionError, StorageError
+from llava_edge.runtime.errors import BundleError, CheckpointError, LlavaEdgeError, OptionError, StorageError
 from llava_edge.runtime.system import filesystems
 from llava_edge.store import blobs, http
 from llava_edge.store import pull as pulling
@@ -422,15 +423,19 @@ REFUSED = {
     "unauthorized": (answering(401), "HF_TOKEN"),
     "forbidden": (answering(403), "HF_TOKEN"),
     "broken for ever": (answering(500), "status 500"),
-    "a circle": (answering(302, Location="vision.onnx"), "in circles"),
+    "a circle": (answering(302, Location="vision.onnx"), r"status 302 [^\\;]*; .*in circles"),
     "to a file": (answering(302, Location="file:///etc/passwd"), "nothing can be fetched"),
     "to FTP": (answering(307, Location="ftp://example.invalid/x"), "https://"),
-    "a manifest that is none": (sending(lambda content: b"<html>", "manifest.json"), "JSON"),
+    "a manifest that is none": (sending(lambda content: b"<html>", "manifest.json"), "got HTML; check the address"),
     "a manifest in another alphabet": (sending(lambda content: b"\xff" + content, "manifest.json"), "UTF-8"),
     "a manifest without an end": (sending(lambda content: b" " * 2**23 + content, "manifest.json"), "at most"),
     "a name that is a path": (manifest_with(lambda raw: renamed(raw, "../../vision.onnx")), "plain file names"),
     "a name of Windows' paths": (manifest_with(lambda raw: renamed(raw, "..\\vision.onnx")), "plain file names"),
     "a name that is absolute": (manifest_with(lambda raw: renamed(raw, "/etc/vision.onnx")), "plain file names"),
+    "a file that is listed twice": (
+        manifest_with(lambda raw: raw["files"].append(raw["files"][0])),
+        "each file once in the manifest",
+    ),
     "a hash that is a path": (
         manifest_with(lambda raw: raw["files"][0].update(sha256="../../../vision")),
         "a SHA-256 of",
@@ -789,3 +794,37 @@ def test_http_answers_are_read_strictly() -> None:
     for url in ("http://127.0.0.1.example.invalid/x", "https:///x", "HTTPS:x", "http://localhost.example.invalid/"):
         with pytest.raises(BundleError):
             http.check_url(url)
+
+
+@pytest.mark.parametrize("damage", ["changed", "shortened", "removed"])
+def test_a_damaged_model_is_pulled_again(damage: str, bundle: Path, store: Path) -> None:
+    model = pull(str(bundle), name="small")
+    path = model.folder / "vision.onnx"
+    data = path.read_bytes()
+    path.chmod(0o600)
+    if damage == "removed":
+        path.unlink()
+    else:
+        path.write_bytes(data[:-1] if damage == "shortened" else bytes([*data[:-1], data[-1] ^ 1]))
+    with pytest.raises(BundleError) as caught:
+        Bundle.open("small", hash_all=True)
+    command = f"llava-edge pull {model.source} --as small"
+    assert caught.value.fix == f"run: {command}"
+    pull(*command.split()[2:3], name="small")
+    assert contents(Bundle.open("small", hash_all=True).path) == contents(bundle)
+
+
+@pytest.mark.parametrize("kind", ["file", "empty folder", "damaged bundle"])
+def test_what_hides_a_model_is_said(kind: str, bundle: Path, store: Path, tmp_path: Path) -> None:
+    pull(str(bundle), name="8b")
+    if kind == "file":
+        (tmp_path / "8b").write_text("x")
+    elif kind == "empty folder":
+        (tmp_path / "8b").mkdir()
+    else:
+        (make_bundle(tmp_path / "8b") / "vision.onnx").unlink()
+    with pytest.raises(BundleError, match=r"the model 8b of 'llava-edge list' is hidden by \./8b"):
+        Bundle.open("8b")
+    if kind != "damaged bundle":
+        with pytest.raises(CheckpointError, match=r"hidden by \./8b"):
+            shape_of("8b")

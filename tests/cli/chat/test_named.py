@@ -206,3 +206,44 @@ def test_a_damaged_file_is_one_line_and_stays(text: str, chat: Chat, tmp_path: P
     assert status == 1
     assert str(path) in said.splitlines()[-1]
     assert path.read_text() == text
+
+
+def test_a_name_and_no_cache_contradict_each_other(chat: Chat, tmp_path: Path) -> None:
+    status, out, said = chat("--name", "trip", "--no-cache", "--cache", str(tmp_path / "own"), typed="Hello?\n")
+    assert (status, out) == (2, "")
+    assert "--name" in said
+    assert "--no-cache" in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here"]
+
+
+def test_a_name_that_is_typed_beats_a_configured_no_cache(
+    chat: Chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLAVA_EDGE_CONFIG", str(tmp_path / "here" / "llava-edge.toml"))
+    (tmp_path / "here" / "llava-edge.toml").write_text("[chat]\nno_cache = true\n")
+    status, _, said = chat("--name", "trip", "--cache", str(tmp_path / "own"), typed="Hello?\n")
+    assert status == 0
+    assert (tmp_path / "own" / "conversations" / "trip.json").is_file()
+    status, _, said = chat("--name", "trip", typed="Hello?\n")
+    assert (status, "kept as trip all the same" in said) == (0, True)
+    assert len(kept(tmp_path)["turns"]) == 2
+    assert sorted(path.name for path in (tmp_path / "user").iterdir()) == ["conversations"]
+
+
+def test_a_typed_no_cache_beats_a_configured_name(chat: Chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLAVA_EDGE_CONFIG", str(tmp_path / "here" / "llava-edge.toml"))
+    (tmp_path / "here" / "llava-edge.toml").write_text('[chat]\nname = "trip"\n')
+    assert chat("--no-cache", typed="Hello?\n")[0] == 0
+    assert not (tmp_path / "user").exists()
+
+
+def test_a_chat_without_a_word_leaves_nothing(chat: Chat, tmp_path: Path) -> None:
+    assert chat("--name", "trip", typed="")[0] == 0
+    assert list((tmp_path / "user" / "conversations").iterdir()) == []
+
+
+@pytest.mark.parametrize("typed", ["/image sign.png\n", "/image sign.png\n/quit\n", f"./sign.png {QUESTION}\n/undo\n"])
+def test_a_picture_that_waits_is_said_not_to_be_kept(typed: str, chat: Chat) -> None:
+    _, _, said = chat("--name", "trip", typed=typed)
+    assert "not kept in trip" in said.splitlines()[-1]
+    assert "sign.png" in said.splitlines()[-1]

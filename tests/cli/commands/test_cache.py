@@ -48,7 +48,7 @@ def test_ask_remembers_and_says_where_once(command: Any, tmp_path: Path) -> None
     assert str(tmp_path) not in line
     assert "182 cached" in line
     found = shown(command)
-    assert list(found) == ["folder", "pictures", "states", "limit_bytes"]
+    assert list(found) == ["folder", "pictures", "states", "limit_bytes", "named", "history_bytes"]
     assert found["folder"] == str(tmp_path / "user")
     assert found["limit_bytes"] == 5 * 2**30
     files = {kind: list((tmp_path / "user" / "v1" / kind).glob("[!.]*")) for kind in ("pictures", "states")}
@@ -124,6 +124,23 @@ def test_verify_and_clear(command: Any, tmp_path: Path) -> None:
     status, out, _ = command("cache", "clear")
     assert (status, out.split(",")[0]) == (0, "2 entries removed")
     assert shown(command)["states"]["count"] == 0
+
+
+def test_what_clearing_leaves_is_counted_and_said(command: Any, tmp_path: Path) -> None:
+    (tmp_path / "user" / "conversations").mkdir(parents=True)
+    for name in ("trip.json", "trip.lock", "other.json"):
+        (tmp_path / "user" / "conversations" / name).write_text("{}")
+    (tmp_path / "user" / "chat-history.jsonl").write_text('"Hello?"\n')
+    found = shown(command)
+    assert (found["named"], found["history_bytes"]) == ({"count": 2, "bytes": 4}, 9)
+    out = command("cache", "show")[1]
+    assert any(line.split()[:3] == ["named", "chats", "2"] for line in out.splitlines())
+    for words in (["cache", "clear"], ["cache", "clear"]):
+        out = command(*words)[1]
+        assert f"2 chats with a name stay in {tmp_path / 'user' / 'conversations'}" in out
+        assert str(tmp_path / "user" / "chat-history.jsonl") in out
+        command(*ASK)
+    assert shown(command)["named"]["count"] == 2
 
 
 def test_a_folder_that_cannot_be_used(command: Any, tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def test_a_processor_inside_processor_config(tmp_path: Path) -> None:
         ({"crop_size": {"height": 56, "width": 84}}, "crop_size 56"),
         ({"image_grid_pinpoints": [[112, 100]]}, "image_grid_pinpoints"),
         ({"image_mean": [0.5]}, "three channels"),
+        ({"image_std": [0.5, 0, 0.5]}, "image_std of numbers other than 0"),
     ],
 )
 def test_other_processors_are_refused(changes: dict[str, Any], said: str, tmp_path: Path) -> None:

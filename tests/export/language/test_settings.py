@@ -65,7 +65,7 @@ def test_published_configs(family: str) -> None:
     from transformers import LlavaNextConfig
 
     if family == "llama3":
-        settings = transformers_settings(LLAMA3_ORIGINAL, CLIP)
+        settings = transformers_settings(LLAMA3_ORIGINAL, CLIP, "here")
     else:
         settings = {
             "architectures": ["LlavaNextForConditionalGeneration"], "ignore_index": -100,

@@ -161,6 +161,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "a Windows path": (rename_in_manifest("C:\\llm.gguf"), "plain file names"),
     "a stop token without an id": (edit(lambda raw: raw["template"].update(stop_tokens=["<x>"])), "none for <x>"),
     "a BOS without an id": (edit(lambda raw: raw["template"].update(bos_token="<b>")), "none for <b>"),
+    "a file listed twice": (edit(lambda raw: raw["files"].append(raw["files"][0])), "each file once in the manifest"),
     "a used file not listed": (edit(lambda raw: raw["llm"].update(file="other.gguf")), "other.gguf not listed"),
 }
 

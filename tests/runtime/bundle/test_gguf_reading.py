@@ -192,6 +192,7 @@ def test_what_is_refused_in_one_line_without_memory(name: str, tmp_path: Path) -
     finally:
         tracemalloc.stop()
     assert "\n" not in str(caught.value)
+    assert str(caught.value).count("expected ") == 1
 
 
 def test_what_looks_harmful_and_is_none(tmp_path: Path) -> None:

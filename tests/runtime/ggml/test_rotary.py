@@ -55,7 +55,7 @@ def transformers_rope(rope: dict[str, Any], theta: float) -> tuple[np.ndarray[An
 
 
 def read(rope: dict[str, Any], *, kind: str = "llama", theta: float = 1e4) -> Rotary:
-    settings = rope_settings({"rope_parameters": {**rope, "rope_theta": theta}})
+    settings = rope_settings({"rope_parameters": {**rope, "rope_theta": theta}}, "here")
     return read_rotary(LLM_KINDS[kind], settings, context=CONTEXT, head_dim=HEAD, where="here")
 
 
@@ -130,8 +130,8 @@ def test_others_are_refused_by_name(rope: dict[str, Any], said: str) -> None:
 def test_older_spellings() -> None:
     """transformers 4 wrote ``rope_theta`` beside ``rope_scaling``, Phi-3 the original length beside both."""
     old = {"rope_theta": 2e4, "rope_scaling": {"type": "linear", "factor": 4.0}, "partial_rotary_factor": None}
-    found = read_rotary(LLM_KINDS["llama"], rope_settings(old), context=CONTEXT, head_dim=HEAD, where="here")
+    found = read_rotary(LLM_KINDS["llama"], rope_settings(old, "here"), context=CONTEXT, head_dim=HEAD, where="here")
     assert (found.base, found.scaling, found.factor) == (2e4, "linear", 4.0)
-    assert rope_settings({"original_max_position_embeddings": 7})["original_max_position_embeddings"] == 7
+    assert rope_settings({"original_max_position_embeddings": 7}, "here")["original_max_position_embeddings"] == 7
     with pytest.raises(CheckpointError, match="rope_parameters as an object"):
-        rope_settings({"rope_parameters": "yarn"})
+        rope_settings({"rope_parameters": "yarn"}, "here")

@@ -190,6 +190,29 @@ BOTH_REFUSE = [
     ("original", {"rope_scaling": {"type": "su"}}, "a rope_type among default, linear"),
     ("original", {"rope_scaling": {"type": "linear"}}, "factor"),
     ("original", {"image_grid_pinpoints": "everything"}, "image_grid_pinpoints"),
+    ("original", {"rope_scaling": "yarn"}, "rope_scaling as an object"),
+    ("original", {"rope_scaling": {"type": "linear", "factor": "two"}}, "factor as a number above 0"),
+    ("original", {"rope_theta": 0}, "rope_theta as a number above 0"),
+    (
+        "original",
+        {"rope_scaling": {"type": "yarn", "factor": 2.0, "original_max_position_embeddings": 0}},
+        "original_max",
+    ),
+    (
+        "original",
+        {"rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 4.0}},
+        "high_freq_factor above low_freq_factor",
+    ),
+    ("original", {"rms_norm_eps": "small"}, "rms_norm_eps as a number"),
+    ("original", {"rms_norm_eps": 0}, "rms_norm_eps as a number"),
+    ("original", {"tie_word_embeddings": 1}, "tie_word_embeddings as true or false"),
+    ("transformers", {"multimodal_projector_bias": "no"}, "multimodal_projector_bias as true or false"),
+    ("transformers", {"vision_config": {"layer_norm_eps": "small"}}, "layer_norm_eps as a number"),
+    ("original", {"num_attention_heads": 7}, "hidden_size as a multiple of num_attention_heads"),
+    ("original", {"num_key_value_heads": 3}, "a multiple of num_key_value_heads"),
+    ("original", {"quantization_config": {"quant_method": "gptq", "bits": 4}}, "GPTQ, 4 bits"),
+    ("transformers", {"quantization_config": {"quant_method": "awq"}}, "AWQ"),
+    ("transformers", {"vision_config": {"num_attention_heads": 7}}, "in the tower of"),
     ("original", {"mm_patch_merge_type": "flat"}, "spatial_unpad"),
     ("original", {"image_aspect_ratio": "anyres_max_9"}, "anyres"),
 ]
@@ -204,6 +227,15 @@ def test_both_refuse_the_same(layout: str, change: dict[str, Any], said: str, tm
         read_geometry(open_checkpoint(str(folder)))
     with pytest.raises(CheckpointError, match=said):
         folder_shape(folder)
+
+
+@pytest.mark.parametrize("key", ["embedding_multiplier", "attention_multiplier", "residual_multiplier"])
+def test_multipliers_that_are_no_numbers(key: str, tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "c", "granite")
+    edit(folder, {key: "much"}, part="text_config")
+    for read in (open_checkpoint, folder_shape):
+        with pytest.raises(CheckpointError, match=f"{key} as a number in the language model of .*config.json"):
+            read(folder if read is folder_shape else str(folder))  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("change", [{"hidden_size": "wide"}, {"num_attention_heads": 0}, {"vocab_size": True}])

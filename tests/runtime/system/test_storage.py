@@ -280,3 +280,27 @@ def test_bytes_are_on_the_disk_before_the_name_is(tmp_path: Path, monkeypatch: p
         (folder / "deeper").mkdir()
         (folder / "deeper" / "file").touch()
     assert done == ["fsync", "fsync folder", "fsync folder", "rename", "fsync folder"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_another_writer_that_was_faster_is_said(kind: str, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+
+    def write() -> None:
+        with writing_folder(target):
+            if kind == "folder":
+                target.mkdir()
+                (target / "theirs").write_text("theirs")
+            else:
+                target.write_text("theirs")
+
+    with pytest.raises(StorageError, match=r"nothing at .*target yet; got something there"):
+        write()
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+    assert (target / "theirs" if kind == "folder" else target).read_text() == "theirs"
+
+
+@posix
+def test_a_file_that_may_not_grow_is_said_to_need_space(tmp_path: Path) -> None:
+    said = writer("full", tmp_path / "target").stdout
+    assert "free some space" in said
