@@ -22,10 +22,9 @@ from ...runtime.system.storage import file_sha256, storage_error, write_text, wr
 from ..data.datasets import check_question, read_folder_record
 from ..data.questions import Question
 from .agreement import is_right
+from .asking import LONGEST
 from .card import CARD, with_answers
 
-LONGEST = 8000
-"""Characters that an answer may have."""
 _LOCK = ".confirming"
 
 
