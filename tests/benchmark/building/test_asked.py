@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 from llava_edge.benchmark.building.agreement import agree
 from llava_edge.benchmark.building.asked import OPEN_QUESTION, Item, open_questions, read_asked, with_more_questions
-from llava_edge.benchmark.building.asking import blind_answer, proposed_questions
+from llava_edge.benchmark.building.asking import EndpointAsker, blind_answer, proposed_questions
 from llava_edge.benchmark.building.confirming import opened_answers
 from llava_edge.benchmark.building.embedding import QUESTION_DIMENSIONS, projected
+from llava_edge.benchmark.building.work import Work
+from llava_edge.benchmark.judging.endpoint import Endpoint, EndpointOptions
 from llava_edge.runtime.errors import DataError
+from support.judge_server import Answer, judge_server
 from support.own_benchmark import own_benchmark
 
 KNOWN = {"a.png": "a.png", "copy.png": "a.png", "sub/b.png": "sub/b.png"}
@@ -186,6 +189,15 @@ def test_blind_answers_are_held_to_the_metric() -> None:
     assert blind_answer(Said("The answer is B."), choice, "B")
     assert not blind_answer(Said("A"), choice, "B")
     assert blind_answer(Said("anything"), Item("a", "What?").asked(Path("a")), "") == ""
+
+
+@pytest.mark.parametrize(
+    ("said", "draft"), [(" a cup ", "a cup"), ("x" * 8000, "x" * 8000), ("x" * 8001, ""), ("a \ud800", "a ?")]
+)
+def test_drafts_of_an_endpoint_are_answers(tmp_path: Path, said: str, draft: str) -> None:
+    with judge_server(Answer(said)) as (url, _):
+        asker = EndpointAsker(Endpoint(EndpointOptions(url, "large")), Work(tmp_path / "own"))
+        assert asker.answer("What is it?", (), 9) == draft
 
 
 def test_projections_keep_distances() -> None:
