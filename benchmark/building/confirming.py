@@ -6,6 +6,7 @@ kill loses at most the answer that is being typed.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import string
@@ -15,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...runtime.errors import DataError, OptionError, StorageError, shown
+from ...runtime.errors import DataError, OptionError, shown
 from ...runtime.prompts.conversations import QUESTIONS_FILE, find_samples, read_samples
 from ...runtime.system.filesystems import try_lock
 from ...runtime.system.storage import file_sha256, storage_error, write_text, write_whole
@@ -194,23 +195,23 @@ def opened_answers(folder: Path) -> Iterator[Answers]:
         )
     lock = folder / _LOCK
     try:
-        with lock.open("ab") as file:
-            if not try_lock(file):
-                raise DataError(
-                    expected=f"nobody else confirming answers of {folder}",
-                    got="another process",
-                    fix="end that one first",
-                )
-            answers = Answers(folder)
-            try:
-                yield answers
-            finally:
-                answers.finish()
-                lock.unlink(missing_ok=True)
+        file = lock.open("ab")
     except OSError as error:
-        if isinstance(error, StorageError):
-            raise
         raise storage_error(error, folder / QUESTIONS_FILE) from error
+    with file:
+        if not try_lock(file):
+            raise DataError(
+                expected=f"nobody else confirming answers of {folder}",
+                got="another process",
+                fix="end that one first",
+            )
+        answers = Answers(folder)
+        try:
+            yield answers
+        finally:
+            answers.finish()
+            with contextlib.suppress(OSError):
+                lock.unlink(missing_ok=True)
 
 
 def _check(answer: str) -> None:

@@ -249,6 +249,11 @@ def test_by_a_pipe(folder: Path) -> None:
     assert "1 of 1" in confirm(folder, "").stdout
 
 
+def test_a_reader_that_leaves_is_no_fault_of_the_folder(folder: Path) -> None:
+    with pytest.raises(BrokenPipeError), opened_answers(folder):
+        raise BrokenPipeError
+
+
 def test_killed_in_the_middle(folder: Path) -> None:
     process = subprocess.Popen(program(folder), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None
