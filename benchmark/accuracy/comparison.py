@@ -177,7 +177,7 @@ def compare(
         accuracy=Bootstrap([at for _, at in own]).share([one for one, _ in own]) if own else None,
         candidates=tuple(found),
         questions=len(questions),
-        pictures=len(set(pictures)),
+        pictures=len({about for about, one in zip(pictures, questions, strict=True) if one.images}),
         scored=len(own),
         refused=refused,
         unconfirmed=sum(not one.confirmed for one in questions),

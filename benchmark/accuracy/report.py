@@ -180,10 +180,10 @@ def precise(value: float) -> str:
 def notes(comparison: Comparison) -> list[str]:
     """What the numbers rest on."""
     error = max((one.overall.divergence.kl_error for one in comparison.candidates if one.overall.divergence), default=0)
+    pictures = f"about {amount(comparison.pictures, 'picture')}" if comparison.pictures else "without pictures"
     said = [
-        f"{amount(comparison.questions, 'question')} about {amount(comparison.pictures, 'picture')}, greedy answers; "
-        "intervals by "
-        "drawing pictures again (paired bootstrap).",
+        f"{amount(comparison.questions, 'question')} {pictures}, greedy answers; intervals by drawing "
+        f"{'pictures' if comparison.pictures else 'questions'} again (paired bootstrap).",
         f"KL is teacher-forced on the first {MEASURED} tokens of {comparison.reference.name}'s answers; keeping "
         f"their log-probabilities in float16 moved a mean by at most {error:.1g} nats.",
     ]

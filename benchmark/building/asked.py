@@ -22,6 +22,10 @@ SHORT = 3
 KEYS = frozenset(
     {"id", "image", "question", "answer", "type", "metric", "accepted", "choices", "max_tokens", "confirmed"}
 )
+OURS = frozenset({"conversations", "drafted_by", "blind", "cluster"})
+"""Further keys of the questions.json that a build writes: what was confirmed there is taken over."""
+PICTURES = "pictures"
+"""The folder of a benchmark that its pictures are in."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +90,14 @@ def read_asked(file: Path, photos: Path, known: Mapping[str, str]) -> AskedFile:
             left_out.append(f"{where}: {error}")
             continue
         key = item.name, normalise(item.question)
-        if key not in found or (item.answer and not found[key].answer):
-            found[key] = item
+        before = found.setdefault(key, item)
+        better = (bool(item.answer), item.confirmed) > (bool(before.answer), before.confirmed)
+        found[key], other = (item, before) if better else (before, item)
+        if other.answer and normalise(other.answer) != normalise(found[key].answer):
+            left_out.append(
+                f"{where}: the question {shown(item.question, 60)} about {shown(item.name, 60)} stands there twice; "
+                f"{shown(found[key].answer, 60)} is taken, and {shown(other.answer, 60)} is not"
+            )
     if not found:
         raise DataError(
             expected=f"questions about pictures of {photos} in {file}",
@@ -100,7 +110,9 @@ def read_asked(file: Path, photos: Path, known: Mapping[str, str]) -> AskedFile:
 def _item(record: Any, photos: Path, known: Mapping[str, str]) -> Item:
     if not isinstance(record, dict):
         raise ValueError(f"no object: {shown(record, 80)}")
-    if unknown := sorted(set(record) - KEYS):
+    if "conversations" in record:
+        record = _as_asked(record)
+    if unknown := sorted(set(record) - KEYS - OURS):
         raise ValueError(f"the key {shown(unknown[0], 40)}, which is none of {', '.join(sorted(KEYS))}")
     question, answer = (_text(record, key) for key in ("question", "answer"))
     if not question:
@@ -119,6 +131,7 @@ def _item(record: Any, photos: Path, known: Mapping[str, str]) -> Item:
         question.replace("<image>", "").strip(),
         answer,
         confirmed and bool(answer),
+        _text(record, "drafted_by") if answer else "",
         type=_text(record, "type") or "all",
         metric=metric,
         more=more,
@@ -127,6 +140,18 @@ def _item(record: Any, photos: Path, known: Mapping[str, str]) -> Item:
     if answer:
         check_question(item.asked(Path()))
     return item
+
+
+def _as_asked(record: dict[str, Any]) -> dict[str, Any]:
+    """A record of a folder that a build wrote, as a question of a file."""
+    turns = record["conversations"]
+    said = [one.get("value") if isinstance(one, dict) else None for one in turns] if isinstance(turns, list) else []
+    if len(said) < 2 or "question" in record or "answer" in record:
+        raise ValueError("conversations that are no question and its answer")
+    asked = {key: value for key, value in record.items() if key != "conversations"}
+    if isinstance(image := record.get("image"), str):
+        asked["image"] = image.removeprefix(f"{PICTURES}/")
+    return asked | {"question": said[0], "answer": said[1]}
 
 
 def _check_more(more: Mapping[str, Any]) -> None:

@@ -20,6 +20,8 @@ from .work import Work
 
 ANSWER_TOKENS = 256
 """Tokens of a draft and of a blind answer: a person reads every one of them."""
+LONGEST = 8000
+"""Characters that an answer may have."""
 PROPOSED = 3
 """Questions that are asked for about a picture."""
 PROPOSE = (
@@ -63,13 +65,17 @@ class EndpointAsker:
         self._endpoint, self._work = endpoint, work
 
     def answer(self, prompt: str, pictures: Sequence[Path], max_tokens: int) -> str:
-        """Its answer. Raises JudgeError, ImageError, StorageError."""
+        """Its answer; none where that is longer than one may be: a person writes it then.
+
+        Raises JudgeError, ImageError, StorageError.
+        """
 
         def ask() -> str:
             urls = [data_url(load_picture(one)) for one in pictures]
             parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
             content = [*parts, {"type": "text", "text": prompt}]
-            return self._endpoint.complete([{"role": "user", "content": content}]).text.strip()
+            text = self._endpoint.complete([{"role": "user", "content": content}]).text.strip()
+            return text.encode("utf-8", "replace").decode() if len(text) <= LONGEST else ""
 
         return self._work.text(_key(self.name, prompt, pictures, max_tokens), ask)
 

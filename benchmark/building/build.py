@@ -73,7 +73,10 @@ def build(
     bundle = Bundle.open(wanted.model or demo_bundle())
     decisions = _check_files(wanted, work)
     loading = loading or LoadOptions()
-    with load(bundle.path, threads=loading.threads, context=loading.context, gpu_layers=loading.gpu_layers) as model:
+    with (
+        work.alone(),
+        load(bundle.path, threads=loading.threads, context=loading.context, gpu_layers=loading.gpu_layers) as model,
+    ):
         found = survey(
             wanted.photos,
             lambda picture: picture_vector(model, picture),
@@ -212,7 +215,7 @@ class _Making:
         if item.answer:
             return item
         drafted = self.drafter.answer(item.question, (path,), ANSWER_TOKENS)
-        return replace(item, answer=drafted, drafted_by=self.drafter.name)
+        return replace(item, answer=drafted, drafted_by=self.drafter.name if drafted else "")
 
     def _with_proposed(self, chosen: Sequence[Chosen]) -> list[Chosen]:
         places = {one.item.name: one for one in chosen}

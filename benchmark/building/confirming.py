@@ -6,24 +6,26 @@ kill loses at most the answer that is being typed.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+import string
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...runtime.errors import DataError, OptionError, StorageError
+from ...runtime.errors import DataError, OptionError, shown
 from ...runtime.prompts.conversations import QUESTIONS_FILE, find_samples, read_samples
 from ...runtime.system.filesystems import try_lock
-from ...runtime.system.storage import storage_error, write_text
+from ...runtime.system.storage import file_sha256, storage_error, write_text, write_whole
 from ..data.datasets import check_question, read_folder_record
 from ..data.questions import Question
 from .agreement import is_right
+from .asking import LONGEST
 from .card import CARD, with_answers
 
-LONGEST = 8000
-"""Characters that an answer may have."""
 _LOCK = ".confirming"
 
 
@@ -40,6 +42,16 @@ class Answered:
     drafted_by: str
     blind: str
     metric: str
+    pictures: tuple[Path, ...] = ()
+    accepted: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+
+    @property
+    def scoring(self) -> tuple[str, ...]:
+        """What an answer is held to, a line each: how it is compared, the choices, what else is accepted."""
+        choices = (f"{letter}: {text}" for letter, text in zip(string.ascii_uppercase, self.choices, strict=False))
+        accepted = f"also accepted, until the answer is changed: {', '.join(self.accepted)}"
+        return (f"compared as {self.metric}", *choices, *([accepted] if self.accepted else []))
 
 
 class Answers:
@@ -51,16 +63,24 @@ class Answers:
         self._file = find_samples(folder)
         if self._file.parent != folder:
             raise DataError(expected=f"a benchmark's folder at {folder}", got="a file", fix="give the folder it is in")
+        self._digest = self._now()
         self._samples = read_samples(self._file)
         self._records: list[Any] = self._samples.records
         self._questions: dict[int, Question] = {}
+        left_out = []
         for index in range(len(self._records)):
             found = read_folder_record(self.folder, self._samples, index, decode=False)
             if isinstance(found, Question):
                 self._questions[index] = found
+            else:
+                left_out.append(str(found))
+        self.left_out = tuple(left_out)
+        """A line about each record that can't be asked."""
         if not self._questions:
             raise DataError(
-                expected=f"questions that can be asked in {self._file}", got="none", fix="build the folder again"
+                expected=f"questions that can be asked in {self._file}",
+                got=f"none: {left_out[0]}" if left_out else "none",
+                fix="build the folder again",
             )
 
     def __len__(self) -> int:
@@ -86,25 +106,33 @@ class Answers:
                 fix="choose one that is there",
             )
         question, record = self._questions[number], self._records[number]
+        pictures = tuple(one for one in question.images if isinstance(one, Path))
         return Answered(
             number,
             question.id,
-            Path(question.images[0]) if question.images and isinstance(question.images[0], Path) else None,
+            pictures[0] if pictures else None,
             question.prompt,
             question.answers[0],
             question.confirmed,
             _text(record, "drafted_by"),
             _text(record, "blind"),
             question.metric,
+            pictures,
+            question.answers[1:],
+            question.choices,
         )
 
     def confirm(self, number: int, answer: str) -> Answered:
-        """Take ``answer`` as right, and keep that. Raises OptionError for one that can't be, StorageError."""
+        """Take ``answer`` as right, and keep that. Another answer than before is a person's, and the only right one.
+
+        Raises OptionError for one that can't be, DataError where the file is not what was read, StorageError.
+        """
         before = self[number]
         answer = answer.strip()
         _check(answer)
+        decided = _with_answer(self._questions[number], answer)
         try:
-            check_question(_with_answer(self._questions[number], answer))
+            check_question(decided)
         except ValueError as error:
             raise OptionError(
                 expected=f"an answer to question {before.id}", got=str(error), fix="correct it"
@@ -112,24 +140,45 @@ class Answers:
         record = json.loads(json.dumps(self._records[number]))
         _put_answer(record, answer)
         record["confirmed"] = True
-        if before.blind and not is_right(_with_answer(self._questions[number], answer), before.blind):
+        if len(decided.answers) == 1 and before.accepted:
+            record["accepted"] = []  # they stood beside the answer that was not right
+        if answer != before.answer and before.drafted_by:
+            record["drafted_by"] = ""
+        if before.blind and not is_right(decided, before.blind):
             record["blind"] = ""  # it was the draft that could be had without the picture
         records = [*self._records[:number], record, *self._records[number + 1 :]]
-        write_text(self._file, json.dumps(records, ensure_ascii=False, indent=1) + "\n")
+        text = json.dumps(records, ensure_ascii=False, indent=1) + "\n"
+        if self._now() != self._digest:
+            raise DataError(
+                expected=f"{self._file} as it was read",
+                got="another one, or none: something else changed it",
+                fix=f"run the command again; this answer was not kept: {shown(answer)}",
+            )
+        write_whole(self._file, lambda file: file.write(text.encode()), make_folders=False)
+        self._digest = hashlib.sha256(text.encode()).hexdigest()
         self._records[number] = record
-        self._questions[number] = _with_answer(self._questions[number], answer)
+        self._questions[number] = decided
         return self[number]
 
     def finish(self) -> None:
         """Bring what the card says of the answers up to date. Raises StorageError."""
+        if self._now() != self._digest:
+            return  # somebody else's answers, that nothing is known of
         path = self.folder / CARD
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
             return
         confirmed = len(self) - len(self.unconfirmed)
-        if (changed := with_answers(text, confirmed, len(self))) != text:
+        if (changed := with_answers(text, confirmed, len(self._records))) != text:
             write_text(path, changed)
+
+    def _now(self) -> str:
+        """SHA-256 of the file as it is now; "" where there is none."""
+        try:
+            return file_sha256(self._file)
+        except (OSError, ValueError):
+            return ""
 
 
 @contextmanager
@@ -146,36 +195,42 @@ def opened_answers(folder: Path) -> Iterator[Answers]:
         )
     lock = folder / _LOCK
     try:
-        with lock.open("ab") as file:
-            if not try_lock(file):
-                raise OptionError(
-                    expected=f"nobody else confirming answers of {folder}",
-                    got="another process",
-                    fix="end that one first",
-                )
-            answers = Answers(folder)
-            try:
-                yield answers
-            finally:
-                answers.finish()
-                lock.unlink(missing_ok=True)
+        file = lock.open("ab")
     except OSError as error:
-        if isinstance(error, StorageError):
-            raise
         raise storage_error(error, folder / QUESTIONS_FILE) from error
+    with file:
+        if not try_lock(file):
+            raise DataError(
+                expected=f"nobody else confirming answers of {folder}",
+                got="another process",
+                fix="end that one first",
+            )
+        answers = Answers(folder)
+        try:
+            yield answers
+        finally:
+            answers.finish()
+            with contextlib.suppress(OSError):
+                lock.unlink(missing_ok=True)
 
 
 def _check(answer: str) -> None:
     if not answer:
         raise OptionError(expected="an answer", got="none", fix="write one, or leave the question for later")
-    if len(answer) > LONGEST or any("\ud800" <= one <= "\udfff" for one in answer):
+    if any("\ud800" <= one <= "\udfff" for one in answer):
+        raise OptionError(
+            expected="an answer in UTF-8", got="other bytes", fix="write it again, or read in a UTF-8 file"
+        )
+    if len(answer) > LONGEST:
         raise OptionError(
             expected=f"an answer of at most {LONGEST} characters", got=f"{len(answer)}", fix="write a shorter one"
         )
 
 
 def _with_answer(question: Question, answer: str) -> Question:
-    return replace(question, answers=(answer, *question.answers[1:]), confirmed=True)
+    """The question with ``answer``. What else was accepted stays where it is the same answer, perhaps in other case."""
+    same = answer.casefold().split() == question.answers[0].casefold().split()
+    return replace(question, answers=(answer, *(question.answers[1:] if same else ())), confirmed=True)
 
 
 def _put_answer(record: dict[str, Any], answer: str) -> None:

@@ -6,14 +6,17 @@ import hashlib
 import json
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ...runtime.errors import DataError
+from ...runtime.system.filesystems import try_lock
 from ...runtime.system.plain_files import read_plain_text
-from ...runtime.system.storage import write_text, write_whole
+from ...runtime.system.storage import storage_error, write_text, write_whole
 from ..copies.photographs import Arrays
 
 FORMAT = 1
@@ -50,6 +53,22 @@ class Work:
         text = compute()
         write_text(path, json.dumps(text))
         return text
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other builds into the same folder out. Raises :class:`DataError`, StorageError."""
+        path = self.folder / ".lock"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = path.open("ab")
+        except OSError as error:
+            raise storage_error(error, path) from error
+        with file:
+            if not try_lock(file):
+                raise DataError(
+                    expected=f"one build at a time beside {self.folder}", got="another process", fix="let that one end"
+                )
+            yield
 
     @property
     def begun(self) -> bool:

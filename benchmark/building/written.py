@@ -11,12 +11,11 @@ from typing import Any
 from ...runtime.prompts.conversations import QUESTIONS_FILE
 from ...runtime.system.storage import writing_folder
 from ..copies.sheet import Cell, Row, contact_sheet
-from .asked import Item
+from .asked import PICTURES, Item
 from .card import CARD, Chosen, Facts, card
 from .choosing import cluster_sheet
 from .clusters import Cluster
 
-PICTURES = "pictures"
 PAIRS, PAIR_SHEET, CLUSTER_SHEET, TASK = "pairs.json", "pairs.png", "clusters.png", "lmms-eval.yaml"
 SHOWN_PAIRS = 24
 """Pairs on the contact sheet."""
@@ -31,11 +30,12 @@ def write_benchmark(output: Path, facts: Facts, items: Sequence[Item], clusters:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(photographs[name].path.read_bytes())
         _write_json(folder / QUESTIONS_FILE, [_record(number, one) for number, one in enumerate(facts.chosen, start=1)])
-        (folder / CARD).write_text(card(facts), encoding="utf-8")
+        _write_text(folder / CARD, card(facts))
         (folder / CLUSTER_SHEET).write_bytes(cluster_sheet(clusters, items, photographs))
-        (folder / TASK).write_text(lmms_eval_task(facts.name), encoding="utf-8")
+        _write_text(folder / TASK, lmms_eval_task(facts.name))
+        if pairs := list(_pairs(facts)):
+            _write_json(folder / PAIRS, pairs)
         if facts.copies.borderline:
-            _write_json(folder / PAIRS, list(_pairs(facts)))
             (folder / PAIR_SHEET).write_bytes(_pair_sheet(facts))
 
 
@@ -64,13 +64,14 @@ def _record(number: int, chosen: Chosen) -> dict[str, Any]:
 
 def _pairs(facts: Facts) -> Iterator[dict[str, Any]]:
     gone = {frozenset({one.copy, one.kept}) for one in facts.copies.left_out}
-    for number, pair in enumerate(facts.copies.borderline, start=1):
+    decided = [one for one in facts.copies.pairs if one.told is not None and one not in facts.copies.borderline]
+    for number, pair in enumerate([*facts.copies.borderline, *decided], start=1):
         yield {
             "number": number,
             "pictures": [facts.photographs[pair.one].name, facts.photographs[pair.other].name],
             "difference": round(pair.difference, 6),
             "taken_for": "copies" if frozenset({pair.one, pair.other}) in gone else "different pictures",
-            "same": None,
+            "same": pair.told,
         }
 
 
@@ -107,4 +108,9 @@ def lmms_eval_task(name: str) -> str:
 
 
 def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    _write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    """As UTF-8; what is none (in the folder's own name, say) as JSON would escape it."""
+    path.write_bytes(text.encode("utf-8", "backslashreplace"))

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...runtime.callbacks import Progress
-from ...runtime.errors import DataError, ImageError
+from ...runtime.errors import DataError, ImageError, shown
 from ...runtime.pictures.picture import Picture, load_picture
 from ...runtime.system.plain_files import read_plain
 from .looks import Look, look_of
@@ -25,6 +25,9 @@ SUFFIXES = frozenset(
 
 LOSSLESS = (".png", ".bmp", ".tif", ".tiff")
 """Of two copies of one size, one with such a name is taken for the better: the other may be made from it."""
+
+MARKS = ("questions.json", "card.md")
+"""Files by which a folder is known as one that a build wrote; its pictures are no photographs for the next build."""
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 Describe = Callable[[Picture], npt.NDArray[np.float32]]
@@ -87,15 +90,24 @@ def survey(
     for done, path in enumerate(paths, start=1):
         name = path.relative_to(folder).as_posix()
         try:
+            _check_name(name)
             found.append(_photograph(path, name, describe, keeping, identity))
         except ImageError as error:
-            unreadable.append(f"{name}: expected {error.expected}; got {error.got}")
+            unreadable.append(f"{shown(name)}: expected {error.expected}; got {error.got}")
         on_progress(done, len(paths))
     if not found:
         raise DataError(
             expected=f"a picture that can be read below {folder}", got=unreadable[0], fix="give the files again"
         )
     return Survey(tuple(found), tuple(unreadable))
+
+
+def _check_name(name: str) -> None:
+    """Refuse a name that no JSON, card or table can have. Raises :class:`ImageError`."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ImageError(expected="a name in UTF-8", got="other bytes", fix="rename the file") from None
 
 
 def picture_paths(folder: Path, but: Sequence[Path] = ()) -> list[Path]:
@@ -122,11 +134,18 @@ def _walk(folder: Path, without: set[str]) -> Iterator[Path]:
         folders[:] = [
             one
             for one in folders
-            if not one.startswith(".") and os.path.realpath(os.path.join(place, one)) not in without
+            if not one.startswith(".")
+            and os.path.realpath(os.path.join(place, one)) not in without
+            and not _was_built(os.path.join(place, one))
         ]
         for name in files:
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
                 yield Path(place, name)
+
+
+def _was_built(folder: str) -> bool:
+    """Whether ``folder`` is a benchmark that a build wrote: its pictures are copies of photographs."""
+    return all(os.path.isfile(os.path.join(folder, name)) for name in MARKS)
 
 
 def _photograph(path: Path, name: str, describe: Describe, keeping: Keeping, identity: str) -> Photograph:

@@ -14,10 +14,12 @@ from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
-from ...runtime.errors import JudgeError, OptionError, without_credentials
+from ...runtime.errors import JudgeError, OptionError, shown, without_credentials
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 MAX_PAUSE = 60.0
+LARGEST = 16 * 2**20
+"""Bytes that an answer may have."""
 _PASSING = {408, 409, 425, 429}
 """Statuses below 500 that are worth another try."""
 
@@ -118,6 +120,8 @@ class Endpoint:
                 if error.code not in _PASSING and error.code < 500:
                     raise self._error(problem) from error
                 pause = _asked_pause(error)
+            except JudgeError:
+                raise
             except (OSError, HTTPException, ValueError) as error:  # no connection, timeout, an answer cut off
                 problem = self._hide(str(error) or type(error).__name__)
                 pause = None
@@ -135,7 +139,12 @@ class Endpoint:
             self._options.url.rstrip("/") + "/chat/completions", json.dumps(body).encode(), headers, method="POST"
         )
         with self._opener.open(request, timeout=self._options.timeout) as response:
-            return json.load(response)
+            said = response.read(LARGEST + 1)
+        if len(said) > LARGEST:
+            raise self._error(f"more than {LARGEST // 2**20} MiB")
+        if said.strip() and not said.lstrip().startswith(b"{"):  # cut off it would begin as JSON does: no use in trying
+            raise self._error(f"no JSON: {shown(self._hide(said[:100].decode('utf-8', 'replace')))}")
+        return json.loads(said)
 
     def _wait_for_turn(self) -> None:
         if not self._options.per_minute:
@@ -191,6 +200,8 @@ def _reply(answer: Any) -> Reply:
     try:
         text = answer["choices"][0]["message"]["content"]
         usage = answer.get("usage") or {}
+        if not isinstance(text, str | None):
+            raise TypeError("content that is no text")
         return Reply(text or "", int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ValueError(f"an answer without a message: {str(answer)[:100]}") from error

@@ -48,7 +48,10 @@ def recipes(paths: Sequence[Path], kind: Kind = "kl") -> list[Recipe]:
             _refuse(path, f"the reference and the questions of {first[0]}", "others", "measure all against the same")
         first = first or (path, about)
         for one in read["candidates"]:
-            found.setdefault((str(one["name"]), str(one["vision"]), str(one["llm"])), _recipe(path, one, kind))
+            found.setdefault(
+                (str(one["name"]), str(one["vision"]), str(one["llm"])),
+                _recipe(path, one, kind, read.get("pictures") != 0),
+            )
     if len(found) > MOST_MODELS:
         raise DataError(expected=f"at most {MOST_MODELS} bundles", got=str(len(found)), fix="give fewer files")
     return _told_apart(found)
@@ -104,11 +107,12 @@ def _is_candidate(one: object) -> bool:
     return isinstance(one, dict) and all(isinstance(one.get(key), str) for key in ("name", "vision", "llm"))
 
 
-def _recipe(path: Path, one: dict[str, Any], kind: Kind) -> Recipe:
+def _recipe(path: Path, one: dict[str, Any], kind: Kind, pictures: bool) -> Recipe:
     name, key = shown(one["name"]), _KEYS[kind]
     text = one.get("text")
     if not isinstance(text, dict):
-        fix = "measure again with --text; answers that are kept are not asked again"
+        again = "measure again with --text; answers that are kept are not asked again"
+        fix = again if pictures else "its questions have no pictures to leave out: measure questions about pictures"
         _refuse(path, f"a measurement of {name} without pictures", "none", fix)
     values = list(_finite(text.get(key), one.get(key)))
     if len(values) < 2:

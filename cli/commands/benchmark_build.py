@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...runtime.errors import OptionError
+from ...runtime.errors import OptionError, amount
 from ..terminal import options as arguments
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def build(
     Interrupt it as you like: the same command goes on. 'benchmark confirm' is for the answers then.
     """
     from ...benchmark.building.build import Wanted, build, saying_where, summary
+    from ...benchmark.building.card import CARD
     from ...runtime.options import LoadOptions
     from ..terminal.progress import clear_bars, note
     from ..terminal.streams import say, say_json
@@ -84,8 +86,11 @@ def build(
     with saying_where(wanted, lambda line: note(visible(line))):
         facts = build(wanted, loading=loading, endpoint=drafting, on_stage=_bars)
     clear_bars()
-    for line in [*facts.unreadable[:UNREADABLE], *facts.asked_left_out[:UNREADABLE]]:
-        note(visible(line))
+    for lines in (facts.unreadable, facts.asked_left_out):
+        for line in lines[:UNREADABLE]:
+            note(visible(line))
+        if len(lines) > UNREADABLE:
+            note(f"{len(lines) - UNREADABLE} more in {visible(str(output / CARD))}")
     if as_json:
         say_json({"folder": str(output), **summary(facts)})
     else:
@@ -121,7 +126,8 @@ def _lines(facts: Facts, output: Path) -> list[str]:
         f"{len(copies.left_out)} copies left out (limit {copies.limit:.3f}), {len(copies.kept)} pictures stay",
     ]
     if copies.borderline:
-        lines.append(f"{len(copies.borderline)} pairs are near that limit: look at pairs.png, decide in pairs.json")
+        near = amount(len(copies.borderline), "pair is", "pairs are")
+        lines.append(f"{near} near that limit: look at pairs.png, decide in pairs.json")
     lines.append(f"{len(facts.chosen)} questions about {len(facts.pictures)} pictures chosen of {facts.items}")
     if facts.wanted > facts.items:
         lines.append(f"{facts.wanted} were wanted; there are {facts.items}, so all were taken")
@@ -133,5 +139,6 @@ def _lines(facts: Facts, output: Path) -> list[str]:
         lines.append(f"{overlap} are in {name_of(facts.overlap.file)}")
     unconfirmed = sum(not one.item.confirmed for one in facts.chosen)
     if unconfirmed:
-        lines.append(f"{unconfirmed} answers are to be confirmed: llava-edge benchmark confirm {visible(str(output))}")
+        command = f"llava-edge benchmark confirm {visible(shlex.quote(str(output)))}"
+        lines.append(f"{amount(unconfirmed, 'answer is', 'answers are')} to be confirmed: {command}")
     return [*lines, f"written to {visible(str(output))}"]

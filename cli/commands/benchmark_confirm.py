@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...runtime.errors import OptionError, needing_extra
+from ...runtime.errors import DataError, OptionError, amount, needing_extra
 
 if TYPE_CHECKING:
     from ...benchmark.building.confirming import Answered, Answers
 
+NAMED = 5
+"""Records that can't be asked, of which stderr says why."""
 LATER, BACK, EDIT, QUIT = "/later", "/back", "/edit", "/quit"
 HELP = f"Enter: it is right | another answer | {EDIT} {LATER} {BACK} {QUIT}"
 
@@ -32,7 +35,11 @@ def confirm(
     from ..terminal.progress import note
     from ..terminal.visible import visible
 
+    if port and not page:
+        raise OptionError(expected="--page with --port", got="--port alone", fix="add --page, or leave --port out")
     with opened_answers(folder) as answers:
+        for line in answers.left_out[:NAMED]:
+            note(visible(f"can't be asked: {line}"))
         try:
             if page:
                 _serve(answers, port)
@@ -40,13 +47,16 @@ def confirm(
                 _ask(answers, everything)
         finally:
             left = len(answers.unconfirmed)
-            note(f"{len(answers) - left} of {len(answers)} answers of {visible(str(folder))} are confirmed")
+            others = f"; {amount(len(answers.left_out), 'more record')} can't be asked" if answers.left_out else ""
+            note(f"{len(answers) - left} of {len(answers)} answers of {visible(str(folder))} are confirmed{others}")
 
 
 def _ask(answers: Answers, everything: bool) -> None:
     """Show one after another until the last one, the end of the input, or /quit."""
     from ..terminal.streams import say
 
+    if hasattr(sys.stdin, "reconfigure") and not sys.stdin.isatty():
+        sys.stdin.reconfigure(errors="surrogateescape")  # bytes that are no UTF-8 are refused, not replaced
     waiting = [one.number for one in (answers.all if everything else answers.unconfirmed)]
     place = 0
     while 0 <= place < len(waiting):
@@ -75,15 +85,19 @@ def _decide(answers: Answers, one: Answered, typed: str) -> int:
     try:
         answers.confirm(one.number, typed.removeprefix("/") or one.answer)
     except OptionError as error:
+        if not sys.stdin.isatty():  # what comes next in a pipe is the answer to the next question
+            raise DataError(expected=error.expected, got=error.got, fix=error.fix) from error
         say(str(error))
         return 0
     return 1
 
 
 def _shown(one: Answered, place: int, count: int) -> str:
+    pictures = "".join(f"  {picture}" for picture in one.pictures)
     lines = [
-        f"\n{place + 1} of {count}" + (f"  {one.picture}" if one.picture is not None else ""),
+        f"\n{place + 1} of {count}{pictures}",
         f"question: {one.question}",
+        *(f"          {line}" for line in one.scoring),
         f"answer:   {one.answer or '(none yet)'}" + (f"   (drafted by {one.drafted_by})" if one.drafted_by else ""),
     ]
     if one.blind:

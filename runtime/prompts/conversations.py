@@ -100,6 +100,8 @@ def find_samples(place: Path) -> Path:
         return place / QUESTIONS_FILE
     listed = place.glob("[!.]*") if place.is_dir() else ()  # "._data.json" is what macOS leaves beside data.json
     found = sorted(path for path in listed if path.suffix in (".json", ".jsonl"))
+    if place.suffix in (".json", ".jsonl") and not place.exists():
+        raise DataError(expected=f"samples at {place}", got="nothing there", fix="check the path")
     if len(found) != 1:
         names = ", ".join(path.name for path in found)
         raise DataError(

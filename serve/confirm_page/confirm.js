@@ -3,10 +3,17 @@ import { $ } from "/page/elements.js";
 
 const TYPED = "typed";
 let answers = [];
+let leftOut = 0;
 let place = -1;
+let been = []; // places that were left for the next one, for "Back"
 let typed = {}; // what was written and not confirmed yet, by number: a reload or "Later" loses nothing
 
-class Refused extends Error {}
+class Refused extends Error {
+  constructor(message, status = 0) {
+    super(message);
+    this.status = status;
+  }
+}
 
 async function asked(path, options = {}) {
   let reply;
@@ -16,7 +23,7 @@ async function asked(path, options = {}) {
     throw new Refused("expected the server; got no connection; start 'llava-edge benchmark confirm' again");
   }
   const said = await reply.json();
-  if (!reply.ok) throw new Refused(said.error?.message ?? `the server answered ${reply.status}`);
+  if (!reply.ok) throw new Refused(said.error?.message ?? `the server answered ${reply.status}`, reply.status);
   return said;
 }
 
@@ -41,7 +48,8 @@ function next(from, step) {
 function show(index) {
   place = index;
   const open = answers.filter((one) => !one.confirmed).length;
-  $("count").textContent = `${answers.length - open} of ${answers.length} confirmed`;
+  const others = leftOut ? `, ${leftOut} more can't be asked` : "";
+  $("count").textContent = `${answers.length - open} of ${answers.length} confirmed${others}`;
   $("answering").hidden = index < 0;
   $("done").hidden = open > 0;
   if (index < 0) return;
@@ -51,9 +59,19 @@ function show(index) {
     $("picture").src = `/answers/${one.number}/picture`;
     $("picture").alt = one.picture;
   }
-  $("about").textContent = [`question ${one.id}`, one.picture, one.confirmed ? "confirmed" : ""].filter(Boolean).join(" · ");
+  $("pictures").replaceChildren(
+    ...one.pictures.slice(1).map((name, index) => {
+      const image = document.createElement("img");
+      image.src = `/answers/${one.number}/picture/${index + 1}`;
+      image.alt = name;
+      return image;
+    }),
+  );
+  $("about").textContent = [`question ${one.id}`, ...one.pictures, one.confirmed ? "confirmed" : ""].filter(Boolean).join(" · ");
   $("question").textContent = one.question;
+  $("scoring").textContent = one.scoring.join("\n");
   $("answer").value = typed[one.number] ?? one.answer;
+  name();
   $("draft").textContent = [
     one.drafted_by ? `Drafted by ${one.drafted_by}.` : "",
     one.blind ? `Without the picture the bundle answers: ${one.blind}` : "",
@@ -61,9 +79,39 @@ function show(index) {
   $("answer").focus();
 }
 
+function name() {
+  $("send").textContent = $("answer").value.trim() === answers[place].answer ? "It is right" : "Keep this answer";
+}
+
+function onward() {
+  const index = next(place, 1);
+  if (index !== place) been.push(place);
+  show(index);
+}
+
+function back() {
+  show(been.pop() ?? next(place, -1));
+}
+
 function keep(number, text) {
   typed = { ...typed, [number]: text };
   sessionStorage.setItem(TYPED, JSON.stringify(typed));
+}
+
+async function load() {
+  ({ answers, left_out: leftOut } = await asked("/answers"));
+}
+
+// Answered in another tab: show what is there now, with what was typed here still in the box.
+async function again(index) {
+  const before = answers[index].answer;
+  try {
+    await load();
+    if ($("answer").value === before) keep(answers[index].number, undefined);
+    show(index);
+  } catch {
+    // the refusal is said all the same
+  }
 }
 
 async function confirm() {
@@ -71,12 +119,14 @@ async function confirm() {
   $("send").disabled = true;
   try {
     const headers = { "Content-Type": "application/json" };
-    const body = JSON.stringify({ answer: $("answer").value });
+    const { answer, confirmed } = answers[index];
+    const body = JSON.stringify({ answer: $("answer").value, shown: { answer, confirmed } });
     answers[index] = await asked(`/answers/${answers[index].number}`, { method: "POST", headers, body });
     $("error").hidden = true;
     keep(answers[index].number, undefined);
-    show(next(index, 1));
+    onward();
   } catch (error) {
+    if (error.status === 409) await again(index);
     fail(error);
   } finally {
     $("send").disabled = false;
@@ -93,9 +143,12 @@ $("answer").addEventListener("keydown", (event) => {
     if (!$("send").disabled) confirm();
   }
 });
-$("answer").addEventListener("input", () => keep(answers[place].number, $("answer").value));
-$("later").addEventListener("click", () => show(next(place, 1)));
-$("back").addEventListener("click", () => show(next(place, -1)));
+$("answer").addEventListener("input", () => {
+  keep(answers[place].number, $("answer").value);
+  name();
+});
+$("later").addEventListener("click", onward);
+$("back").addEventListener("click", back);
 $("everything").addEventListener("change", () => show(place >= 0 && wanted(answers[place]) ? place : next(-1, 1)));
 
 try {
@@ -104,7 +157,7 @@ try {
   // nothing that can be read was kept
 }
 try {
-  answers = (await asked("/answers")).answers;
+  await load();
   show(next(-1, 1));
 } catch (error) {
   fail(error);

@@ -24,7 +24,7 @@ class ConfirmingApplication:
     """The page over ``desk``."""
 
     def __init__(self, settings: Settings, desk: Desk, *, log: Callable[[str], None] = lambda line: None) -> None:
-        self._guard = Guard(self._route, Access(settings), log)
+        self._guard = Guard(self._route, Access(settings, opens_to_others=False), log)
         self._routes: list[BaseRoute] = [
             *file_routes(PAGE),
             *(route for route in file_routes(SHARED) if route.path != "/"),

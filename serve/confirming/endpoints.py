@@ -28,22 +28,35 @@ def answer_routes(desk: Desk, limits: Limits) -> list[Route]:
     one_at_a_time = asyncio.Lock()
 
     async def listed(_: Request) -> Response:
-        return json_reply({"answers": [_as_dict(one) for one in desk.all]})
+        return json_reply({"answers": [_as_dict(one) for one in desk.all], "left_out": len(desk.left_out)})
 
     async def picture(request: Request) -> Response:
         number = _number(request)
         async with one_at_a_time:
-            return Response(await asyncio.to_thread(_shown, desk[number]), media_type="image/jpeg")
+            place = request.path_params.get("place", 0)
+            return Response(await asyncio.to_thread(_shown, desk[number], place), media_type="image/jpeg")
 
     async def confirm(request: Request) -> Response:
         number = _number(request)
         body = read_object(await read_body(request, limits, kinds=("application/json",)), depth=limits.depth)
         answer = body.get("answer")
-        if not isinstance(answer, str) or set(body) != {"answer"}:
+        seen = body.get("shown")
+        if not isinstance(answer, str) or not set(body) <= {"answer", "shown"}:
             raise RequestError(
-                expected='{"answer": "TEXT"}', got=shown(str(body)), fix="send the answer alone", param="answer"
+                expected='{"answer": "TEXT"}, perhaps with "shown"',
+                got=shown(str(body)),
+                fix="send the answer alone",
+                param="answer",
             )
         async with one_at_a_time:
+            if "shown" in body and seen != _state(now := desk[number]):
+                raise RequestError(
+                    expected=f"the answer to question {now.id} as it was shown here",
+                    got=f"{shown(now.answer)}, {'confirmed' if now.confirmed else 'written'} elsewhere meanwhile",
+                    fix="look at it again, and send yours if it is the right one",
+                    status=409,
+                    code="answer_changed",
+                )
             return json_reply(_as_dict(await asyncio.to_thread(desk.confirm, number, answer)))
 
     def _number(request: Request) -> int:
@@ -62,7 +75,13 @@ def answer_routes(desk: Desk, limits: Limits) -> list[Route]:
         Route("/answers", listed, methods=["GET"]),
         Route("/answers/{number:int}", confirm, methods=["POST"]),
         Route("/answers/{number:int}/picture", picture, methods=["GET"]),
+        Route("/answers/{number:int}/picture/{place:int}", picture, methods=["GET"]),
     ]
+
+
+def _state(one: Confirmable) -> dict[str, Any]:
+    """What a page has shown of an answer, as it says so when it sends another."""
+    return {"answer": one.answer, "confirmed": one.confirmed}
 
 
 def _as_dict(one: Confirmable) -> dict[str, Any]:
@@ -75,20 +94,22 @@ def _as_dict(one: Confirmable) -> dict[str, Any]:
         "confirmed": one.confirmed,
         "drafted_by": one.drafted_by,
         "blind": one.blind,
+        "pictures": [picture.name for picture in one.pictures],
+        "scoring": list(one.scoring),
     }
 
 
-def _shown(one: Confirmable) -> bytes:
+def _shown(one: Confirmable, place: int) -> bytes:
     """The picture as a browser shows it: upright, of a kind that it knows, and no larger than a screen."""
-    if one.picture is None:
+    if place >= len(one.pictures):
         raise RequestError(
-            expected="a question about a picture",
-            got="one without",
-            fix="ask for none",
+            expected="the number of a picture of the question",
+            got=f"{place} of {len(one.pictures)}",
+            fix="see /answers",
             status=404,
             code="unknown_path",
         )
-    image = load_picture(one.picture).image.copy()
+    image = load_picture(one.pictures[place]).image.copy()
     image.thumbnail((LARGEST, LARGEST), Image.Resampling.BOX)
     encoded = io.BytesIO()
     image.save(encoded, "JPEG", quality=90)

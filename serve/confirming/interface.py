@@ -34,12 +34,21 @@ class Confirmable(Protocol):
     @property
     def blind(self) -> str: ...
 
+    @property
+    def pictures(self) -> Sequence[Path]: ...
+
+    @property
+    def scoring(self) -> Sequence[str]: ...
+
 
 class Desk(Protocol):
     """The answers. ``confirm`` has an answer on the disk when it returns."""
 
     @property
     def all(self) -> Sequence[Confirmable]: ...
+
+    @property
+    def left_out(self) -> Sequence[str]: ...
 
     def __getitem__(self, number: int) -> Confirmable: ...
 

@@ -31,8 +31,10 @@ _SCHEME = b"http://"
 class Access:
     """The rules of one server. ``port`` 0 stands for a Unix socket, whose clients have no port to name."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, opens_to_others: bool = True) -> None:
+        """``opens_to_others``: whether there are --allow-host and --allow-origin, for errors to name them."""
         self._settings = settings
+        self._opens = opens_to_others
         names = {*OWN_NAMES, f"[{settings.host}]" if ":" in settings.host else settings.host}
         self._hosts = {f"{name}:{settings.port}".lower() for name in names}
         if settings.port in (0, 80):
@@ -48,7 +50,7 @@ class Access:
             raise RequestError(
                 expected="this server's own name and port in Host",
                 got=shown(", ".join(hosts)) if hosts else "none",
-                fix="use the address it printed, or start it with --allow-host",
+                fix="use the address it printed" + (", or start it with --allow-host" if self._opens else ""),
                 status=403,
                 code="host_not_allowed",
             )
@@ -68,7 +70,9 @@ class Access:
             raise RequestError(
                 expected="a request from this server's own page or from no page",
                 got=f"one from {shown(origins[0])}" if origins else "one from another site",
-                fix="start the server with --allow-origin, if you trust that page",
+                fix="start the server with --allow-origin, if you trust that page"
+                if self._opens
+                else "open the address that it printed",
                 status=403,
                 code="origin_not_allowed",
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import signal
@@ -18,6 +19,7 @@ from llava_edge.benchmark.building.confirming import Answers, opened_answers
 from llava_edge.serve.confirming.application import confirming_server
 from llava_edge.serve.listening import listen_at
 from llava_edge.serve.settings import Settings
+from PIL import Image
 from support.own_benchmark import BROKEN, PICTURES, own_benchmark
 from support.running_server import SECONDS, TOKEN, Reached, wait_until
 from support.terminal import START
@@ -132,6 +134,43 @@ def test_what_is_refused(folder: Path, method: str, path: str, body: Any, status
     assert kept(folder) == [(f"draft {one}", False) for one in range(PICTURES)]
 
 
+def test_what_was_decided_elsewhere_is_not_overwritten(folder: Path) -> None:
+    with serving(folder) as (server, _):
+        shown = {"answer": "draft 0", "confirmed": False}
+        assert server.json("POST", "/answers/0", {"answer": "red", "shown": shown})[0] == 200
+        status, said = server.json("POST", "/answers/0", {"answer": "draft 0", "shown": shown})
+        assert (status, said["error"]["code"]) == (409, "answer_changed")
+        assert "'red'" in said["error"]["message"]
+        assert kept(folder)[0] == ("red", True)
+        now = {"answer": "red", "confirmed": True}
+        assert server.json("POST", "/answers/0", {"answer": "blue", "shown": now})[0] == 200
+        (folder / "questions.json").unlink()
+        status, said = server.json("POST", "/answers/1", {"answer": "mine"})
+        assert status == 500
+        assert "this answer was not kept: mine" in said["error"]["message"]
+    assert not (folder / "questions.json").exists()
+
+
+def test_every_picture_and_what_an_answer_is_held_to(folder: Path) -> None:
+    records = json.loads((folder / "questions.json").read_text())
+    records[0] |= {"image": ["pictures/0.png", "pictures/1.png"], "metric": "choice", "choices": ["red", "blue"]}
+    turns = [{"from": "human", "value": "<image>\n<image>\nWhich?"}, {"from": "gpt", "value": "A"}]
+    records[0]["conversations"] = turns
+    records[2] = {"nonsense": True}
+    (folder / "questions.json").write_text(json.dumps(records))
+    with serving(folder) as (server, _):
+        found = server.json("GET", "/answers")[1]
+        assert found["left_out"] == 1
+        assert found["answers"][0]["pictures"] == ["0.png", "1.png"]
+        assert found["answers"][0]["scoring"] == ["compared as choice", "A: red", "B: blue"]
+        for place, width in ((0, 40), (1, 41)):
+            picture = server.request("GET", f"/answers/0/picture/{place}")[2]
+            assert Image.open(io.BytesIO(picture)).width == width
+        assert server.json("GET", "/answers/0/picture/2")[0] == 404
+        for headers in ({"Host": "evil.example"}, {"Origin": "https://evil.example"}):
+            assert b"--allow" not in server.request("GET", "/answers", headers=headers)[2]
+
+
 def test_a_picture_that_broke_is_one_error(folder: Path) -> None:
     (folder / "pictures" / "0.png").write_bytes(BROKEN)
     with serving(folder) as (server, _):
@@ -218,6 +257,29 @@ def test_a_person_goes_through_all_of_them(browser: Any, folder: Path) -> None:
         page.click("#send")
         page.wait_for_function("() => document.getElementById('question').textContent !== 'Question 1?'")
     assert kept(folder) == [("draft 0", True), ("blue", True), ("half typed", True)]
+
+
+@pytest.mark.slow
+def test_two_tabs_and_the_way_back(browser: Any, folder: Path) -> None:
+    with serving(folder) as (server, _), opened(browser, server, quiet=False) as page:
+        shows(page, 0)
+        assert server.json("POST", "/answers/0", {"answer": "red"})[0] == 200
+        page.click("#send")
+        page.wait_for_selector("#error:has-text('elsewhere')")
+        assert page.input_value("#answer") == "red"
+        assert page.inner_text("#count") == f"1 of {PICTURES} confirmed"
+        page.click("#send")
+        shows(page, 1)
+        assert page.inner_text("#send") == "It is right"
+        page.fill("#answer", "blue")
+        assert page.inner_text("#send") == "Keep this answer"
+        page.click("#send")
+        shows(page, 2)
+        page.click("#back")
+        shows(page, 1)
+        assert page.input_value("#answer") == "blue"
+        assert page.inner_text("#send") == "It is right"
+    assert kept(folder) == [("red", True), ("blue", True), ("draft 2", False)]
 
 
 @pytest.mark.slow

@@ -62,7 +62,7 @@ def test_a_bundle_against_itself(tiny_bundle: Path, tmp_path: Path) -> None:
         assert measured.divergence.first_divergent is None
         assert measured.accuracy.difference.value == 0.0
     assert result.questions == 5
-    assert result.pictures == 4  # 1, 2, none, and 3 with 1
+    assert result.pictures == 3  # 1, 2, and 3 with 1; the question without any is about none
 
 
 def test_each_part_alone(bundles: dict[str, Path], tmp_path: Path) -> None:
@@ -102,6 +102,8 @@ def test_without_the_pictures(bundles: dict[str, Path], tmp_path: Path) -> None:
     both, vision, llm = result.candidates
     blind = [dataclasses.replace(one, images=()) for one in QUESTIONS]
     asked = compare_bundles(bundles["reference"], candidates, blind, folder=tmp_path / "alone", attribution=False)
+    assert asked.pictures == 0
+    assert "questions without pictures, greedy" in terminal(asked)
     for one, other in zip(result.candidates, asked.candidates, strict=True):
         assert one.text is not None
         assert one.text.divergence is not None

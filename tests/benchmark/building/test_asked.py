@@ -10,9 +10,14 @@ import numpy as np
 import pytest
 from llava_edge.benchmark.building.agreement import agree
 from llava_edge.benchmark.building.asked import OPEN_QUESTION, Item, open_questions, read_asked, with_more_questions
-from llava_edge.benchmark.building.asking import blind_answer, proposed_questions
+from llava_edge.benchmark.building.asking import EndpointAsker, blind_answer, proposed_questions
+from llava_edge.benchmark.building.confirming import opened_answers
 from llava_edge.benchmark.building.embedding import QUESTION_DIMENSIONS, projected
+from llava_edge.benchmark.building.work import Work
+from llava_edge.benchmark.judging.endpoint import Endpoint, EndpointOptions
 from llava_edge.runtime.errors import DataError
+from support.judge_server import Answer, judge_server
+from support.own_benchmark import own_benchmark
 
 KNOWN = {"a.png": "a.png", "copy.png": "a.png", "sub/b.png": "sub/b.png"}
 
@@ -67,6 +72,37 @@ def test_a_question_counts_once_and_with_its_answer(tmp_path: Path) -> None:
     ]
     found = read(tmp_path, records).items
     assert [(one.name, one.answer) for one in found] == [("a.png", "red"), ("sub/b.png", "")]
+
+
+def test_two_answers_to_one_question_are_named(tmp_path: Path) -> None:
+    one = {"image": "a.png", "question": "What colour?"}
+    found = read(tmp_path, [one | {"answer": "blue", "confirmed": False}, one, one | {"answer": "red"}])
+    assert [(one.answer, one.confirmed) for one in found.items] == [("red", True)]
+    assert len(found.left_out) == 1
+    assert "record 2" in found.left_out[0]
+    assert found.left_out[0].index("red") < found.left_out[0].index("blue")
+    assert read(tmp_path, [one | {"answer": "red"}, one | {"answer": "Red."}, one]).left_out == ()
+
+
+def test_what_a_build_wrote_is_taken_over(tmp_path: Path) -> None:
+    own = own_benchmark(tmp_path / "own")
+    with opened_answers(own) as answers:
+        answers.confirm(1, "a blue square")
+    photos = {f"{number}.png": f"{number}.png" for number in range(3)}
+    found = read_asked(own / "questions.json", tmp_path, photos)
+    assert found.left_out == ()
+    assert [(one.name, one.question, one.answer, one.confirmed, one.drafted_by) for one in found.items] == [
+        ("0.png", "Question 0?", "draft 0", False, "demo"),
+        ("1.png", "Question 1?", "a blue square", True, ""),
+        ("2.png", "Question 2?", "draft 2", False, "demo"),
+    ]
+    assert {(one.type, one.metric, one.blind) for one in found.items} == {("all", "judged", "")}
+
+
+@pytest.mark.parametrize("turns", [3, [], [3, 4], [{"value": "x?"}], [{"value": 3}, {"value": "x"}]])
+def test_conversations_that_are_none(tmp_path: Path, turns: Any) -> None:
+    with pytest.raises(DataError, match="record 0"):
+        read(tmp_path, [{"image": "a.png", "conversations": turns}])
 
 
 @pytest.mark.parametrize(
@@ -153,6 +189,15 @@ def test_blind_answers_are_held_to_the_metric() -> None:
     assert blind_answer(Said("The answer is B."), choice, "B")
     assert not blind_answer(Said("A"), choice, "B")
     assert blind_answer(Said("anything"), Item("a", "What?").asked(Path("a")), "") == ""
+
+
+@pytest.mark.parametrize(
+    ("said", "draft"), [(" a cup ", "a cup"), ("x" * 8000, "x" * 8000), ("x" * 8001, ""), ("a \ud800", "a ?")]
+)
+def test_drafts_of_an_endpoint_are_answers(tmp_path: Path, said: str, draft: str) -> None:
+    with judge_server(Answer(said)) as (url, _):
+        asker = EndpointAsker(Endpoint(EndpointOptions(url, "large")), Work(tmp_path / "own"))
+        assert asker.answer("What is it?", (), 9) == draft
 
 
 def test_projections_keep_distances() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -178,10 +179,25 @@ def test_pairs_that_a_person_decided(photos: Path, tmp_path: Path) -> None:
     left = {one["picture"]: one["why"] for one in found["copies"]}
     assert "zero again.png" not in left
     assert "said to be the same" in left.values()
+    again = json.loads((tmp_path / "own" / "pairs.json").read_text())
+    said = {frozenset(one["pictures"]): one["same"] for one in again}
+    for one in pairs[:2]:
+        assert said[frozenset(one["pictures"])] is one["same"]  # type: ignore[arg-type]
     for wrong in ([{"pictures": ["0.png"], "same": True}], [{"pictures": ["0.png", "x.png"]}], [3]):
         (tmp_path / "pairs.json").write_text(json.dumps(wrong))
         with pytest.raises(DataError, match=r"pairs\.json"):
             build(Wanted(photos, tmp_path / "wrong", 1, pairs=tmp_path / "pairs.json"))
+
+
+def test_a_folder_is_built_by_one_process_and_may_have_any_name(photos: Path, tmp_path: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    with Work(odd).alone(), pytest.raises(DataError, match="another process"):
+        build(Wanted(photos, odd, 1))
+    assert not odd.exists()
+    build(Wanted(photos, odd, 1))
+    assert (odd / "card.md").read_text(encoding="utf-8").startswith("# caf")
+    assert len(records(odd)) == 1
+    assert [one.name for one in tmp_path.iterdir()] == [odd.name]
 
 
 def test_overlap_is_reported(photos: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from llava_edge.benchmark.accuracy.metrics import score
 from llava_edge.benchmark.building.confirming import LONGEST, opened_answers
+from llava_edge.benchmark.data.datasets import load_questions
 from llava_edge.runtime.errors import DataError, OptionError
 from support.own_benchmark import PICTURES, own_benchmark
 from support.terminal import START, Terminal
@@ -46,7 +49,7 @@ def test_each_answer_is_kept_at_once_and_the_card_at_the_end(folder: Path) -> No
         assert [one.number for one in answers.unconfirmed] == [0, 2]
     after = json.loads((folder / "questions.json").read_text())
     before[1]["conversations"][1]["value"] = "ein blauer Würfel"
-    before[1] |= {"confirmed": True, "blind": ""}
+    before[1] |= {"confirmed": True, "blind": "", "drafted_by": ""}
     assert after == before
     card = (folder / "card.md").read_text()
     assert "1 of 3 reference answers" in card
@@ -97,6 +100,90 @@ def test_answers_are_held_to_their_metric(folder: Path) -> None:
     assert kept(folder)[:2] == [("B", True), ("four", True)]
 
 
+@pytest.mark.parametrize(
+    ("metric", "accepted", "draft", "answer", "kept_too"),
+    [
+        ("exact", ["grey"], "gray", "silver", []),
+        ("exact", ["grey"], "gray", "Gray", ["grey"]),
+        ("choice", ["A"], "B", "C", []),
+        ("number", ["4"], "3", "5", []),
+        ("anls", ["lama"], "llama", "camel", []),
+    ],
+)
+def test_what_was_accepted_goes_with_the_answer_it_stood_beside(
+    folder: Path, metric: str, accepted: list[str], draft: str, answer: str, kept_too: list[str]
+) -> None:
+    choices = ["x", "y", "z"] if metric == "choice" else []
+    change(folder, 0, metric=metric, accepted=accepted, choices=choices, conversations=turns(draft))
+    with opened_answers(folder) as answers:
+        assert answers[0].accepted == tuple(accepted)
+        assert answers.confirm(0, answer).accepted == tuple(kept_too)
+    question = next(iter(load_questions(str(folder))))
+    assert question.answers == (answer, *kept_too)
+    for wrong in () if kept_too else (draft, *accepted):
+        assert score(question, wrong) == 0
+    assert json.loads((folder / "questions.json").read_text())[0]["accepted"] == kept_too
+
+
+def test_a_number_that_is_none_beside_an_accepted_one(folder: Path) -> None:
+    change(folder, 0, metric="number", accepted=["4"], conversations=turns("3"))
+    with opened_answers(folder) as answers, pytest.raises(OptionError, match="no number"):
+        answers.confirm(0, "zebra")
+
+
+def test_a_draft_that_stays_keeps_who_wrote_it(folder: Path) -> None:
+    with opened_answers(folder) as answers:
+        assert answers.confirm(0, "draft 0").drafted_by == "demo"
+        assert answers.confirm(1, "mine").drafted_by == ""
+
+
+@pytest.mark.parametrize("what", ["written", "removed", "folder"])
+def test_what_another_program_did_meanwhile_stays(folder: Path, what: str) -> None:
+    with opened_answers(folder) as answers:
+        answers.confirm(0, "x")
+        if what == "written":
+            change(folder, 2, type="theirs")
+        elif what == "removed":
+            (folder / "questions.json").unlink()
+        else:
+            shutil.rmtree(folder)
+        theirs = {one: one.read_bytes() for one in folder.rglob("*.*") if one.is_file() and one.name[0] != "."}
+        with pytest.raises(DataError, match="this answer was not kept: what I typed"):
+            answers.confirm(1, "what I typed")
+    assert {one: one.read_bytes() for one in folder.rglob("*.*") if one.is_file() and one in theirs} == theirs
+    assert folder.exists() is (what != "folder")
+    assert (folder / "questions.json").exists() is (what == "written")
+
+
+def test_records_that_cannot_be_asked_are_named_and_counted(folder: Path) -> None:
+    (folder / "pictures" / "1.png").unlink()
+    done = confirm(folder, "\n\n")
+    assert done.returncode == 0
+    assert "no picture pictures/1.png" in done.stderr
+    assert "2 of 2 answers" in done.stderr
+    assert "1 more record can't be asked" in done.stderr
+    assert "2 of 3 reference answers" in (folder / "card.md").read_text()
+
+
+def test_choices_scoring_and_every_picture_are_shown(folder: Path) -> None:
+    both = [{"from": "human", "value": "<image>\n<image>\nWhich?"}, {"from": "gpt", "value": "A"}]
+    pictures = ["pictures/0.png", "pictures/1.png"]
+    change(folder, 0, metric="choice", choices=["red", "blue"], accepted=["B"], image=pictures, conversations=both)
+    said = confirm(folder, "/quit\n").stdout
+    for words in ("compared as choice", "A: red", "B: blue", "also accepted", "0.png", "1.png"):
+        assert words in said
+
+
+def test_bytes_that_are_no_text_and_a_port_for_no_page(folder: Path) -> None:
+    done = subprocess.run(program(folder), input=b"caf\xe9\nfor the next one\n", capture_output=True, timeout=120)
+    assert done.returncode == 1
+    assert b"expected an answer in UTF-8" in done.stderr
+    assert b"Traceback" not in done.stderr
+    assert kept(folder)[0] == ("draft 0", False)
+    done = subprocess.run([*program(folder), "--port", "8000"], input=b"", capture_output=True, timeout=120)
+    assert (done.returncode, b"--page" in done.stderr) == (2, True)
+
+
 def turns(answer: str, human: str = "from", said: str = "value") -> list[dict[str, str]]:
     names = ("human", "gpt") if human == "from" else ("user", "assistant")
     return [{human: names[0], said: "<image>\nQuestion?"}, {human: names[1], said: answer}]
@@ -137,7 +224,7 @@ def test_places_that_are_no_benchmark(folder: Path, tmp_path: Path) -> None:
 def test_one_at_a_time(folder: Path) -> None:
     with opened_answers(folder):
         done = confirm(folder, "\n")
-        assert done.returncode == 2
+        assert done.returncode == 1
         assert "another process" in done.stderr
         assert done.stderr.count("\n") == 1
     assert confirm(folder, "\n").returncode == 0
@@ -160,6 +247,11 @@ def test_by_a_pipe(folder: Path) -> None:
     assert f"2 of {PICTURES} answers" in done.stderr
     assert confirm(folder, "/quit\n").returncode == 0
     assert "1 of 1" in confirm(folder, "").stdout
+
+
+def test_a_reader_that_leaves_is_no_fault_of_the_folder(folder: Path) -> None:
+    with pytest.raises(BrokenPipeError), opened_answers(folder):
+        raise BrokenPipeError
 
 
 def test_killed_in_the_middle(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,21 @@ def test_a_folder_is_walked(tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir(exist_ok=True)
         with pytest.raises(DataError):
             picture_paths(folder)
+
+
+def test_what_a_build_wrote_and_names_that_are_no_text(tmp_path: Path) -> None:
+    for name in (b"a.png", b"caf\xe9.png", b"own/pictures/a.png", b"mine/a.png"):
+        path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        drawn(0, (20, 20)).save(path, "PNG")
+    for name in ("questions.json", "card.md"):
+        (tmp_path / "own" / name).write_text("[]")
+    (tmp_path / "mine" / "questions.json").write_text("[]")
+    seen = survey(tmp_path, lambda _: np.zeros(3, np.float32), Nowhere(), identity="")
+    assert [one.name for one in seen.photographs] == ["a.png", "mine/a.png"]
+    assert len(seen.unreadable) == 1
+    assert "name in UTF-8" in seen.unreadable[0]
+    assert seen.unreadable[0].encode().startswith(b"caf\\udce9.png")
 
 
 def test_training_sets_that_can_not_be_compared(tmp_path: Path) -> None:

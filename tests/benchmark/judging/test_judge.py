@@ -241,15 +241,30 @@ def test_failures_that_pass_are_tried_again(tmp_path: Path) -> None:
     answers = [
         Answer(status=429, headers={"Retry-After": "7"}, body={"error": {"message": "slow down"}}),
         Answer(status=503, body=b"<html>busy</html>"),
-        Answer(body=b"not json"),
+        Answer(body=b'{"choices": [{"mess'),
         Answer(body={"choices": []}),
+        Answer(body={"choices": [{"message": {"content": ["parts"]}}]}),
         Answer("10 6"),
     ]
     clock = Clock()
     with judge_server(*answers) as (url, asked):
         verdict = make_judge(url, tmp_path / "verdicts.jsonl", clock).mark(question(), "A puddle.")
-    assert (verdict.candidate, len(asked)) == (6, 5)
-    assert clock.slept == [7, 2, 4, 8]
+    assert (verdict.candidate, len(asked)) == (6, 6)
+    assert clock.slept == [7, 2, 4, 8, 16]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [(b"<!doctype html>\n<html>Hello", "no JSON: <!doctype"), (b"[]", "no JSON"), (b"x" * 17 * 2**20, "16 MiB")],
+)
+def test_what_is_no_completion_is_said_at_once(tmp_path: Path, body: bytes, words: str) -> None:
+    clock = Clock()
+    with judge_server(Answer(body=body)) as (url, asked):
+        with pytest.raises(JudgeError, match=words) as caught:
+            make_judge(url, tmp_path / "verdicts.jsonl", clock).mark(question(), "A puddle.")
+        assert len(asked) == 1
+    assert clock.slept == []
+    assert "\n" not in str(caught.value)
 
 
 def test_patience_ends(tmp_path: Path) -> None:

@@ -91,6 +91,9 @@ def test_without_a_measurement_of_text(tmp_path: Path) -> None:
     del older["text"]
     with pytest.raises(DataError, match=r"a measurement of q4 without pictures.*--text; answers that are kept"):
         recipes([report(tmp_path / "a.json", older)])
+    (tmp_path / "b.json").write_text(json.dumps(json.loads((tmp_path / "a.json").read_text()) | {"pictures": 0}))
+    with pytest.raises(DataError, match="no pictures to leave out"):
+        recipes([tmp_path / "b.json"])
     for text, picture in ((None, 0.5), (0.5, None), (float("nan"), 0.5), (True, 0.5)):
         with pytest.raises(DataError, match="kl_mean of q4 with and without pictures"):
             recipes([report(tmp_path / "a.json", candidate("q4", text, picture))])
