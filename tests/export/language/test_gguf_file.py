@@ -235,7 +235,7 @@ def test_a_sliding_window_bounds_the_context(tmp_path: Path) -> None:
 )
 def test_other_ropes_are_refused(rope: dict[str, Any], tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "c", text={"rope_parameters": rope})
-    with pytest.raises(CheckpointError, match=r"in the language model of config\.json"):
+    with pytest.raises(CheckpointError, match=r"in the language model of .*config\.json"):
         make_plan(str(folder))
 
 
