@@ -151,7 +151,7 @@ def test_a_server_that_is_killed_and_started_again(browser: Any) -> None:
     assert page.input_value("#question") == "Are you there?"
     with served(port):
         page.click("#send")
-        page.wait_for_selector("#error:has-text('open the address that the server printed')")
+        page.wait_for_selector("#error:has-text('address with /?token=TOKEN')")
         page.goto(address)
         page.wait_for_selector("body[data-ready]")
         page.wait_for_function("async () => (await fetch('/health')).ok")
