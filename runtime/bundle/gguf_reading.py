@@ -6,6 +6,7 @@ file is not believed: every length is compared with what is left of it before an
 
 from __future__ import annotations
 
+import functools
 import math
 import mmap
 import struct
@@ -88,7 +89,22 @@ def read_model(first: Path) -> GgufModel:
 
     Raises :class:`BundleError` for what is no whole GGUF file, or has what ggml does not know.
     """
-    heads = [read_head(first.with_name(name)) for name in split_names(first.name)]
+    paths = tuple(first.with_name(name) for name in split_names(first.name))
+    return _read_model(first, paths, tuple(map(_identity, paths)))
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """Changes with a file; empty for what can't be looked at, which reading then says."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+@functools.lru_cache(maxsize=1)  # a load asks three times for the same head, 0.1 s each with 150,000 tokens
+def _read_model(first: Path, paths: tuple[Path, ...], _: tuple[tuple[int, ...], ...]) -> GgufModel:
+    heads = [read_head(path) for path in paths]
     tensors = {tensor.name: tensor for head in heads for tensor in head.tensors}
     if len(tensors) < sum(len(head.tensors) for head in heads):
         raise refused(first, "each tensor once in all files of the model", "one twice")

@@ -61,6 +61,14 @@ _LAYER_MODULES = (
     *(f"self_attn.{name}_proj" for name in ("q", "k", "v", "out")),
     *("layer_norm1", "layer_norm2", "mlp.fc1", "mlp.fc2"),
 )
+_BASE_SIZES = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "image_size": 224,
+}
+"""What transformers takes for a size that a config leaves out, in both kinds."""
 CLIP = Tower(
     kind="CLIP",
     model_type="clip_vision_model",
@@ -72,16 +80,7 @@ CLIP = Tower(
     head_size=64,
     mean=(0.48145466, 0.4578275, 0.40821073),
     std=(0.26862954, 0.26130258, 0.27577711),
-    sizes=MappingProxyType(
-        {
-            "hidden_size": 768,
-            "intermediate_size": 3072,
-            "num_hidden_layers": 12,
-            "num_attention_heads": 12,
-            "image_size": 224,
-            "patch_size": 32,
-        }
-    ),
+    sizes=MappingProxyType({**_BASE_SIZES, "patch_size": 32}),
     embeddings=("class_embedding", "patch_embedding.weight", "position_embedding.weight"),
     before=("pre_layrnorm",),
     behind=("post_layernorm",),
@@ -99,16 +98,7 @@ SIGLIP = Tower(
     head_size=72,
     mean=(0.5, 0.5, 0.5),
     std=(0.5, 0.5, 0.5),
-    sizes=MappingProxyType(
-        {
-            "hidden_size": 768,
-            "intermediate_size": 3072,
-            "num_hidden_layers": 12,
-            "num_attention_heads": 12,
-            "image_size": 224,
-            "patch_size": 16,
-        }
-    ),
+    sizes=MappingProxyType({**_BASE_SIZES, "patch_size": 16}),
     embeddings=("patch_embedding.weight", "patch_embedding.bias", "position_embedding.weight"),
     before=(),
     behind=("post_layernorm",),

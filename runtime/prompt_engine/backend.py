@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from ..errors import Cancelled
+from ..ggml.devices import CPU
 from ..ggml.library import ggml_function, start_native
 from .structures import (
     ABORTED,
     ACCELERATOR,
     API_VERSION,
-    CPU,
     FAILED,
     SUCCESS,
     Backend,

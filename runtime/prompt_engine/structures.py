@@ -11,8 +11,9 @@ from typing import Any
 
 from ..errors import NativeError
 from ..ggml import library
+from ..ggml.devices import CPU
 from ..ggml.library import ggml_function
-from ..ggml.tensor import RawTensor, check_layout
+from ..ggml.tensor import NAMED_OPERATIONS, RawTensor, check_layout
 
 VERIFIED = ("0.3.36",)
 """Releases of llama-cpp-python that this was tried with. Each newer one has to pass the tests first."""
@@ -22,8 +23,8 @@ TENSOR_OVERHEAD = 368
 """``ggml_tensor_overhead()``: a ``ggml_tensor`` (336 bytes) and what an arena adds to it (32)."""
 OPERATIONS = {"NONE": 0, "MUL_MAT": 29, "CONT": 35, "RESHAPE": 36, "VIEW": 37, "PERMUTE": 38, "TRANSPOSE": 39}
 """Numbers of ``enum ggml_op`` that are relied on, and SOFT_MAX, whose number is looked up."""
-CPU, ACCELERATOR = 0, 3
-"""``enum ggml_backend_dev_type``."""
+ACCELERATOR = 3
+"""Our kind in ``enum ggml_backend_dev_type``."""
 SUCCESS, ABORTED, FAILED = 0, 1, -1
 """``enum ggml_status``."""
 
@@ -119,15 +120,10 @@ def check_library() -> None:
 def operation_number(name: str) -> int:
     """The number of an operation that ``ggml_op_name`` calls so. Raises :class:`NativeError`."""
     name_of = ggml_function("ggml_op_name", _TEXT, ctypes.c_int)
-    for number in range(OPERATIONS["MUL_MAT"], ggml_operations()):
+    for number in range(OPERATIONS["MUL_MAT"], NAMED_OPERATIONS):
         if name_of(number).decode() == name:
             return number
     raise _other("an operation", name, "none")
-
-
-def ggml_operations() -> int:
-    """How many operations may be asked for their name: those up to the last one known."""
-    return 64
 
 
 def _check_tables() -> None:
@@ -151,7 +147,7 @@ def _check_tables() -> None:
         ours = ctypes.CFUNCTYPE(result, _P)(address)(device)
         if ours != (theirs := ggml_function(name, result, _P)(device)):
             raise _other(name, theirs, ours)
-    host = functions.get_buffer_type and ggml_function("ggml_backend_dev_buffer_type", _P, _P)(device)
+    host = ggml_function("ggml_backend_dev_buffer_type", _P, _P)(device)
     supported = ctypes.CFUNCTYPE(ctypes.c_bool, _P, _P)(functions.supports_buft)(device, host)
     if not supported:
         raise _other("a CPU that computes in its own buffers", True, supported)
