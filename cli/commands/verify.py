@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -19,6 +19,14 @@ def verify(
     bundle: Annotated[
         Path | None, typer.Argument(metavar="BUNDLE", help="Bundle folder or name; the demo without it.")
     ] = None,
+    as_loaded: Annotated[
+        bool,
+        typer.Option(
+            "--as-loaded",
+            help="Measure also with what would answer on this machine, prompts read by the prompt engine that is "
+            "chosen there.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check every file's hash and measure the parity record again."""
@@ -35,17 +43,47 @@ def verify(
     measured = measure(opened.path)
     worse = [name for name in sorted(recorded) if not holds(name, recorded, measured)]
     error = _worse(opened, worse, measured) if worse else None
+    loaded = _measure_as_loaded(opened, recorded) if as_loaded else None
+    if loaded is not None and loaded.worse and error is None:
+        error = _worse(opened, loaded.worse, loaded.measured, "as loaded: ")
     if as_json:
-        say_json({**_as_dict(opened, measured, worse), **({"error": error_entry(error)} if error else {})})
+        found = _as_dict(opened, measured, worse)
+        if loaded is not None:
+            found["as_loaded"] = loaded.as_dict()
+        say_json({**found, **({"error": error_entry(error)} if error else {})})
         if error:
             raise typer.Exit(report(error, as_json=False))
         return
-    say(f"{'':<18}{'recorded':>12}{'here':>12}")
+    say(f"{'':<18}{'recorded':>12}{'here':>12}" + (f"{'as loaded':>12}" if loaded else ""))
     for name in sorted(measured):
-        say(f"{name:<18}{recorded.get(name, float('nan')):>12.3g}{measured[name]:>12.3g}")
+        line = f"{name:<18}{recorded.get(name, float('nan')):>12.3g}{measured[name]:>12.3g}"
+        say(line + (f"{loaded.measured.get(name, float('nan')):>12.3g}" if loaded else ""))
+    if loaded is not None:
+        say(f"as loaded: {loaded.placement}")
     if error:
         raise error
     say("parity holds" if recorded else "no parity was recorded (export --no-verify), so there is none to hold")
+
+
+class _AsLoaded(NamedTuple):
+    """What was measured with what would answer: its placement, its numbers, and which of them do not hold."""
+
+    placement: str
+    measured: Mapping[str, float]
+    worse: Sequence[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        numbers = {name: _number(value) for name, value in sorted(self.measured.items())}
+        return {"placement": self.placement, "measured": numbers, "worse": list(self.worse)}
+
+
+def _measure_as_loaded(opened: Bundle, recorded: Mapping[str, float]) -> _AsLoaded:
+    from ...runtime.parity import holds, measure
+
+    placement: list[str] = []
+    measured = measure(opened.path, as_loaded=True, on_placement=placement.append)
+    worse = [name for name in sorted(recorded) if not holds(name, recorded, measured, as_loaded=True)]
+    return _AsLoaded(placement[0], measured, worse)
 
 
 def _files(opened: Bundle) -> Iterator[str]:
@@ -54,11 +92,13 @@ def _files(opened: Bundle) -> Iterator[str]:
         yield f"not listed there, and ignored: {listed(unlisted)}"
 
 
-def _worse(opened: Bundle, worse: Sequence[str], measured: Mapping[str, float]) -> BundleError:
+def _worse(opened: Bundle, worse: Sequence[str], measured: Mapping[str, float], how: str = "") -> BundleError:
     return BundleError(
         expected=f"the recorded parity of {opened.path}",
-        got="worse " + ", ".join(f"{one} {measured.get(one, float('nan')):.3g}" for one in worse),
-        fix="check the versions of onnxruntime and llama-cpp-python, or export the bundle again",
+        got=f"{how}worse " + ", ".join(f"{one} {measured.get(one, float('nan')):.3g}" for one in worse),
+        fix="load it with --prompt-engine llama.cpp"
+        if how
+        else "check the versions of onnxruntime and llama-cpp-python, or export the bundle again",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...runtime.errors import OptionError
-from ...runtime.ggml.llm_recipes import FULL_PRECISION, LLM_RECIPES, QUANTIZED
+from ...runtime.ggml.llm_recipes import FULL_PRECISION, LLM_RECIPES, QUANTIZED, LlmRecipe
+from ...runtime.ggml.types import BY_NAME
 from ...runtime.system.machine import physical_cores
 
 ImportanceByWeight = Mapping[str, npt.NDArray[np.float32]]
@@ -31,9 +32,14 @@ def check_llm_recipe(recipe: str, source_recipe: str) -> None:
 
 
 def quantize_llm(
-    source: Path, destination: Path, *, recipe: str, importance: ImportanceByWeight | None = None, threads: int = 0
+    source: Path,
+    destination: Path,
+    *,
+    recipe: str | LlmRecipe,
+    importance: ImportanceByWeight | None = None,
+    threads: int = 0,
 ) -> None:
-    """Write ``source`` as ``destination`` in ``recipe``. Raises :class:`NativeError`.
+    """Write ``source`` as ``destination`` in ``recipe``, by its name or as it is. Raises :class:`NativeError`.
 
     ``importance`` tells the quantizer which columns of a weight to round with most care; a weight
     without an entry is quantized as without a matrix. Rows that k-quants can't cut into blocks of
@@ -45,14 +51,19 @@ def quantize_llm(
 
     start_native()
     parameters = lib.llama_model_quantize_default_params()
-    parameters.ftype = LLM_RECIPES[recipe].file_type
+    chosen = LLM_RECIPES[recipe] if isinstance(recipe, str) else recipe
+    parameters.ftype = chosen.file_type
+    if chosen.head:
+        parameters.output_tensor_type = BY_NAME[chosen.head].number
+    if chosen.others:
+        parameters.tt_overrides = _types_array(lib, chosen.others)
     parameters.nthread = threads or physical_cores()
     if importance:
         parameters.imatrix = _importance_array(lib, importance)
     code = lib.llama_model_quantize(str(source).encode(), str(destination).encode(), parameters)
     if code != 0 or not destination.is_file():
         raise native_error(
-            f"{source.name} quantized to {recipe}", "check the free disk space and the GGUF file", code=code
+            f"{source.name} quantized to {recipe if isinstance(recipe, str) else chosen.type}", "check the free disk space and the GGUF file", code=code
         )
 
 
@@ -66,4 +77,12 @@ def _importance_array(lib: Any, importance: ImportanceByWeight) -> Any:
         numbers = (ctypes.c_float * values.size).from_buffer_copy(values.astype(np.float32).tobytes())
         entry.name, entry.size = name.encode(), values.size
         entry.data = ctypes.cast(numbers, ctypes.POINTER(ctypes.c_float))
+    return array
+
+
+def _types_array(lib: Any, others: Sequence[tuple[str, str]]) -> Any:
+    """llama.cpp's array of (regular expression, type), ended by an entry without one."""
+    array = (lib.llama_model_tensor_override * (len(others) + 1))()
+    for entry, (pattern, kind) in zip(array, others, strict=False):
+        entry.pattern, entry.type = pattern.encode(), BY_NAME[kind].number
     return array

@@ -6,10 +6,16 @@ from typing import NamedTuple
 
 
 class LlmRecipe(NamedTuple):
-    """The type that most tensors get, and llama.cpp's number of the recipe (``enum llama_ftype``)."""
+    """The type that most tensors get, and llama.cpp's number of the recipe (``enum llama_ftype``).
+
+    The rest is what llama.cpp is told instead of leaving it to its own rule: the type of the ``head`` (of a tied
+    model's token table), and those of matrices by regular expressions over their GGUF names.
+    """
 
     type: str
     file_type: int
+    head: str = ""
+    others: tuple[tuple[str, str], ...] = ()
 
 
 LLM_RECIPES = {

@@ -79,3 +79,45 @@ def test_a_file_that_was_altered_is_an_error_alone(bundle: Path) -> None:
     status, out, _ = run_here("verify", str(bundle), "--json")
     assert status == 1
     assert list(strict(out)) == ["error"]
+
+
+def test_with_what_would_answer(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts are read by llama.cpp for the record, and beside it as a load would have them: here in int8."""
+    from llava_edge.runtime.prompt_engine import choice, prompt_engine
+
+    attended: list[int] = []
+    attend = prompt_engine.PromptEngine._attend
+    monkeypatch.setattr(prompt_engine.PromptEngine, "_attend", lambda *a: (attended.append(1), attend(*a))[1])
+    monkeypatch.setattr(choice, "has_amx", lambda: True)
+    monkeypatch.setattr(choice, "LEAST_WEIGHTS", 0)
+    alone = strict(run_here("verify", str(bundle), "--json")[1])
+    assert not attended
+    status, out, _ = run_here("verify", str(bundle), "--as-loaded", "--json")
+    found = strict(out)
+    assert status == 0
+    assert attended
+    assert {name: one for name, one in found.items() if name != "as_loaded"} == alone
+    loaded = found["as_loaded"]
+    assert list(loaded) == ["placement", "measured", "worse"]
+    assert "prompts onnxruntime" in loaded["placement"]
+    assert loaded["worse"] == []
+    assert set(loaded["measured"]) == set(found["measured"])
+    assert loaded["measured"]["logits_kl"] != found["measured"]["logits_kl"]
+    assert loaded["measured"]["features"] == found["measured"]["features"]
+
+
+def test_what_would_answer_is_held_to_the_record(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from llava_edge.runtime import parity
+
+    here = parity.measure(bundle)
+    manifest = Bundle.open(bundle).manifest
+    for worse, status in (("argmax", 0), ("greedy", 0), ("logits_kl", 1), ("features", 1)):
+        wrong = {**here, worse: 0.0 if worse in ("argmax", "greedy") else 3 * here[worse] + 1}
+        monkeypatch.setattr(parity, "measure", lambda _, as_loaded=False, on_placement=print, wrong=wrong: (
+            (on_placement("cpu"), wrong)[1] if as_loaded else here
+        ))  # fmt: skip
+        found, out, err = run_here("verify", str(bundle), "--as-loaded")
+        assert found == status, worse
+        assert "as loaded: cpu" in out
+        assert ("as loaded: worse" in err) == bool(status)
+    assert manifest.parity.measured["argmax"] == 1
