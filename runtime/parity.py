@@ -198,9 +198,7 @@ LOOSE = ("argmax", "greedy")
 """Measures that turn at a near-tie, and so say little of a prompt that was read in int8; its divergence decides."""
 
 
-def holds(
-    name: str, recorded: Mapping[str, float], measured: Mapping[str, float], *, as_loaded: bool = False
-) -> bool:
+def holds(name: str, recorded: Mapping[str, float], measured: Mapping[str, float], *, as_loaded: bool = False) -> bool:
     """Whether a measure is as good here as it was where the bundle was made.
 
     ``as_loaded`` leaves those in :data:`LOOSE` out where the divergence was recorded and measured.

@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from ...runtime.bundle.gguf_reading import read_model
 from ...runtime.ggml.library import native_error, start_native
+from ...runtime.ggml.rearranged import set_buffers
 from ...runtime.ggml.types import ggml_type
 from ...runtime.options import LoadOptions
 from ...runtime.processes.repacking import settle_repacking
+from ...runtime.system.machine import has_amx
 
 
 class BareLoop:
@@ -28,7 +31,8 @@ class BareLoop:
         start_native()
         self._lib = lib
         parameters = lib.llama_model_default_params()
-        parameters.use_extra_bufts = bool(settle_repacking(options, path).repack)
+        rearrange = bool(settle_repacking(options, path).repack)
+        set_buffers(parameters, read_model(path).tensors, rearrange=rearrange, amx=has_amx())
         self.model = lib.llama_model_load_from_file(str(path).encode(), parameters)
         if not self.model:
             raise native_error(f"a GGUF model that llama.cpp can load at {path}", "export the bundle again")

@@ -15,7 +15,8 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from ...quantize.language.quantizer import ImportanceByWeight, quantize_llm
 from ...runtime.bundle.gguf_layout import TensorSpec, lay_out_files
 from ...runtime.bundle.gguf_reading import StoredTensor, read_model
 from ...runtime.distances import kl_divergence
+from ...runtime.ggml import rearranged
 from ...runtime.ggml.llm_recipes import LLM_RECIPES, LlmRecipe
 from ...runtime.ggml.types import F16, F32, row_bytes
 from ...runtime.language.llm import Llm
@@ -53,6 +55,8 @@ CANDIDATES: dict[str, LlmRecipe] = {
     "q4_k_m,head": LlmRecipe("q4_k", 15, "q8_0"),
 }
 """Recipes, and mixtures of a type with q8_0 for the head, the values and the second half of the feed-forward."""
+ENGINES: tuple[PromptEngineName, ...] = ("llama.cpp", "onnxruntime")
+WARMING = 64
 BLOCK = 32
 """Weights that share a scale in the types of 4 and 5 bits."""
 CHUNK = 512
@@ -68,7 +72,9 @@ def unpack(source: Path, destination: Path, *, seed: int = 0) -> None:
 
     model, random = read_model(source), np.random.default_rng(seed)
     specs = [
-        TensorSpec(one.name, one.shape, kind := F32 if len(one.shape) < 2 else F16, _rows(one) * row_bytes(kind, one.shape[0]))
+        TensorSpec(
+            one.name, one.shape, kind := F32 if len(one.shape) < 2 else F16, _rows(one) * row_bytes(kind, one.shape[0])
+        )
         for one in model.tensors
     ]
     (file,) = lay_out_files(model.pairs, specs, name=destination.name)
@@ -107,7 +113,9 @@ def _spread(values: npt.NDArray[np.float32], random: np.random.Generator) -> npt
 def text_importance(path: Path, text: str, *, chunks: int) -> ImportanceByWeight:
     """The importance matrix of the model at ``path`` on the first ``chunks`` chunks of a text."""
     sums = ActivationSums()
-    with closing(Llm(path, options=LoadOptions(gpu_layers=0, repack=False, batch=CHUNK, prompt_engine="llama.cpp"))) as llm:
+    with closing(
+        Llm(path, options=LoadOptions(gpu_layers=0, repack=False, batch=CHUNK, prompt_engine="llama.cpp"))
+    ) as llm:
         llm.watch(sums.callback)
         tokens = llm.tokenize(text)[: chunks * CHUNK]
         llm.ensure_context(CHUNK)
@@ -119,7 +127,12 @@ def text_importance(path: Path, text: str, *, chunks: int) -> ImportanceByWeight
 
 
 def divergences(
-    reference: Path, text: str, recipes: Sequence[str], importance: ImportanceByWeight, *, pieces: int,
+    reference: Path,
+    text: str,
+    recipes: Sequence[str],
+    importance: ImportanceByWeight,
+    *,
+    pieces: int,
     engines: Sequence[PromptEngineName] = ("llama.cpp", "onnxruntime"),
 ) -> Iterator[tuple[str, str, int, dict[str, float]]]:
     """(recipe, matrix, bytes, mean KL by what reads the prompts) from the f16 model ``reference``."""
@@ -138,25 +151,36 @@ def divergences(
                 path.unlink()
 
 
-def speed(path: Path, *, positions: int, tokens: int, runs: int, engine: PromptEngineName) -> tuple[float, float]:
-    """Median seconds of reading ``positions`` embeddings, and of a token behind them."""
-    options = settle_repacking(LoadOptions(gpu_layers=0, prompt_engine=engine), path)
-    prefills, decodes = [], []
-    with closing(Llm(path, options=options)) as llm:
+def speed(
+    path: Path, *, positions: int, tokens: int, engine: PromptEngineName, micro_batch: int = 512
+) -> tuple[float, float]:
+    """Seconds of reading ``positions`` embeddings, and of a token behind them (median)."""
+    options = LoadOptions(gpu_layers=0, prompt_engine=engine, batch=micro_batch, micro_batch=micro_batch)
+    with closing(Llm(path, options=settle_repacking(options, path))) as llm:
         llm.ensure_context(positions + tokens)
         rows = np.random.default_rng(1).standard_normal((positions, llm.dim), np.float32) * 0.05
-        llm.decode_embeddings(rows[: options.batch], 0)  # makes what is made at the first prompt
-        for _ in range(runs):
-            llm.truncate(0)
+        llm.decode_embeddings(rows[:WARMING], 0)  # makes what is made at the first prompt
+        llm.truncate(0)
+        began = time.perf_counter()
+        for first in range(0, positions, options.batch):
+            llm.decode_embeddings(rows[first : first + options.batch], first)
+        prefill, times = time.perf_counter() - began, []
+        for at in range(positions, positions + tokens):
             began = time.perf_counter()
-            for first in range(0, positions, options.batch):
-                llm.decode_embeddings(rows[first : first + options.batch], first)
-            prefills.append(time.perf_counter() - began)
-            for at in range(positions, positions + tokens):
-                began = time.perf_counter()
-                llm.decode_tokens([7], at, logits=True)
-                decodes.append(time.perf_counter() - began)
-    return statistics.median(prefills), statistics.median(decodes)
+            llm.decode_tokens([7], at, logits=True)
+            times.append(time.perf_counter() - began)
+    return prefill, statistics.median(times)
+
+
+@contextmanager
+def buffers(kept: str) -> Iterator[None]:
+    """Weights where a load has them ("each"), or with AMX all of them rearranged ("all"), q6_k too."""
+    slower = rearranged.SLOWER
+    rearranged.SLOWER = slower if kept == "each" else frozenset()  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        rearranged.SLOWER = slower  # type: ignore[misc]
 
 
 def _divergence(given: argparse.Namespace) -> None:
@@ -183,13 +207,14 @@ def _write(given: argparse.Namespace) -> None:
 
 
 def _speed(given: argparse.Namespace) -> None:
-    print("| model | bytes | prefill, llama.cpp | prefill, onnxruntime | a token | tokens a second |\n|---|---|---|---|---|---|")
-    for path in given.models:
-        counts = {"positions": given.positions, "runs": given.runs}
-        alone, token = speed(path, tokens=given.tokens, engine="llama.cpp", **counts)
-        engine, _ = speed(path, tokens=1, engine="onnxruntime", **counts) if not given.alone else (float("nan"), 0)
-        size = f"{path.stat().st_size:,}"
-        print(f"| {path.stem} | {size} | {alone:.2f} s | {engine:.2f} s | {token * 1e3:.1f} ms | {1 / token:.1f} |", flush=True)
+    print("| model | buffers | prompts by | micro-batch | prefill | a token | tokens a second |\n" + "|---" * 7 + "|")
+    for path, kept, engine, size in product(given.models, given.buffers, given.engines, given.micro_batch):
+        with buffers(kept):
+            prefill, token = speed(
+                path, positions=given.positions, tokens=given.tokens, engine=engine, micro_batch=size
+            )
+        figures = f"{prefill:.2f} s | {token * 1e3:.1f} ms | {1 / token:.1f}"
+        print(f"| {path.stem} | {kept} | {engine} | {size} | {figures} |", flush=True)
 
 
 def main() -> None:
@@ -201,7 +226,7 @@ def main() -> None:
     divergence.add_argument("--text", type=Path, required=True, help="what is read")
     divergence.add_argument("--calibrate", type=Path, required=True, help="another text, for the matrix")
     divergence.add_argument("--pieces", type=int, default=12)
-    divergence.add_argument("--engines", nargs="+", choices=("llama.cpp", "onnxruntime"), default=["llama.cpp"])
+    divergence.add_argument("--engines", nargs="+", choices=ENGINES, default=["llama.cpp"])
     divergence.add_argument("--chunks", type=int, default=32)
     divergence.add_argument("--recipes", nargs="+", choices=CANDIDATES, default=list(CANDIDATES), metavar="RECIPE")
     divergence.set_defaults(action=_divergence)
@@ -212,10 +237,11 @@ def main() -> None:
     write.set_defaults(action=_write)
     timed = commands.add_parser("speed", help="time prompts and tokens")
     timed.add_argument("models", nargs="+", type=Path)
-    timed.add_argument("--positions", type=int, default=1024)
+    timed.add_argument("--positions", type=int, default=1978)
     timed.add_argument("--tokens", type=int, default=32)
-    timed.add_argument("--runs", type=int, default=1)
-    timed.add_argument("--alone", action="store_true", help="prompts by llama.cpp alone")
+    timed.add_argument("--engines", nargs="+", choices=ENGINES, default=["onnxruntime"])
+    timed.add_argument("--micro-batch", nargs="+", type=int, default=[512])
+    timed.add_argument("--buffers", nargs="+", choices=("each", "all"), default=["each"])
     timed.set_defaults(action=_speed)
     given = parser.parse_args()
     print(f"{machine_line(describe_machine())}\n")

@@ -63,7 +63,9 @@ def quantize_llm(
     code = lib.llama_model_quantize(str(source).encode(), str(destination).encode(), parameters)
     if code != 0 or not destination.is_file():
         raise native_error(
-            f"{source.name} quantized to {recipe if isinstance(recipe, str) else chosen.type}", "check the free disk space and the GGUF file", code=code
+            f"{source.name} quantized to {recipe if isinstance(recipe, str) else chosen.type}",
+            "check the free disk space and the GGUF file",
+            code=code,
         )
 
 

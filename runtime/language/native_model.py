@@ -6,16 +6,18 @@ import ctypes
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import llama_cpp.llama_cpp as lib
 
-from ..errors import OptionError
+from ..bundle.gguf_reading import read_model
+from ..errors import BundleError, OptionError
 from ..ggml.abort import AbortSwitch
 from ..ggml.devices import has_gpu
 from ..ggml.library import listening, native_error
+from ..ggml.rearranged import Stored, set_buffers
 from ..ggml.types import ggml_type
 from ..options import QUANTIZED_KV_TYPES, LoadOptions
 from ..system.machine import has_amx
@@ -76,12 +78,21 @@ def load_model(path: Path, options: LoadOptions, devices: Sequence[int], goes_on
         parameters.main_gpu = options.main_gpu
     if options.tensor_split:
         parameters.tensor_split = (ctypes.c_float * lib.llama_max_devices())(*options.tensor_split)
-    parameters.use_extra_bufts = not has_amx() if options.repack is None else options.repack
+    _choose_buffers(parameters, path, options, on_cpu=not devices and (options.gpu_layers == 0 or not has_gpu()))
     parameters.progress_callback = hear = lib.llama_progress_callback(lambda share, _: goes_on(share))
     try:
         return load_model_file(path, parameters)
     finally:
         del hear  # it had to live until here
+
+
+def _choose_buffers(parameters: Any, path: Path, options: LoadOptions, *, on_cpu: bool) -> None:
+    rearrange = not has_amx() if options.repack is None else options.repack
+    tensors: Sequence[Stored] = ()
+    if rearrange and on_cpu and has_amx():
+        with suppress(BundleError):  # what is no model is refused by llama.cpp
+            tensors = read_model(path).tensors
+    set_buffers(parameters, tensors, rearrange=rearrange, amx=bool(tensors))
 
 
 def new_context(handles: Handles, options: LoadOptions, positions: int, threads: int, watcher: Any) -> Any:
