@@ -44,6 +44,7 @@ def quantize_bundle(
     imatrix: str = NONE,
     imatrix_prompts: int = DEFAULT_PROMPTS,
     save_imatrix: Path | None = None,
+    machine: str | None = None,
     split_size: int = SPLIT_SIZE,
     resume: bool = True,
     on_step: Callable[[str], None] = lambda _: None,
@@ -54,6 +55,7 @@ def quantize_bundle(
 
     ``llm`` and ``vision`` are recipe names, or "keep"; ``vision`` may be "auto". ``imatrix`` is what
     :func:`~.importance.source.importance_matrix` takes; ``save_imatrix`` keeps the matrix as a file.
+    ``machine`` is the kind that the recipes were chosen for (:mod:`.machines`), for the manifest.
     A language model of more than ``split_size`` bytes is split into several files. ``on_need`` hears how
     much disk it takes; where there is less, nothing is written. A process that is killed leaves the tensors
     it finished, and the same command continues there (``runtime.work_folder``) unless ``resume`` is
@@ -89,6 +91,7 @@ def quantize_bundle(
         llm_part = _write_llm(bundle, work, llm, layout, importance, progress)
         on_step(f"vision: {manifest.vision.recipe} to {vision}")
         vision_part = _write_vision(bundle, folder, vision)
+        llm_part = dataclasses.replace(llm_part, machine=machine)
         smaller = dataclasses.replace(manifest, llm=llm_part, vision=vision_part)
         on_step("measuring parity")
         written = _write_measured(folder, smaller)

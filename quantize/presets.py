@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..runtime.bundle.manifest import Manifest
 from ..runtime.errors import OptionError
 from .preset_costs import COSTS
 
 
-@dataclass(frozen=True)
-class Preset:
-    """Recipes of both parts, and the importance matrix that goes with them."""
+class Preset(NamedTuple):
+    """Recipes of both parts, the importance matrix that goes with them, and the machines they are for."""
 
     llm: str
     vision: str
     imatrix: str
+    machines: str
 
+
+INTEGER_CPUS = "CPUs with VNNI, AMX or Arm's dot products"
+"""Where int8 vision is the fastest (``docs/vision.md``)."""
 
 PRESETS = {
-    "small": Preset("iq4_xs", "int8", "none"),
-    "balanced": Preset("q5_k_m", "int8", "none"),
-    "best": Preset("q8_0", "f16", "none"),
+    "small": Preset("iq4_xs", "int8", "none", INTEGER_CPUS),
+    "balanced": Preset("q5_k_m", "int8", "none", INTEGER_CPUS),
+    "best": Preset("q8_0", "f16", "none", "any machine"),
 }
 """Chosen from the tables of ``docs/quantization.md``."""
 
-DEFAULT = Preset("q4_k_m", "int8", "none")
+DEFAULT = Preset("q4_k_m", "int8", "none", INTEGER_CPUS)
 """Where no preset is named."""
 
 
@@ -47,15 +50,15 @@ def describe() -> str:
 def cost_of(manifest: Manifest) -> str:
     """What the recipes of a bundle were measured to cost, where they are those of a preset; else nothing."""
     matrix = "none" if manifest.llm.importance is None else manifest.llm.importance.source
-    made = Preset(manifest.llm.recipe, manifest.vision.recipe, matrix)
-    name = next((name for name, one in PRESETS.items() if one == made), None)
+    made = (manifest.llm.recipe, manifest.vision.recipe, matrix)
+    name = next((name for name, one in PRESETS.items() if one[:3] == made), None)
     cost = COSTS.get(name or "")
     return f"on the demo model, of f16 and f32: {_cost(cost)}" if cost is not None else ""
 
 
 def _describe(name: str, one: Preset) -> str:
     matrix = "" if one.imatrix == "none" else f", matrix {one.imatrix}"
-    recipes, cost = f"{one.llm} and {one.vision}{matrix}", COSTS.get(name)
+    recipes, cost = f"{one.llm} and {one.vision}{matrix}, for {one.machines}", COSTS.get(name)
     if cost is None:
         return recipes
     return f"{recipes}, {_cost(cost)}"

@@ -152,23 +152,29 @@ def divergences(
 
 
 def speed(
-    path: Path, *, positions: int, tokens: int, engine: PromptEngineName, micro_batch: int = 512
+    path: Path, *, positions: int, tokens: int, engine: PromptEngineName, micro_batch: int = 512, alone: bool = False
 ) -> tuple[float, float]:
-    """Seconds of reading ``positions`` embeddings, and of a token behind them (median)."""
-    options = LoadOptions(gpu_layers=0, prompt_engine=engine, batch=micro_batch, micro_batch=micro_batch)
+    """Seconds of reading ``positions`` embeddings, and of a token behind them (median).
+
+    ``alone``: CPU seconds of one thread, for a machine that does other work as well.
+    """
+    clock = time.process_time if alone else time.perf_counter
+    options = LoadOptions(
+        gpu_layers=0, prompt_engine=engine, batch=micro_batch, micro_batch=micro_batch, threads=int(alone)
+    )
     with closing(Llm(path, options=settle_repacking(options, path))) as llm:
         llm.ensure_context(positions + tokens)
         rows = np.random.default_rng(1).standard_normal((positions, llm.dim), np.float32) * 0.05
         llm.decode_embeddings(rows[:WARMING], 0)  # makes what is made at the first prompt
         llm.truncate(0)
-        began = time.perf_counter()
+        began = clock()
         for first in range(0, positions, options.batch):
             llm.decode_embeddings(rows[first : first + options.batch], first)
-        prefill, times = time.perf_counter() - began, []
+        prefill, times = clock() - began, []
         for at in range(positions, positions + tokens):
-            began = time.perf_counter()
+            began = clock()
             llm.decode_tokens([7], at, logits=True)
-            times.append(time.perf_counter() - began)
+            times.append(clock() - began)
     return prefill, statistics.median(times)
 
 
@@ -211,7 +217,12 @@ def _speed(given: argparse.Namespace) -> None:
     for path, kept, engine, size in product(given.models, given.buffers, given.engines, given.micro_batch):
         with buffers(kept):
             prefill, token = speed(
-                path, positions=given.positions, tokens=given.tokens, engine=engine, micro_batch=size
+                path,
+                positions=given.positions,
+                tokens=given.tokens,
+                engine=engine,
+                micro_batch=size,
+                alone=given.one_thread,
             )
         figures = f"{prefill:.2f} s | {token * 1e3:.1f} ms | {1 / token:.1f}"
         print(f"| {path.stem} | {kept} | {engine} | {size} | {figures} |", flush=True)
@@ -242,6 +253,7 @@ def main() -> None:
     timed.add_argument("--engines", nargs="+", choices=ENGINES, default=["onnxruntime"])
     timed.add_argument("--micro-batch", nargs="+", type=int, default=[512])
     timed.add_argument("--buffers", nargs="+", choices=("each", "all"), default=["each"])
+    timed.add_argument("--one-thread", action="store_true", help="CPU time of one thread, beside other work")
     timed.set_defaults(action=_speed)
     given = parser.parse_args()
     print(f"{machine_line(describe_machine())}\n")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ...quantize.presets import DEFAULT, PRESETS, describe, preset
+from ...runtime.ggml.llm_recipes import MACHINES
 from ...runtime.ggml.llm_recipes import QUANTIZED as LLM_RECIPES
 from ...runtime.pictures.vision_recipes import QUANTIZED as VISION_RECIPES
 from ..terminal.options import ResumeOption, SplitSizeOption, parse_size
@@ -23,6 +24,14 @@ def quantize(
             "--preset",
             metavar="|".join(PRESETS),
             help=f"Both recipes by one name, measured on the demo model. {describe()}. Other options overrule it.",
+        ),
+    ] = None,
+    machine: Annotated[
+        str | None,
+        typer.Option(
+            "--for",
+            metavar=f"this|{'|'.join(MACHINES)}",
+            help="Recipes for a kind of machine, or for this one, instead of a preset. Other options overrule it.",
         ),
     ] = None,
     llm: Annotated[str | None, typer.Option("--llm", help=f"{' '.join(LLM_RECIPES)}, or keep. [{DEFAULT.llm}]")] = None,
@@ -58,15 +67,16 @@ def quantize(
     from ..terminal.progress import Bar
     from ..terminal.written import Written
 
-    chosen = preset(preset_name)
+    llm_recipe, vision_recipe, matrix, kind = _choose(preset_name, machine)
     written = Written(output)
     with written.interrupting():
         manifest = quantize_bundle(
             bundle,
             output,
-            llm=llm or chosen.llm,
-            vision=vision or chosen.vision,
-            imatrix=imatrix or (chosen.imatrix if llm != "keep" else "none"),
+            llm=llm or llm_recipe,
+            vision=vision or vision_recipe,
+            imatrix=imatrix or (matrix if llm != "keep" else "none"),
+            machine=kind,
             imatrix_prompts=imatrix_prompts,
             save_imatrix=save_imatrix,
             split_size=parse_size(split_size),
@@ -77,3 +87,19 @@ def quantize(
         )
     error = f"vision feature error {manifest.vision.feature_error:.2%}"
     written.tell(manifest, error, as_json=as_json)
+
+
+def _choose(preset_name: str | None, machine: str | None) -> tuple[str, str, str, str | None]:
+    """Recipes of both parts, matrix and the kind of machine they are for, and say so where any of it was asked for."""
+    from ...quantize.machines import recipes_for  # loads llama.cpp
+
+    if machine is None:
+        chosen = preset(preset_name)
+        if preset_name is not None:
+            note(f"preset {preset_name}, for {chosen.machines}: LLM {chosen.llm}, vision {chosen.vision}")
+        return chosen.llm, chosen.vision, chosen.imatrix, None
+    if preset_name is not None:
+        raise typer.BadParameter("--for and --preset both choose recipes; give one of them.")
+    found = recipes_for(machine)
+    note(f"for {found.machine}: LLM {found.llm} ({found.why}), vision {found.vision}")
+    return found.llm, found.vision, "none", found.machine

@@ -59,6 +59,8 @@ def rows(manifest: Manifest) -> list[tuple[str, str]]:
     if (matrix := manifest.llm.importance) is not None:
         seen = f"{matrix.prompts} prompts, {matrix.pictures} pictures, {matrix.positions} positions"
         table.insert(11, ("matrix", f"{matrix.source} of {matrix.data}, {seen}"))
+    if manifest.llm.machine is not None:
+        table.insert(11, ("made for", manifest.llm.machine))
     table += [(f"  {name}", f"{value:.3g}") for name, value in sorted(manifest.parity.measured.items())]
     table += [(f"  {entry.name}", f"{entry.size / 1e6:,.2f} MB") for entry in manifest.files]
     table.append(("size", f"{sum(entry.size for entry in manifest.files) / 1e6:,.2f} MB"))

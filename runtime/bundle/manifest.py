@@ -75,6 +75,7 @@ class LlmPart:
     """The language model as GGUF.
 
     ``recipe`` is one of ``LLM_RECIPES``, in lower case; of an imported file it may be another that llama.cpp knows.
+    ``machine`` is the kind (``MACHINES``) that the bundle's recipes were chosen for, where one was named.
     """
 
     file: str
@@ -83,6 +84,7 @@ class LlmPart:
     dim: int
     context_length: int
     importance: Importance | None = None
+    machine: str | None = None
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,12 @@ class Manifest:
     def to_json(self) -> str:
         """Return the manifest as indented JSON with a final newline; what is None by default is left out."""
         raw = dataclasses.asdict(self)
-        for part, name in (("llm", "importance"), ("template", "named_tokens"), ("template", "other_stops")):
+        for part, name in (
+            ("llm", "importance"),
+            ("llm", "machine"),
+            ("template", "named_tokens"),
+            ("template", "other_stops"),
+        ):
             if raw[part][name] is None:
                 del raw[part][name]
         raw["reading"] = raw["geometry"].pop("reading")
@@ -168,7 +175,7 @@ class Manifest:
         return reader.read(Manifest, _placed(raw), f"{where}: manifest")
 
 
-_NOT_HERE = {1: (("geometry", "reading"), ("vision", "kind")), 2: (("geometry", "reading"),)}
+_NOT_HERE = {1: (("geometry", "reading"), ("vision", "kind"), ("llm", "machine")), 2: (("geometry", "reading"),)}
 """Keys, by schema, that are fields in memory and no part of the file, or not there."""
 
 

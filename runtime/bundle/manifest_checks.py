@@ -6,6 +6,7 @@ import math
 from typing import NoReturn
 
 from ..errors import BundleError, shown
+from ..ggml.llm_recipes import MACHINES
 from ..pictures.geometry import Geometry
 from ..pictures.towers import TOWERS
 from ..pictures.vision_recipes import VISION_RECIPES
@@ -40,6 +41,8 @@ def check_manifest(manifest: Manifest, where: str) -> None:
         _refuse(f"a vision recipe among {', '.join(VISION_RECIPES)}", manifest.vision.recipe, where)
     if manifest.vision.kind not in (kinds := [tower.kind.lower() for tower in TOWERS.values()]):
         _refuse(f"a vision tower among {', '.join(kinds)}", manifest.vision.kind, where)
+    if manifest.llm.machine is not None and manifest.llm.machine not in MACHINES:
+        _refuse(f"a machine among {', '.join(MACHINES)}", manifest.llm.machine, where)
     if any(entry.size < 0 for entry in manifest.files):
         _refuse("file sizes from 0", "a negative one", where)
 

@@ -34,3 +34,5 @@ FULL_PRECISION = ("f32", "f16", "bf16")
 """What ``export`` writes, and what may be quantized: quantizing a quantized model again adds up two errors."""
 QUANTIZED = tuple(name for name in LLM_RECIPES if name != "f32")
 """What ``quantize`` writes."""
+MACHINES = ("avx2", "avx512", "amx", "arm", "cuda")
+"""Kinds of machine that ``quantize --for`` has recipes for."""
