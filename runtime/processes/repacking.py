@@ -1,7 +1,8 @@
 """Whether llama.cpp rearranges weights at load: where it pays for a model's types, and where it survives it.
 
 Since 0.3.36 llama-cpp-python has products for K- and IQ-quants that take weights as the file has them. On x86
-without a matrix unit (AMX) they are faster than those for rearranged weights (``docs/performance.md``).
+without a matrix unit (AMX) they are faster than those for rearranged weights (``docs/performance.md``). With one,
+``ggml/rearranged`` leaves those matrices of a rearranged model alone that get slower by it.
 
 With one it is tried once instead of believed: llama.cpp compiled by GCC 12 dies in its AMX products, and a
 library does not tell what compiled it. So a model of 4 MB, the demo's, is computed both ways, the doubtful
@@ -25,6 +26,7 @@ from ..bundle.bundle import Bundle, demo_bundle
 from ..bundle.gguf_reading import read_model
 from ..errors import BundleError, NativeError
 from ..ggml.library import library_folder
+from ..ggml.rearranged import SLOWER
 from ..ggml.types import BY_NUMBER
 from ..language.llm import Llm
 from ..options import LoadOptions
@@ -39,7 +41,6 @@ TOKENS = 64
 """Positions computed at once: the matrix unit takes 32 rows, and a part of as many is left over."""
 CLOSE = 0.05
 """Relative difference of logits up to which both ways are the same model; rounding makes some 0.01."""
-PLAIN_WITH_AMX = frozenset({"q6_k"})
 PLAIN = frozenset(
     {
         "q2_k",
@@ -57,7 +58,7 @@ PLAIN = frozenset(
         "iq4_xs",
     }
 )
-"""Types whose products are faster with weights as the file has them, with AMX and without."""
+"""Types whose products are faster with weights as the file has them, without AMX."""
 FILE = "repacking.json"
 
 
@@ -72,7 +73,7 @@ def repacking_pays(path: Path) -> bool:
     """Whether most of a model's matrices are of types whose products get faster by it on this processor."""
     if "avx2" not in processor_flags():
         return True  # Arm's kernels are for rearranged weights
-    plain = PLAIN_WITH_AMX if has_amx() else PLAIN
+    plain = SLOWER if has_amx() else PLAIN
     sizes = Counter[bool]()
     with suppress(BundleError):  # what is no model is refused by who loads it
         for tensor in read_model(path).tensors:
