@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...runtime.bundle.gguf_reading import read_model
+from ...runtime.ggml.devices import has_gpu
 from ...runtime.ggml.library import native_error, start_native
 from ...runtime.ggml.rearranged import set_buffers
 from ...runtime.ggml.types import ggml_type
@@ -32,7 +33,7 @@ class BareLoop:
         self._lib = lib
         parameters = lib.llama_model_default_params()
         rearrange = bool(settle_repacking(options, path).repack)
-        set_buffers(parameters, read_model(path).tensors, rearrange=rearrange, amx=has_amx())
+        set_buffers(parameters, read_model(path).tensors, rearrange=rearrange, amx=has_amx() and not has_gpu())
         self.model = lib.llama_model_load_from_file(str(path).encode(), parameters)
         if not self.model:
             raise native_error(f"a GGUF model that llama.cpp can load at {path}", "export the bundle again")
