@@ -143,7 +143,7 @@ def divergences(
             for matrix, by_weight in (("none", None), ("text", importance)):
                 path = Path(folder) / "llm.gguf"
                 quantize_llm(reference, path, recipe=CANDIDATES[name], importance=by_weight)
-                found = {}
+                found: dict[str, float] = {}
                 for engine in engines:
                     pairs = zip(expected, read_pieces(path, text, engine=engine, **counts), strict=True)
                     found[engine] = float(np.mean([kl_divergence(one, other) for one, other in pairs]))
@@ -182,11 +182,11 @@ def speed(
 def buffers(kept: str) -> Iterator[None]:
     """Weights where a load has them ("each"), or with AMX all of them rearranged ("all"), q6_k too."""
     slower = rearranged.SLOWER
-    rearranged.SLOWER = slower if kept == "each" else frozenset()  # type: ignore[misc]
+    rearranged.SLOWER = slower if kept == "each" else frozenset()
     try:
         yield
     finally:
-        rearranged.SLOWER = slower  # type: ignore[misc]
+        rearranged.SLOWER = slower
 
 
 def _divergence(given: argparse.Namespace) -> None:
