@@ -9,12 +9,12 @@ import numpy as np
 import onnx
 import pytest
 from llava_edge.quantize.pipeline import quantize_bundle
-from llava_edge.quantize.vision.choice import choose_vision
 from llava_edge.quantize.vision.quantize import quantize_vision
 from llava_edge.runtime import Bundle
 from llava_edge.runtime.errors import OptionError
 from llava_edge.runtime.onnx_runtime.session import open_session
 from llava_edge.runtime.pictures.tower import FEATURES, PIXELS
+from llava_edge.runtime.pictures.vision_recipes import choose_vision
 from llava_edge.runtime.system import machine
 from support.tiny_vision import TinyShape, make_model, make_pixels, reference_features, relative_error, write_graph
 
