@@ -28,6 +28,7 @@ from ...runtime.pictures.tower import FEATURES, PIXELS
 from ..seeded.tower import CLIP_L, FEATURE_LAYER, GEOMETRY, clip_l, seeded_model, seeded_picture
 from ..speed.machine import describe_machine, machine_line
 from ..speed.vision_speed import take_turns
+from .attention_by_head import attention_by_head
 
 Pixels = npt.NDArray[np.float32]
 
@@ -58,21 +59,28 @@ def _write_variants(folder: Path, layers: int, pixels: Pixels) -> dict[str, Path
 
     from ...export.vision.onnx_export import export_vision
     from ...quantize.vision import weights
+    from ...quantize.vision.activation import fold_quick_gelu
 
     tower, connector = seeded_model(clip_l(layers=layers))
     fused, standard = folder / "fused.onnx", folder / "standard.onnx"
     export = partial(export_vision, tower, connector, feature_layer=FEATURE_LAYER, precision="f32")
     export(path=fused)
     export(path=standard, attention="standard")
-    model = weights.widen(onnx.load(fused))
+    unfolded = weights.widen(onnx.load(fused))
+    model = fold_quick_gelu(unfolded)
     products = weights.matrix_products(model)
     names = [node.output[0] for node in products]
     widening = [node.output[0] for node in products if _is_fc2(node, model)]
     variants: dict[str, Callable[[], onnx.ModelProto]] = {
-        "f16 storage": lambda: weights.narrow(model),
-        "f16 arithmetic": lambda: _onnxruntime_half(model),
-        "int8 dynamic, standard operators": lambda: weights.to_int8(weights.widen(onnx.load(standard))),
+        "f16 storage": lambda: weights.narrow(unfolded),
+        "f16 arithmetic": lambda: _onnxruntime_half(unfolded),
+        "int8 dynamic, standard operators": lambda: weights.to_int8(
+            fold_quick_gelu(weights.widen(onnx.load(standard)))
+        ),
         "int8 dynamic": lambda: weights.to_int8(model),
+        "int8 dynamic, QuickGelu with its factor": lambda: weights.to_int8(unfolded),
+        "int8 dynamic, attention by head": lambda: attention_by_head(weights.to_int8(model), CLIP_L.heads, False),
+        "int8 dynamic, attention in int8": lambda: attention_by_head(weights.to_int8(model), CLIP_L.heads, True),
         "int8 dynamic, connector in f32": lambda: weights.to_int8(model, keep=names[-2:]),
         "int8 dynamic, last product in f32": lambda: weights.to_int8(model, keep=names[-1:]),
         "int8 dynamic, fc2 in f32": lambda: weights.to_int8(model, keep=widening),
