@@ -4,8 +4,8 @@
     python -m llava_edge.benchmark.costs.flash_handover Q4.gguf --reference F16.gguf --text FILE --positions 256
 
 llama.cpp's flash kernel is faster for chunks and slower for tokens. So one context reads, and the state goes to a
-second one of the same model, which keeps values transposed: the handover. The divergence is that of the next tokens from the
-reference read as usual. Prompts are read by llama.cpp here; the onnxruntime engine needs no flash attention.
+second one of the same model, which keeps values transposed: the handover. The divergence is that of the next tokens
+from the reference read as usual. Prompts are read by llama.cpp here; the onnxruntime engine needs no flash attention.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def hand_over(source: Llm, target: Llm) -> float:
     """Seconds of giving ``target`` what ``source`` has read."""
     began = time.perf_counter()
     moved = transpose_values(np.frombuffer(source.save_state(), np.uint8))
-    if not target.restore_state((ctypes.c_uint8 * len(moved)).from_buffer(moved)):
+    if not target.restore_state((ctypes.c_uint8 * len(moved)).from_buffer(moved.data)):
         raise RuntimeError("llama.cpp refused the state")
     return time.perf_counter() - began
 
