@@ -14,7 +14,7 @@ import argparse
 import ctypes
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from ..speed.machine import describe_machine, machine_line
 
 FOLLOWING = 16
 """Tokens behind a prompt, computed one by one as in an answer."""
+Clock = Callable[[], float]
 HALF = np.dtype(np.float16)
 _HEAD, _CELL, _COUNT = 16, 12, 4
 """Bytes of a state's head (magic number, sequence, streams, cells), of a cell, and of a number."""
@@ -62,22 +63,22 @@ def transpose_values(state: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.concatenate(parts)
 
 
-def read(llm: Llm, tokens: Sequence[int], batch: int) -> float:
+def read(llm: Llm, tokens: Sequence[int], batch: int, clock: Clock = time.perf_counter) -> float:
     """Seconds of reading a prompt from its beginning, in chunks."""
     llm.truncate(0)
-    began = time.perf_counter()
+    began = clock()
     for first in range(0, len(tokens), batch):
         llm.decode_tokens(tokens[first : first + batch], first, logits=False)
-    return time.perf_counter() - began
+    return clock() - began
 
 
-def hand_over(source: Llm, target: Llm) -> float:
+def hand_over(source: Llm, target: Llm, clock: Clock = time.perf_counter) -> float:
     """Seconds of giving ``target`` what ``source`` has read."""
-    began = time.perf_counter()
+    began = clock()
     moved = transpose_values(np.frombuffer(source.save_state(), np.uint8))
     if not target.restore_state((ctypes.c_uint8 * len(moved)).from_buffer(moved.data)):
         raise RuntimeError("llama.cpp refused the state")
-    return time.perf_counter() - began
+    return clock() - began
 
 
 def following(llm: Llm, tokens: Sequence[int], position: int) -> list[Any]:
@@ -90,7 +91,14 @@ def following(llm: Llm, tokens: Sequence[int], position: int) -> list[Any]:
 
 
 def measure(
-    path: Path, reference: Path | None, text: str, *, positions: int, pieces: int, threads: int
+    path: Path,
+    reference: Path | None,
+    text: str,
+    *,
+    positions: int,
+    pieces: int,
+    threads: int,
+    clock: Clock = time.perf_counter,
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """(seconds by step, divergence by way of reading), over ``pieces`` prompts; drawn tokens without a text."""
     settled = settle_repacking(
@@ -113,10 +121,10 @@ def measure(
         tokens = usual.tokenize(text) if text else _drawn(usual.vocab_size, pieces * positions + FOLLOWING)
         for first in range(0, pieces * positions, positions):
             prompt, more = tokens[first : first + positions], tokens[first + positions :][:FOLLOWING]
-            seconds["as usual"].append(read(usual, prompt, settled.batch))
+            seconds["as usual"].append(read(usual, prompt, settled.batch, clock))
             alone = following(usual, more, positions)
-            seconds["flash"].append(read(flash, prompt, settled.batch))
-            seconds["handover"].append(hand_over(flash, usual))
+            seconds["flash"].append(read(flash, prompt, settled.batch, clock))
+            seconds["handover"].append(hand_over(flash, usual, clock))
             handed = following(usual, more, positions)
             if exact is not None:
                 read(exact, prompt, settled.batch)
@@ -140,10 +148,18 @@ def main() -> None:
     parser.add_argument("--positions", type=int, default=256)
     parser.add_argument("--pieces", type=int, default=1)
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--busy", action="store_true", help="CPU time of one thread, for a machine with other work")
     arguments = parser.parse_args()
     text = arguments.text.read_text(encoding="utf-8") if arguments.text else ""
-    counts = {"positions": arguments.positions, "pieces": arguments.pieces, "threads": arguments.threads}
-    seconds, kl = measure(arguments.gguf, arguments.reference, text, **counts)
+    seconds, kl = measure(
+        arguments.gguf,
+        arguments.reference,
+        text,
+        positions=arguments.positions,
+        pieces=arguments.pieces,
+        threads=1 if arguments.busy else arguments.threads,
+        clock=time.process_time if arguments.busy else time.perf_counter,
+    )
     print(machine_line(describe_machine()))
     for name, values in seconds.items():
         print(f"{name}: {statistics.median(values):.3f} s")

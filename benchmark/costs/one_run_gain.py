@@ -27,18 +27,18 @@ PICTURE, BEFORE, BEHIND = 1948, 14, 16
 """Positions of 1920x1080, and of a template with a short question."""
 
 
-def measure(path: Path, *, rounds: int, threads: int) -> dict[str, list[tuple[float, float]]]:
+def measure(path: Path, *, rounds: int, threads: int, picture: int = PICTURE) -> dict[str, list[tuple[float, float]]]:
     """(seconds, seconds of CPU) of reading, by way, ``rounds`` times behind one that makes the weights."""
     chosen = make_options(LoadOptions, threads=threads, prompt_engine="onnxruntime", gpu_layers=0)
     options = settle_repacking(chosen, path)
     found: dict[str, list[tuple[float, float]]] = {"each in its own": [], "one run": []}
     with closing(Llm(path, options=options)) as llm:
-        llm.ensure_context(PICTURE + BEFORE + BEHIND)
+        llm.ensure_context(picture + BEFORE + BEHIND)
         cache = KvCache(llm, batch=options.batch)
-        rows = np.random.default_rng(0).standard_normal((PICTURE, llm.dim), np.float32) * np.float32(0.05)
+        rows = np.random.default_rng(0).standard_normal((picture, llm.dim), np.float32) * np.float32(0.05)
         prompt: list[Segment] = [
             TextSegment(tuple(range(5, 5 + BEFORE))),
-            ImageSegment("noise", PICTURE),
+            ImageSegment("noise", picture),
             TextSegment(tuple(range(50, 50 + BEHIND))),
         ]
         for _ in range(rounds + 1):
@@ -56,8 +56,9 @@ def main() -> None:
     parser.add_argument("gguf", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--picture", type=int, default=PICTURE, help="positions of the picture")
     arguments = parser.parse_args()
-    found = measure(arguments.gguf, rounds=arguments.rounds, threads=arguments.threads)
+    found = measure(arguments.gguf, rounds=arguments.rounds, threads=arguments.threads, picture=arguments.picture)
     print(f"{machine_line(describe_machine())}\n\n| | s | least s | CPU s |\n|---|---|---|---|")
     for name, pairs in found.items():
         seconds, busy = zip(*pairs, strict=True)

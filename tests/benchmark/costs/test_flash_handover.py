@@ -56,7 +56,6 @@ def test_prompts_are_measured_both_ways(tiny_bundle: Path) -> None:
 
 
 def test_the_prompt_as_one_run(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(one_run_gain, "PICTURE", 80)
     chunks: dict[bool, list[int]] = {True: [], False: []}
     decode: Callable[..., None] = Llm._decode
 
@@ -65,6 +64,6 @@ def test_the_prompt_as_one_run(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatc
         decode(self, batch, positions, cancelled)
 
     monkeypatch.setattr(Llm, "_decode", counted)
-    found = one_run_gain.measure(tiny_bundle / "llm.gguf", rounds=1, threads=2)
+    found = one_run_gain.measure(tiny_bundle / "llm.gguf", rounds=1, threads=2, picture=80)
     assert {name: len(pairs) for name, pairs in found.items()} == {"each in its own": 1, "one run": 1}
     assert chunks == {False: [14, 80, 16] * 2, True: [110] * 2}
