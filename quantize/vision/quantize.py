@@ -16,6 +16,7 @@ from ...runtime.errors import BundleError, OptionError, first_line
 from ...runtime.onnx_runtime.session import open_session
 from ...runtime.pictures.tower import FEATURES, PIXELS
 from ...runtime.pictures.vision_recipes import QUANTIZED
+from .activation import fold_quick_gelu
 from .blocks import BITS, to_blocks
 from .weights import Matrix, matrix_products, narrow, quantize_columns, to_int8, widen
 
@@ -66,7 +67,7 @@ def quantize_vision(
     tell("features of the source")
     expected = _features(source, pixels)
     if recipe == "int8":
-        return _write_int8(model, destination, pixels, expected, tell)
+        return _write_int8(fold_quick_gelu(model), destination, pixels, expected, tell)
     onnx.save(to_blocks(model, bits=BITS[recipe]) if recipe in BITS else narrow(model), destination)
     return relative_error(_features(destination, pixels), expected)
 

@@ -58,12 +58,12 @@ def narrow(model: onnx.ModelProto) -> onnx.ModelProto:
     return _rebuilt(model, [*casts, *model.graph.node], weights)
 
 
-def to_int8(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> onnx.ModelProto:
+def to_int8(model: onnx.ModelProto, *, keep: Collection[str] = (), limit: int = INT8_LIMIT) -> onnx.ModelProto:
     """Compute matrix products in int8: weights by column, activations as they come.
 
     Each activation is quantized to uint8 with the range it has at that moment. Products whose result
-    is in ``keep`` stay in float32. The four operators written here are those that onnxruntime
-    fuses into one when it loads the file, with the bias that follows.
+    is in ``keep`` stay in float32. ``limit`` is the largest weight. The four operators written here are those that
+    onnxruntime fuses into one when it loads the file, with the bias that follows.
     """
     matrices = _matrix_names(model)
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -78,16 +78,16 @@ def to_int8(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> onnx.Model
             nodes.append(helper.make_node("DynamicQuantizeLinear", [activation], _parts(activation)))
             quantized.add(activation)
         if f"{matrix}_int8" not in weights:
-            integers, scales = quantize_columns(numpy_helper.to_array(weights[matrix]))
+            integers, scales = quantize_columns(numpy_helper.to_array(weights[matrix]), limit)
             weights[f"{matrix}_int8"] = numpy_helper.from_array(integers, f"{matrix}_int8")
             weights[f"{matrix}_scale"] = numpy_helper.from_array(scales, f"{matrix}_scale")
         nodes.extend(_integer_product(activation, matrix, node.output[0]))
     return _rebuilt(model, nodes, weights)
 
 
-def quantize_columns(matrix: Matrix) -> tuple[npt.NDArray[np.int8], Matrix]:
+def quantize_columns(matrix: Matrix, limit: int = INT8_LIMIT) -> tuple[npt.NDArray[np.int8], Matrix]:
     """Round a (inputs, outputs) matrix to int8 with one scale a column: (inputs, outputs), (outputs,)."""
-    scales = np.maximum(np.abs(matrix).max(axis=0) / INT8_LIMIT, SMALLEST_SCALE).astype(np.float32)
+    scales = np.maximum(np.abs(matrix).max(axis=0) / limit, SMALLEST_SCALE).astype(np.float32)
     return np.rint(matrix / scales).astype(np.int8), scales
 
 

@@ -33,6 +33,8 @@ class LanguageModel(Protocol):
     dim: int
     context_limit: int
     threads: int
+    joins_text: bool
+    """Whether text is read in the same chunks as the pictures around it, as embeddings."""
 
     @property
     def on_cpu(self) -> bool: ...
@@ -80,6 +82,8 @@ class LanguageModel(Protocol):
         logits: bool = False,
         cancelled: Cancel | None = None,
     ) -> None: ...
+
+    def embeddings(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]: ...
 
     def logits(self) -> npt.NDArray[np.float32]: ...
 

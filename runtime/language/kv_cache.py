@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from ..callbacks import Cancel, Progress, Rows
 from ..errors import Cancelled
 from ..prompts.segments import ImageSegment, OpenImage, Segment, TextSegment, common_prefix, total_positions
 from .interface import LanguageModel
+
+LEAST = 64
+"""Positions of a prompt's last chunk, if it has more than one: kernels for many rows begin there."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Positions ``start`` to ``stop`` of a segment."""
+
+    segment: Segment
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """Of text; a picture has none."""
+        return _tokens(self.segment)[self.start : self.stop]
 
 
 class KvCache:
@@ -62,12 +85,13 @@ class KvCache:
         """
         total = total_positions(wanted)
         self._rewind(kept := self.reusable(wanted))
-        start = 0
-        for segment in wanted:
-            end = start + len(segment)
-            if end > kept:
-                self._compute(segment, max(kept - start, 0), embeddings, total, on_progress, cancelled)
-            start = end
+        for chunk in self._chunks(wanted, kept):
+            if cancelled is not None and cancelled():
+                raise Cancelled
+            last = self._positions + sum(len(piece) for piece in chunk) == total
+            self._compute(chunk, embeddings, last, cancelled)
+            if on_progress is not None:
+                on_progress(self._positions, total)
         return kept
 
     def append(self, token: int, *, cancelled: Cancel | None = None) -> None:
@@ -75,40 +99,56 @@ class KvCache:
         self._decode(lambda: self._llm.decode_tokens([token], self._positions, logits=True, cancelled=cancelled), 1)
         self._tail.append(token)
 
+    def _chunks(self, wanted: Sequence[Segment], kept: int) -> Iterator[list[Piece]]:
+        """What is behind ``kept``, in the pieces that are computed at once.
+
+        Where text can't be read as embeddings, each segment has chunks of its own. The size of a chunk depends on
+        what is left alone: whoever goes on behind one that was computed computes the same ones.
+        """
+        left = list(_behind(wanted, kept))
+        if not self._llm.joins_text:
+            for piece in left:
+                yield from ([part] for part in _cut(piece, self._batch))
+            return
+        while left:
+            room = _next_size(sum(len(piece) for piece in left), self._batch)
+            chunk: list[Piece] = []
+            while room:
+                piece = left.pop(0)
+                if len(piece) > room:
+                    left.insert(0, replace(piece, start=piece.start + room))
+                    piece = replace(piece, stop=piece.start + room)
+                chunk.append(piece)
+                room -= len(piece)
+            yield chunk
+
     def _compute(
-        self,
-        segment: Segment,
-        skip: int,
-        embeddings: Mapping[str, Rows],
-        total: int,
-        on_progress: Progress | None,
-        cancelled: Cancel | None,
+        self, chunk: Sequence[Piece], embeddings: Mapping[str, Rows], last: bool, cancelled: Cancel | None
     ) -> None:
-        for offset in range(skip, len(segment), self._batch):
-            if cancelled is not None and cancelled():
-                raise Cancelled
-            stop = min(offset + self._batch, len(segment))
-            last = self._positions + stop - offset == total
-            if isinstance(segment, ImageSegment):
-                self._compute_rows(segment, offset, stop, embeddings[segment.digest], last, cancelled)
-            else:
-                self._compute_tokens(segment.tokens[offset:stop], last, cancelled)
-            if on_progress is not None:
-                on_progress(self._positions, total)
+        position, count = self._positions, sum(len(piece) for piece in chunk)
+        texts = [piece.tokens for piece in chunk]
+        if all(texts):
+            (tokens,) = texts  # no two runs of tokens stand side by side
+            self._decode(lambda: self._llm.decode_tokens(tokens, position, logits=last, cancelled=cancelled), count)
+        else:
+            parts = [
+                self._llm.embeddings(piece.tokens)
+                if isinstance(piece.segment, TextSegment)
+                else embeddings[piece.segment.digest][piece.start : piece.stop]
+                for piece in chunk
+            ]
+            rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            self._decode(lambda: self._llm.decode_embeddings(rows, position, logits=last, cancelled=cancelled), count)
+        for piece in chunk:
+            self._note(piece)
 
-    def _compute_tokens(self, tokens: Sequence[int], last: bool, cancelled: Cancel | None) -> None:
-        position = self._positions
-        self._decode(lambda: self._llm.decode_tokens(tokens, position, logits=last, cancelled=cancelled), len(tokens))
-        self._tail.extend(tokens)
-
-    def _compute_rows(
-        self, image: ImageSegment, offset: int, stop: int, rows: Rows, last: bool, cancelled: Cancel | None
-    ) -> None:
-        position, chunk = self._positions, rows[offset:stop]
-        self._decode(
-            lambda: self._llm.decode_embeddings(chunk, position, logits=last, cancelled=cancelled), stop - offset
-        )
-        before = self._segments[:-1] if offset else self.segments()  # without this picture's open part
+    def _note(self, piece: Piece) -> None:
+        """Record a piece that was computed."""
+        if isinstance(piece.segment, TextSegment):
+            self._tail.extend(piece.tokens)
+            return
+        image, stop = piece.segment, piece.stop
+        before = self._segments[:-1] if piece.start else self.segments()  # without this picture's open part
         self._segments, self._tail = [*before, image if stop == len(image) else OpenImage(image, stop)], []
 
     def _decode(self, compute: Callable[[], None], positions: int) -> None:
@@ -137,6 +177,27 @@ class KvCache:
         self._segments = kept
         self._positions = positions
         self._llm.truncate(positions)
+
+
+def _behind(wanted: Sequence[Segment], kept: int) -> Iterator[Piece]:
+    """The part of each segment that is not among the first ``kept`` positions."""
+    start = 0
+    for segment in wanted:
+        skip = max(kept - start, 0)
+        if skip < len(segment):
+            yield Piece(segment, skip, len(segment))
+        start += len(segment)
+
+
+def _cut(piece: Piece, size: int) -> Iterator[Piece]:
+    for start in range(piece.start, piece.stop, size):
+        yield replace(piece, start=start, stop=min(start + size, piece.stop))
+
+
+def _next_size(left: int, batch: int) -> int:
+    """Positions of the next chunk, which leaves none or at least ``LEAST``."""
+    least = min(LEAST, batch // 2)
+    return left - least if batch < left < batch + least else min(left, batch)
 
 
 def _tokens(segment: Segment | OpenImage) -> tuple[int, ...]:

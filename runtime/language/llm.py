@@ -79,15 +79,14 @@ class Llm:
         # one token of a small model takes less than its way to the thread and back (0.1 ms, with spinning pools 2 ms)
         self._only_on_thread = bool(options.repack and has_amx())
         self._token_seconds = float("inf")
-        self._native = Handles()
+        self._native, self.threads = Handles(), options.threads or physical_cores()
         self._engines: list[PromptEngine] = []
         self._life = Lifetime("model", partial(_free, self._native, self._engines), self._native.switch.set)
         weakref.finalize(self, _end, self._life, self._thread)
         try:
             self._load(path, devices, on_load, cancelled)
             if options.prompt_engine == "onnxruntime":  # "auto" was settled by who knows what the model is for
-                threads = options.threads or physical_cores()
-                self._engines.append(PromptEngine(path, threads=threads, stopped=self._native.switch.is_set))
+                self._engines.append(PromptEngine(path, threads=self.threads, stopped=self._native.switch.is_set))
         except BaseException:
             self.close()
             raise
@@ -95,7 +94,7 @@ class Llm:
         self.vocab_size = int(lib.llama_vocab_n_tokens(self._vocab))
         self.dim = int(lib.llama_model_n_embd(self._native.model))
         self.context_limit = int(lib.llama_model_n_ctx_train(self._native.model))
-        self.threads = options.threads or physical_cores()
+        self.joins_text = bool(self._engines)
         self._piece = ctypes.create_string_buffer(256)
 
     def _load(self, path: Path, devices: Sequence[int], on_load: Share | None, cancelled: Cancel | None) -> None:
@@ -300,6 +299,11 @@ class Llm:
     ) -> None:
         """Compute at most ``batch`` embeddings (count, dim), contiguous, as :meth:`decode_tokens` does tokens."""
         self._decode(lambda: self._batch.of_embeddings(embeddings, position, logits=logits), len(embeddings), cancelled)
+
+    def embeddings(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+        """What stands for ``tokens`` in a chunk of embeddings: (tokens, dim), where the model ``joins_text``."""
+        with self._life:
+            return self._engines[0].embeddings(tokens)
 
     def _decode(self, batch: Callable[[], Any], positions: int, cancelled: Cancel | None) -> None:
         def compute() -> int:

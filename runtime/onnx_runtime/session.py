@@ -48,7 +48,7 @@ def create_session(path: Path, attempt: Attempt, threads: int | None) -> Any:
         raise NativeError(
             expected="a TensorRT engine for this GPU", got="none in the cache", fix="run: llava-edge optimize BUNDLE"
         )
-    options = _session_options(onnxruntime, threads)
+    options = session_options(onnxruntime, threads)
     if attempt.provider == DIRECTML:
         options.enable_mem_pattern = False  # DirectML refuses it
     providers = [(attempt.provider, dict(attempt.options))]
@@ -84,7 +84,8 @@ def load_libraries(onnxruntime: Any, provider: str) -> None:
             onnxruntime.preload_dlls(directory="")
 
 
-def _session_options(onnxruntime: Any, threads: int | None) -> Any:
+def session_options(onnxruntime: Any, threads: int | None) -> Any:
+    """A CPU session's options: ``threads``, by default one a physical core, and exact int8 sums."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or physical_cores()
     options.inter_op_num_threads = 1

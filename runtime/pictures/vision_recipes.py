@@ -1,7 +1,8 @@
-"""How the numbers of a vision graph are stored: the one table of recipes."""
+"""How the numbers of a vision graph are stored: the one table of recipes, and which of them a machine gets."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 
@@ -31,3 +32,23 @@ EXPORTED = tuple(name for name, recipe in VISION_RECIPES.items() if recipe.expor
 """What ``export`` writes."""
 QUANTIZED = tuple(name for name, recipe in VISION_RECIPES.items() if recipe.quantized)
 """What ``quantize`` writes."""
+
+INTEGER_UNITS = frozenset({"amx_int8", "avx512_vnni", "avx_vnni", "asimddp", "i8mm"})
+"""Flags of processors that multiply eight-bit integers faster than floats: Intel and AMD, then Arm."""
+WORTH = 1.25
+"""What int8 products must gain where that has to be tried: below it, exactness is worth more."""
+
+
+def choose_vision(flags: Collection[str], providers: Collection[str], gain: Callable[[], float] | None = None) -> str:
+    """ "f16" where a GPU computes or integer products are not fast, else "int8" (``docs/vision.md``).
+
+    ``flags`` are the processor's as Linux names them, ``providers`` onnxruntime's. int8 is written for
+    CPU kernels; float16 storage costs no exactness and, on a CPU, no time. On x86 with AVX2 and no integer unit
+    the flags don't tell; ``gain``, where the machine is at hand, says how many times as fast as floats its int8
+    products are.
+    """
+    if any(name != "CPUExecutionProvider" and name != "AzureExecutionProvider" for name in providers):
+        return "f16"
+    if INTEGER_UNITS & set(flags):
+        return "int8"
+    return "int8" if "avx2" in flags and gain is not None and gain() >= WORTH else "f16"

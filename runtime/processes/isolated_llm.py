@@ -154,6 +154,7 @@ class IsolatedLlm:
         self.context_limit: int = sizes["context_limit"]
         self.threads: int = sizes["threads"]
         self.on_cpu = bool(sizes["on_cpu"])
+        self.joins_text = bool(sizes["joins_text"])
 
     def _load(self, on_load: Share | None, cancelled: Cancel | None, *arguments: Any) -> dict[str, int]:
         if cancelled is not None and cancelled():
@@ -193,6 +194,7 @@ class IsolatedLlm:
     is_end = _in_child(Llm.is_end)
     ensure_context = _in_child(Llm.ensure_context)
     logits = _in_child(Llm.logits)
+    embeddings = _in_child(Llm.embeddings)
     state_size = _in_child(Llm.state_size)
     write_state = _in_child(Llm.write_state)
     read_state = _in_child(Llm.read_state)

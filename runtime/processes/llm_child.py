@@ -69,7 +69,8 @@ class ServedLlm:
             on_load=self._child.send,
             cancelled=self._child.cancelled,
         )
-        sizes = {name: getattr(self._llm, name) for name in ("vocab_size", "dim", "context_limit", "threads")}
+        names = ("vocab_size", "dim", "context_limit", "threads", "joins_text")
+        sizes = {name: getattr(self._llm, name) for name in names}
         # a worker here may compute on the same cores; a tunnel's end looks alike, and then only an overlap is lost
         return {**sizes, "on_cpu": self._llm.on_cpu or any(map(is_loopback, options.workers))}
 

@@ -27,6 +27,7 @@ ATTENTION = ("llama", "qwen2", "granite")
 ROUGH = ("attn_output", "ffn_gate", "ffn_up")
 """Matrices whose inputs take int8 well. The inputs of queries, keys and values, and of the second half of the
 feed-forward, have few numbers far above the others, and what rounding leaves of those is multiplied too."""
+EMBEDDINGS = "token_embd.weight"
 _MUL_MAT = OPERATIONS["MUL_MAT"]
 _PLACES = {OPERATIONS[name] for name in ("NONE", "RESHAPE", "VIEW", "PERMUTE", "TRANSPOSE")}
 """Operations that compute nothing."""
@@ -63,6 +64,10 @@ class PromptEngine:
         """Forget what was claimed and seen for earlier chunks: their tensors stand for others now."""
         self._wanted.clear()
         self._masks.clear()
+
+    def embeddings(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Rows (tokens, dim) of the model's embedding matrix, which llama.cpp takes in the place of the tokens."""
+        return self._weights.gather(EMBEDDINGS, tokens)
 
     # --- what is asked of a graph's nodes ---
 

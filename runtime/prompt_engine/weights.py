@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,13 @@ class Weights:
         memory = np.empty((step, inputs), np.float32)
         for first in range(0, outputs, step):
             yield self._rows(tensor, first, memory[: outputs - first])
+
+    def gather(self, name: str, rows: Sequence[int]) -> npt.NDArray[np.float32]:
+        """The named rows of a matrix, as float32 (rows, inputs): what ggml's GET_ROWS gives, bit by bit."""
+        tensor, found = self.tensors[name], np.empty((len(rows), self.shape(name)[1]), np.float32)
+        for index, row in enumerate(rows):
+            found[index] = self._rows(tensor, row, found[index : index + 1])[0]
+        return found
 
     def _rows(self, tensor: StoredTensor, first: int, numbers: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         count, inputs = numbers.shape

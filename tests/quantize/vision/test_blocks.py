@@ -9,12 +9,13 @@ import numpy as np
 import onnx
 import pytest
 from llava_edge.quantize.pipeline import quantize_bundle
-from llava_edge.quantize.vision.choice import choose_vision
+from llava_edge.quantize.vision import choice as vision_choice
 from llava_edge.quantize.vision.quantize import quantize_vision
 from llava_edge.runtime import Bundle
 from llava_edge.runtime.errors import OptionError
 from llava_edge.runtime.onnx_runtime.session import open_session
 from llava_edge.runtime.pictures.tower import FEATURES, PIXELS
+from llava_edge.runtime.pictures.vision_recipes import choose_vision
 from llava_edge.runtime.system import machine
 from support.tiny_vision import TinyShape, make_model, make_pixels, reference_features, relative_error, write_graph
 
@@ -63,8 +64,23 @@ def test_the_machine_decides(flags: set[str], providers: list[str], expected: st
     assert choose_vision(flags, providers) == expected
 
 
-def test_auto_writes_what_it_chose(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "cpuinfo").write_text("flags : avx2\n")
+@pytest.mark.parametrize(
+    ("flags", "gain", "expected"), [("avx2", 1.2, "f16"), ("avx2", 1.3, "int8"), ("sse4", 9, "f16")]
+)
+def test_auto_writes_what_it_chose(
+    flags: str, gain: float, expected: str, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With AVX2 alone it is tried."""
+    (tmp_path / "cpuinfo").write_text(f"flags : {flags}\n")
     monkeypatch.setattr(machine, "CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(vision_choice, "integer_gain", lambda: gain)
     quantize_bundle(tiny_bundle, tmp_path / "small", llm="keep", vision="auto")
-    assert Bundle.open(tmp_path / "small").manifest.vision.recipe == "f16"
+    assert Bundle.open(tmp_path / "small").manifest.vision.recipe == expected
+
+
+def test_a_machine_that_is_not_at_hand_is_not_tried() -> None:
+    assert choose_vision({"avx2"}, ["CPUExecutionProvider"]) == "f16"
+
+
+def test_the_trial_compares_two_products() -> None:
+    assert vision_choice.integer_gain() > 0

@@ -18,12 +18,15 @@ from llava_edge.runtime.prompts.segments import ImageSegment, OpenImage, Segment
 Row = tuple[int, ...]
 """What stands at one position: (token,), or a picture's (number, length, index)."""
 
+TOKEN = -1
+"""Marks the row of embeddings that stands for a token."""
+
 
 class FakeModel:
     """Remembers every position's row, and refuses what llama.cpp would compute wrongly or not survive."""
 
-    def __init__(self, batch: int) -> None:
-        self.batch, self.context = batch, 0
+    def __init__(self, batch: int, joins_text: bool = False) -> None:
+        self.batch, self.context, self.joins_text = batch, 0, joins_text
         self.held: list[Row] = []
         self.computed = 0
         self.asked_for: list[int] = []
@@ -43,10 +46,15 @@ class FakeModel:
     ) -> None:
         self._decode([(token,) for token in tokens], position, logits)
 
+    def embeddings(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+        assert self.joins_text
+        return np.array([(token, TOKEN, TOKEN) for token in tokens], np.float32)
+
     def decode_embeddings(
         self, embeddings: npt.NDArray[np.float32], position: int, *, logits: bool, cancelled: Cancel | None = None
     ) -> None:
-        self._decode([tuple(map(int, row)) for row in embeddings], position, logits)
+        rows = [tuple(map(int, row)) for row in embeddings]
+        self._decode([row[:1] if TOKEN in row else row for row in rows], position, logits)
 
     def _decode(self, rows: list[Row], position: int, logits: bool) -> None:
         assert self.sound, "computed behind what a failed call has left"
@@ -125,6 +133,14 @@ def in_open_picture(cached: Sequence[Segment | OpenImage], wanted: Sequence[Segm
     return len(wanted) >= len(cached) and wanted[len(cached) - 1] == last.image
 
 
+def sizes(positions: int, batch: int) -> list[int]:
+    """Of the chunks of a prompt in one run: the last has half a batch, if it is not the only one."""
+    whole, rest = divmod(positions, batch)
+    if whole and 0 < rest < batch // 2:
+        return [batch] * (whole - 1) + [batch + rest - batch // 2, batch // 2]
+    return [batch] * whole + [rest] * bool(rest)
+
+
 def joined(segments: Sequence[Segment | OpenImage]) -> list[Segment | OpenImage]:
     """As a prompt has them: no two runs of tokens side by side."""
     found: list[Segment | OpenImage] = []
@@ -142,9 +158,9 @@ LATER = strategies.none() | strategies.integers(0, 6)
 
 
 class Conversations(RuleBasedStateMachine):
-    @initialize(batch=strategies.integers(1, 8))
-    def start(self, batch: int) -> None:
-        self.llm = FakeModel(batch)
+    @initialize(batch=strategies.integers(1, 8), joins_text=strategies.booleans())
+    def start(self, batch: int, joins_text: bool) -> None:
+        self.llm = FakeModel(batch, joins_text)
         self.cache = KvCache(self.llm, batch=batch)  # type: ignore[arg-type]
 
     @rule(prompt=PROMPTS, cancel=LATER)
@@ -257,12 +273,19 @@ class Conversations(RuleBasedStateMachine):
         self.llm.context = max(self.llm.context, len(rows_of([*before, picture])))
         wanted, here = rows_of([*before, picture]), len(rows_of(before))
         begun = min(shared(self.llm.held, wanted), len(wanted) - 1)
-        if begun < here or not in_open_picture(self.cache.segments(), [*before, picture], begun):
+        if not in_open_picture(self.cache.segments(), [*before, picture], begun) and self.llm.joins_text:
+            begun = whole_pictures([*before, picture], begun)
+        elif begun < here or not in_open_picture(self.cache.segments(), [*before, picture], begun):
             begun = here
         with pytest.raises(error):
             self.cache.prefill([*before, picture], rows)
-        chunks = (here + min(good, len(picture) - 1) - begun) // self.llm.batch
-        assert self.llm.held == wanted[: begun + max(chunks, 0) * self.llm.batch]
+        readable = here + min(good, len(picture) - 1)
+        if self.llm.joins_text:
+            ends = accumulate(sizes(len(wanted) - begun, self.llm.batch), initial=begun)
+            assert self.llm.held == wanted[: max(end for end in ends if end <= max(readable, begun))]
+        else:
+            chunks = (readable - begun) // self.llm.batch
+            assert self.llm.held == wanted[: begun + max(chunks, 0) * self.llm.batch]
         self.ask([*before, picture], None)
 
     @rule()
@@ -277,6 +300,18 @@ class Conversations(RuleBasedStateMachine):
         assert rows_of(self.cache.segments()) == self.llm.held
         assert self.cache.segments() == joined(self.cache.segments())
         assert self.cache.positions == len(self.llm.held)
+
+
+def test_text_is_read_in_the_chunks_of_the_pictures_around_it() -> None:
+    """No chunk has few positions: their kernels are others."""
+    llm = FakeModel(512, joins_text=True)
+    llm.context = 2048
+    prompt = [TextSegment((1,) * 14), ImageSegment("a", 1520), TextSegment((2,) * 16)]
+    cache, done = KvCache(llm, batch=512), [0]  # type: ignore[arg-type]
+    cache.prefill(prompt, embeddings_of(prompt), on_progress=lambda now, _: done.append(now))
+    assert [now - last for last, now in pairwise(done)] == [512, 512, 462, 64]
+    assert llm.held == rows_of(prompt)
+    assert cache.segments() == prompt
 
 
 Conversations.TestCase.settings = settings(max_examples=150, stateful_step_count=12)

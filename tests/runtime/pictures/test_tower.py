@@ -150,7 +150,7 @@ def test_exact_integer_products_only_where_they_overflow(
     runtime = type("Onnxruntime", (), {"SessionOptions": options})
     (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : fpu {flags}\n")
     monkeypatch.setattr(machine, "CPU_INFO", tmp_path / "cpuinfo")
-    session._session_options(runtime, None)
+    session.session_options(runtime, None)
     assert ("session.x64quantprecision" in entries) is exact
 
 
