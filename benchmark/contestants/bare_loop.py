@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ...runtime.ggml.importing import lib
 from ...runtime.ggml.library import native_error, start_native
 from ...runtime.ggml.types import ggml_type
 from ...runtime.options import LoadOptions
@@ -23,8 +24,6 @@ class BareLoop:
     """
 
     def __init__(self, path: Path, options: LoadOptions, threads: int, *, positions: int = 2048) -> None:
-        import llama_cpp.llama_cpp as lib
-
         start_native()
         self._lib = lib
         parameters = lib.llama_model_default_params()

@@ -42,7 +42,10 @@ def busy_processes(count: int) -> Iterator[Busy]:
     started: list[subprocess.Popen[bytes]] = []
     try:
         for _ in range(count):
-            started.append(subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+            # in a session of its own, as a desktop's other programs are: Linux shares the cores out among sessions
+            started.append(
+                subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+            )
         for process in started:
             if process.stdout is None or not process.stdout.readline():
                 raise _ended()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...runtime.ggml.importing import lib
 from ...runtime.ggml.library import start_native
 from ...runtime.language.generation import generate, new_run
 from ...runtime.language.kv_cache import KvCache
@@ -118,8 +119,6 @@ def main() -> None:
 
 
 def _seeded(folder: Path, recipe: str) -> Path:
-    import llama_cpp.llama_cpp as lib
-
     from ..seeded.llm import SHAPE_1B, write_seeded_llm
 
     write_seeded_llm(folder / "f16.gguf", SHAPE_1B)

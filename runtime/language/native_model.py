@@ -10,11 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import llama_cpp.llama_cpp as lib
-
 from ..errors import OptionError
 from ..ggml.abort import AbortSwitch
 from ..ggml.devices import has_gpu
+from ..ggml.importing import lib
 from ..ggml.library import listening, native_error
 from ..ggml.types import ggml_type
 from ..options import QUANTIZED_KV_TYPES, LoadOptions
