@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# torch, llama.cpp and onnxruntime each keep a pool of threads that spins while it waits for work, and on two
-# cores they wait for each other. libgomp reads these when it is loaded, so they are set before torch is imported.
+# libgomp's threads spin while they wait for work, and on two cores for each other. It reads these when it is loaded: by
+# llama.cpp in the product, which sets its own meanwhile, but in many tests by torch, which the product leaves alone.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # tests import onnxruntime themselves too

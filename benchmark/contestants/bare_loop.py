@@ -11,6 +11,7 @@ import numpy as np
 
 from ...runtime.bundle.gguf_reading import read_model
 from ...runtime.ggml.devices import has_gpu
+from ...runtime.ggml.importing import lib
 from ...runtime.ggml.library import native_error, start_native
 from ...runtime.ggml.rearranged import set_buffers
 from ...runtime.ggml.types import ggml_type
@@ -27,8 +28,6 @@ class BareLoop:
     """
 
     def __init__(self, path: Path, options: LoadOptions, threads: int, *, positions: int = 2048) -> None:
-        import llama_cpp.llama_cpp as lib
-
         start_native()
         self._lib = lib
         parameters = lib.llama_model_default_params()

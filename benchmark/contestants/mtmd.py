@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...runtime.ggml.importing import llama_cpp
 from ...runtime.ggml.library import keep_log, native_error, start_native
 from ...runtime.pictures.geometry import Geometry
 
@@ -155,7 +156,6 @@ class Mtmd:
     """
 
     def __init__(self, projector: Path, model: Any, *, threads: int) -> None:
-        import llama_cpp
         from llama_cpp import mtmd_cpp
 
         self._mtmd = mtmd_cpp
@@ -235,8 +235,6 @@ class Part:
 @contextmanager
 def text_model(path: Path) -> Iterator[Any]:
     """A loaded text model for :class:`Mtmd`, freed at the end."""
-    import llama_cpp
-
     start_native()
     model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
     if not model:

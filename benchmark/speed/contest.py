@@ -44,6 +44,7 @@ class SpeedOptions:
     json_file: Path | None = None
     out: Path | None = None
     roofline: bool = True
+    beside: int = 0
 
 
 def run_contest(options: SpeedOptions, *, on_step: OnStep = lambda _: None) -> str:
@@ -61,7 +62,7 @@ def run_contest(options: SpeedOptions, *, on_step: OnStep = lambda _: None) -> s
         peers, missing = choose_peers(task, options.peers)
         for name, reason in missing.items():
             on_step(f"{name} left out: {reason}")
-        contest = compete(task, peers, rounds=options.rounds, on_step=on_step)
+        contest = compete(task, peers, rounds=options.rounds, beside=options.beside, on_step=on_step)
         contest.left_out.update(missing)
         best, reached = None, {}
         if options.roofline:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...runtime.ggml.importing import lib
 from ...runtime.ggml.library import start_native
 from ...runtime.language.generation import generate, new_run
 from ...runtime.language.kv_cache import KvCache
@@ -24,6 +25,7 @@ from ...runtime.processes.repacking import settle_repacking
 from ...runtime.prompts.prompt import Prompt
 from ...runtime.prompts.segments import ImageSegment, TextSegment
 from ..contestants.bare_loop import BareLoop
+from .busy import beside, busy_processes
 from .machine import describe_machine, machine_line
 
 PICTURE = 1024
@@ -93,6 +95,7 @@ def main() -> None:
     parser.add_argument("--positions", type=int, default=PICTURE, help="embeddings to prefill")
     parser.add_argument("--repack", choices=("on", "off"), help="rearranged weights; as in a chat without it")
     parser.add_argument("--prompt-engine", choices=("llama.cpp", "onnxruntime"), default="llama.cpp")
+    parser.add_argument("--beside", type=int, default=0, help="busy processes that compute meanwhile")
     arguments = parser.parse_args()
     flash = arguments.flash_attention == "on"
     chosen = make_options(
@@ -109,13 +112,13 @@ def main() -> None:
         path = arguments.gguf or _seeded(Path(folder), arguments.type)
         options = settle_repacking(chosen, path)
         counts = {"runs": arguments.runs, "tokens": arguments.tokens, "positions": arguments.positions}
-        seconds = measure_llm(path, **counts, options=options)
-    print(f"{machine_line(describe_machine())}\n\n{report(seconds)}")
+        with busy_processes(arguments.beside):
+            seconds = measure_llm(path, **counts, options=options)
+    disturbed = f", {beside(arguments.beside)}" if arguments.beside else ""
+    print(f"{machine_line(describe_machine())}{disturbed}\n\n{report(seconds)}")
 
 
 def _seeded(folder: Path, recipe: str) -> Path:
-    import llama_cpp.llama_cpp as lib
-
     from ..seeded.llm import SHAPE_1B, write_seeded_llm
 
     write_seeded_llm(folder / "f16.gguf", SHAPE_1B)

@@ -70,3 +70,10 @@ def share_of_others(before: CpuClock | None, after: CpuClock | None, own: float)
     if before is None or after is None or after.total <= before.total:
         return None
     return max((after.busy - before.busy - own) / (after.total - before.total), 0.0)
+
+
+def share_of(before: CpuClock | None, after: CpuClock | None, seconds: float) -> float | None:
+    """The share of all cores' time that ``seconds`` of CPU time are."""
+    if before is None or after is None or after.total <= before.total:
+        return None
+    return seconds / (after.total - before.total)

@@ -11,6 +11,7 @@ from typing import Any
 
 from ...runtime.system.storage import write_whole
 from ..contestants.task import Figures, Task
+from .busy import beside
 from .machine import machine_line
 from .roofline import Roofline
 from .rounds import OURS, Contest
@@ -87,12 +88,14 @@ def as_values(
                 "summary": {measure: dataclasses.asdict(one) for measure, one in spreads.items()},
                 "ours_over_theirs": {measure: ratio(contest, name, measure) for measure in MEASURES},
                 "others": contest.others[name],
+                "taken": contest.taken.get(name, []),
                 "runs": [run.as_dict() for run in runs],
             }
         )
     return {
         "machine": machine,
         "task": {**dataclasses.asdict(task), "size": list(size)},
+        "beside": contest.beside,
         "contestants": contestants,
         "left_out": contest.left_out,
         "roofline": None if roofline is None else dataclasses.asdict(roofline),
@@ -113,12 +116,23 @@ def markdown(values: dict[str, Any]) -> str:
         "",
         f"Picture {task['size'][0]}×{task['size'][1]}, {_rounds(values)} rounds in turns: median (least to most).",
         "",
+        *_beside_lines(values),
         *_table(values),
         *_disturbance(values),
         *(f"\nLeft out: {name}: {reason}." for name, reason in values["left_out"].items()),
         *_roofline_lines(values),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _beside_lines(values: dict[str, Any]) -> list[str]:
+    """What our own busy processes took of each contestant's machine, where there were any."""
+    if not values["beside"]:
+        return []
+    taken = {one["name"]: [share for share in one["taken"] if share is not None] for one in values["contestants"]}
+    shares = ", ".join(f"{name} {statistics.median(of):.0%}" for name, of in taken.items() if of)
+    line = f"Every contestant ran **{beside(values['beside'])}**"
+    return [f"{line}, which took of the cores meanwhile: {shares}." if shares else f"{line}.", ""]
 
 
 def _rounds(values: dict[str, Any]) -> int:

@@ -22,7 +22,8 @@ from PIL import Image
 
 from ...runtime.errors import MissingExtraError, NativeError, OptionError
 from ..contestants.task import Figures, Task
-from .machine import CpuClock, share_of_others
+from .busy import busy_processes
+from .machine import CpuClock, share_of, share_of_others
 from .roofline import Roofline
 
 OURS = "ours"
@@ -36,6 +37,7 @@ OnStep = Callable[[str], None]
 class Contest:
     """Runs by contestant, ours first; ``others`` is the share of all cores that other processes used in each.
 
+    Where ``beside`` busy processes of ours computed meanwhile, ``taken`` is their share, which is none of the others'.
     ``left_out`` says in a line each why a peer is missing; one that failed on the way has its runs up
     to then and a line.
     """
@@ -43,6 +45,8 @@ class Contest:
     runs: dict[str, list[Figures]]
     others: dict[str, list[float | None]]
     left_out: dict[str, str] = field(default_factory=dict)
+    beside: int = 0
+    taken: dict[str, list[float | None]] = field(default_factory=dict)
 
 
 def missing_peers(task: Task) -> dict[str, str]:
@@ -79,14 +83,19 @@ def choose_peers(task: Task, wanted: Sequence[str]) -> tuple[list[str], dict[str
     return peers, {} if wanted else missing
 
 
-def compete(task: Task, peers: Sequence[str], *, rounds: int, on_step: OnStep = lambda _: None) -> Contest:
+def compete(
+    task: Task, peers: Sequence[str], *, rounds: int, beside: int = 0, on_step: OnStep = lambda _: None
+) -> Contest:
     """Run our side and ``peers`` ``rounds`` times in turns, after a round that is thrown away.
+
+    In each that counts, ``beside`` processes of ours compute as well.
 
     A peer that fails is left out from there on, with its last line as the reason; if our own side
     fails, :class:`NativeError` is raised.
     """
     names = [OURS, *peers]
-    contest = Contest({name: [] for name in names}, {name: [] for name in names})
+    contest = Contest({name: [] for name in names}, {name: [] for name in names}, beside=beside)
+    contest.taken.update({name: [] for name in names})
     with tempfile.TemporaryDirectory(prefix="llava-edge-speed-") as folder:
         small = Path(folder) / "small.png"
         Image.new("RGB", WARM_UP_PICTURE, "teal").save(small)
@@ -102,16 +111,19 @@ def compete(task: Task, peers: Sequence[str], *, rounds: int, on_step: OnStep = 
 
 def _take_turn(contest: Contest, name: str, task: Task, folder: Path, *, keep: bool) -> None:
     before = CpuClock.now()
-    try:
-        figures = run_child(name, task, folder)
-    except NativeError as error:
-        if name == OURS:
-            raise
-        contest.left_out[name] = str(error)
-        return
+    with busy_processes(contest.beside if keep else 0) as busy:
+        try:
+            figures = run_child(name, task, folder)
+        except NativeError as error:
+            if name == OURS:
+                raise
+            contest.left_out[name] = str(error)
+            return
     if keep:
         contest.runs[name].append(figures)
-        contest.others[name].append(share_of_others(before, CpuClock.now(), figures.cpu))
+        after = CpuClock.now()
+        contest.others[name].append(share_of_others(before, after, figures.cpu + busy.cpu))
+        contest.taken[name].append(share_of(before, after, busy.cpu))
 
 
 def run_child(name: str, task: Task, folder: Path) -> Figures:

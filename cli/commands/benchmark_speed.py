@@ -40,6 +40,9 @@ def speed(
     roofline: Annotated[
         bool, typer.Option("--roofline/--no-roofline", help="Measure the machine's best rates too.")
     ] = True,
+    beside: Annotated[
+        int, typer.Option("--beside", min=0, metavar="N", help="Let N busy processes compute beside each contestant.")
+    ] = 0,
 ) -> None:
     """Time the first token, decoding and a second question, beside other ways to run the same weights.
 
@@ -54,6 +57,6 @@ def speed(
     options = SpeedOptions(
         bundle=model, image=image, question=question, peers=tuple(peer or ()), rounds=rounds, tokens=tokens,
         threads=threads, checkpoint=checkpoint, projector=projector, openvino=openvino, json_file=json_file, out=out,
-        roofline=roofline,
+        roofline=roofline, beside=beside,
     )  # fmt: skip
     say(run_contest(options, on_step=note), end="")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...runtime.ggml.importing import lib
 from ...runtime.ggml.tensor import Tensor, check_layout, operation, read_tensor
 from .matrix import Entry
 
@@ -27,8 +28,6 @@ class ActivationSums:
 
     def __init__(self) -> None:
         """Raises :class:`NativeError` where this llama.cpp lays tensors out in another way."""
-        import llama_cpp.llama_cpp as lib
-
         check_layout()
         self._sums: dict[str, npt.NDArray[np.float64]] = {}
         self._counts: dict[str, npt.NDArray[np.float64]] = {}

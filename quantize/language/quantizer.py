@@ -45,8 +45,7 @@ def quantize_llm(
     without an entry is quantized as without a matrix. Rows that k-quants can't cut into blocks of
     256 fall back to another type of the same size class, as llama.cpp decides.
     """
-    import llama_cpp.llama_cpp as lib
-
+    from ...runtime.ggml.importing import lib
     from ...runtime.ggml.library import native_error, start_native
 
     start_native()

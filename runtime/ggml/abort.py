@@ -6,7 +6,7 @@ import ctypes
 import os
 from typing import Any
 
-import llama_cpp.llama_cpp as lib
+from .importing import lib
 
 
 class AbortSwitch:

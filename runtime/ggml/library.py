@@ -20,11 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import llama_cpp
-import llama_cpp.llama_cpp as lib
-from llama_cpp._ctypes_extensions import load_shared_library
-
 from ..errors import NativeError
+from .importing import lib, llama_cpp, load_shared_library
 
 _GGML = ("ggml", "ggml-base", "ggml-cpu")
 """Where Windows has ggml's functions. It looks into no library behind the one asked, and loads no file twice."""

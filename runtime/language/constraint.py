@@ -12,12 +12,12 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import llama_cpp.llama_cpp as lib
 import numpy as np
 import numpy.typing as npt
 
 from ..answer_forms import AnswerForm
 from ..errors import OptionError, needing_extra
+from ..ggml.importing import lib
 from .vocabulary import tokenize_text
 
 if TYPE_CHECKING:

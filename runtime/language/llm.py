@@ -15,13 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import llama_cpp.llama_cpp as lib
 import numpy as np
 import numpy.typing as npt
 
 from ..callbacks import Cancel, Share
 from ..errors import Cancelled, NativeError
 from ..ggml.devices import has_gpu
+from ..ggml.importing import lib
 from ..ggml.library import native_error, start_native
 from ..options import GenerationOptions, LoadOptions, padded_context
 from ..prompt_engine.backend import taking_part

@@ -10,12 +10,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import llama_cpp.llama_cpp as lib
-
 from ..bundle.gguf_reading import read_model
 from ..errors import BundleError, OptionError
 from ..ggml.abort import AbortSwitch
 from ..ggml.devices import has_gpu
+from ..ggml.importing import lib
 from ..ggml.library import listening, native_error
 from ..ggml.rearranged import Stored, set_buffers
 from ..ggml.types import ggml_type

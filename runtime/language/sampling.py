@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import llama_cpp.llama_cpp as lib
 import numpy as np
 
+from ..ggml.importing import lib
 from ..options import PENALTY_WINDOW, GenerationOptions
 from ..system.lifetime import Lifetime
 from .constraint import Constraint

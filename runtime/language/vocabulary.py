@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import llama_cpp.llama_cpp as lib
-
 from ..errors import NativeError
+from ..ggml.importing import lib
 from ..ggml.library import native_error, start_native
 from ..prompts.segments import Tokenize
 

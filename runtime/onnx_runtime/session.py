@@ -90,6 +90,8 @@ def session_options(onnxruntime: Any, threads: int | None) -> Any:
     options.intra_op_num_threads = threads or physical_cores()
     options.inter_op_num_threads = 1
     options.log_severity_level = LOG_ERRORS_ONLY
+    # a thread that spins for the others keeps them from a core where other programs compute too
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if int8_sums_overflow():
         options.add_session_config_entry("session.x64quantprecision", "1")
     return options

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from llava_edge.runtime.errors import BundleError, Cancelled, MissingExtraError, NativeError, OptionError
 from llava_edge.runtime.onnx_runtime import session
+from llava_edge.runtime.onnx_runtime.importing import import_onnxruntime
 from llava_edge.runtime.pictures.tower import VisionEncoder
 from llava_edge.runtime.system import machine
 from support.tiny_vision import TinyShape, make_model, make_pixels, reference_features, relative_error, write_graph
@@ -152,6 +153,12 @@ def test_exact_integer_products_only_where_they_overflow(
     monkeypatch.setattr(machine, "CPU_INFO", tmp_path / "cpuinfo")
     session.session_options(runtime, None)
     assert ("session.x64quantprecision" in entries) is exact
+
+
+def test_threads_that_wait_sleep() -> None:
+    """Where another program computes too, one that spins keeps the one that it waits for from a core."""
+    options = session._session_options(import_onnxruntime(), 2)
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 
 def test_exact_integer_products_where_nothing_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
