@@ -1,4 +1,4 @@
-"""Features of a picture's tiles become its sequence of embeddings."""
+"""Features of a picture's tiles become its sequence of embeddings: all of them, or those that say most together."""
 
 from __future__ import annotations
 
@@ -48,3 +48,41 @@ def positions_ready(tiles: int, layout: Layout, geometry: Geometry) -> int:
     rows = (tiles - 1) // layout.grid[1] * geometry.patches_per_side - layout.feature_offset[0]
     kept_rows, kept_columns = layout.unpadded
     return geometry.features_per_tile + min(max(rows, 0), kept_rows) * (kept_columns + 1)
+
+
+def keep(
+    embeddings: npt.NDArray[np.float32], *, whole: Layout, layout: Layout, geometry: Geometry
+) -> npt.NDArray[np.float32]:
+    """Of the packed ``embeddings`` of a ``whole`` picture those that ``layout`` keeps, in their order.
+
+    Newlines all stay: what is left of a row ends where it did, and how many rows are above is still to be read.
+    The same embeddings give the same rows.
+    """
+    overview, rest = embeddings[: geometry.features_per_tile], embeddings[geometry.features_per_tile :]
+    chosen = [choose(overview, layout.kept[0])]
+    rows, columns = whole.unpadded if whole.grid[0] else (1, 0)
+    places = np.arange(rows * (columns + 1)).reshape(rows, columns + 1)
+    features, newlines = places[:, :-1].ravel(), places[:, -1]
+    of_grid = features[choose(rest[features], layout.kept[1])]
+    chosen.append(len(overview) + np.sort(np.concatenate([of_grid, newlines])))
+    return embeddings[np.concatenate(chosen)]
+
+
+def choose(features: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.intp]:
+    """Indices, in order, of ``count`` rows of ``features`` (n, D) that are far from each other.
+
+    The one farthest from the mean first, then always the one farthest from all that are chosen (Gonzalez, 1985; of
+    the features of pictures "DivPrune", Alvar et al., CVPR 2025, which takes cosines and begins otherwise).
+    """
+    if count >= len(features):
+        return np.arange(len(features))
+    centred = features - features.mean(axis=0)
+    lengths = np.einsum("nd,nd->n", centred, centred)
+    chosen = np.zeros(len(features), bool)
+    nearest = lengths  # squared distances to what is chosen; of the first, to the mean
+    for step in range(count):
+        index = int(np.argmax(np.where(chosen, -np.inf, nearest)))
+        chosen[index] = True
+        distances = lengths - 2 * (centred @ centred[index]) + lengths[index]
+        nearest = np.minimum(nearest, distances) if step else distances
+    return np.flatnonzero(chosen)
