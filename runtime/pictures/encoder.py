@@ -130,7 +130,8 @@ class PictureEncoder:
         """
         if isinstance(source, EncodedImage):
             self.check(source)
-            return self._fewer(self.lowered(source) if detail == "low" else source, picture_tokens)
+            lowered = self.lowered(source) if detail == "low" else source
+            return self._fewer(lowered, picture_tokens) if isinstance(lowered, EncodedImage) else lowered
         picture = source if isinstance(source, Picture) else load_picture(source, name=name)
         low = detail == "low"
         layout = lay_out(picture.size, self.geometry, overview_only=low, picture_tokens=picture_tokens)

@@ -31,7 +31,7 @@ class Layout:
     ``offset`` (left, top). ``unpadded`` is the (rows, columns) of features left after the padding
     is cut, starting at ``feature_offset`` (row, column) of the grid's feature map. ``kept`` is how many features of
     the overview and of the grid stay where not all do; (0, 0) is all. ``image_tokens`` are positions: the features
-    that stay, and a newline a row.
+    and a newline a row, or the features that stay and one newline.
     """
 
     size: tuple[int, int]
@@ -93,15 +93,14 @@ def lay_out(
 
 
 def _reduced(whole: Layout, geometry: Geometry, wanted: int | str) -> Layout:
-    """The layout with at most ``wanted`` features: overview and grid keep equal shares, and each row its newline."""
+    """The layout with ``wanted`` features, half of them the overview's or all that it has, and a newline at the end."""
     overview, grid = geometry.features_per_tile, whole.unpadded[0] * whole.unpadded[1]
     every = overview + grid
     count = wanted if isinstance(wanted, int) else max(2, round(every * float(wanted.rstrip("%")) / 100))
     if count >= every:
         return whole
-    of_overview = count if not grid else min(max(round(count * overview / every), 1), count - 1)
-    kept = (of_overview, count - of_overview)
-    return replace(whole, kept=kept, image_tokens=count + whole.image_tokens - every)
+    of_grid = min(max(count // 2, count - overview), grid)
+    return replace(whole, kept=(count - of_grid, of_grid), image_tokens=count + 1)
 
 
 def _lay_out(size: tuple[int, int], geometry: Geometry, overview_only: bool) -> Layout:
