@@ -85,7 +85,8 @@ def choose(features: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.intp
     for step in range(count):
         index = int(np.argmax(np.where(chosen, -np.inf, nearest)))
         chosen[index] = True
-        distances = lengths - 2 * (points @ points[index]) + lengths[index]
+        products = np.einsum("nd,d->n", points, points[index])  # BLAS would share so little out to threads
+        distances = lengths - 2 * products + lengths[index]
         nearest = np.minimum(nearest, distances) if step else distances
     return np.flatnonzero(chosen)
 
