@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from llava_edge.runtime import Model, load
-from llava_edge.runtime.engine.engine import Engine
 from llava_edge.runtime.pictures.encoder import PictureEncoder
 from llava_edge.runtime.pictures.pack import keep
 from llava_edge.runtime.pictures.tiles import lay_out
@@ -62,20 +60,13 @@ def test_however_it_comes_it_is_the_same(model: Model) -> None:
         assert model.encode_image(ours[0], picture_tokens=5) is ours[0]  # what is gone does not come back
 
 
-def test_read_while_it_is_encoded_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The overview's rows are settled with the first tile, the others with the last."""
-    found = []
-    with load(images_kept=0, batch=16, micro_batch=16) as beside:
-        tower = beside.engine.pictures.tower
-        monkeypatch.setattr(tower, "choice", replace(tower.choice, on_cpu=False))
-        for overlapped in (False, True):
-            monkeypatch.setattr(Engine, "overlaps", overlapped)
-            beside.engine.cache.clear()
-            chat = beside.chat()
-            answer = chat.generate("What is this?", images=picture(), max_tokens=6, picture_tokens=60)
-            found.append((answer.tokens, chat.turns[0].images[0].embeddings))
-    assert found[0][0] == found[1][0]
-    np.testing.assert_array_equal(found[0][1], found[1][1])
+def test_read_while_it_is_encoded_it_is_the_same(model: Model) -> None:
+    """The overview's rows are handed over with the first tile, the others with the last."""
+    pictures, early = model.engine.pictures, []
+    opened = pictures.open(picture(3), picture_tokens=60)
+    whole = pictures.encode(opened, on_rows=lambda rows, ready: early.append(rows[:ready].copy()))
+    assert [len(rows) for rows in early] == [30]
+    np.testing.assert_array_equal(early[0], whole.embeddings[:30])
 
 
 def test_a_lowered_one_keeps_what_is_the_overviews(model: Model) -> None:
