@@ -1,4 +1,4 @@
-"""What choices cost: a process of its own, a form for answers, a cache on the disk, int8 prompts, fewer positions; a cancel.
+"""What choices cost: a process of its own, a form for answers, a cache, int8 prompts, fewer positions; and a cancel.
 
 May import: runtime, runtime/language, runtime/pictures, runtime/planning, benchmark/accuracy, benchmark/data,
 benchmark/seeded, benchmark/speed.
