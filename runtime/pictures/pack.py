@@ -8,8 +8,8 @@ import numpy.typing as npt
 from .geometry import Geometry
 from .tiles import Layout
 
-PROJECTED = 128
-"""Dimensions in which distances are compared: of some 1 to 10 % more or less, and quickly."""
+PROJECTED = 256
+"""Dimensions in which distances are compared: a few percent off, and quickly. The demo is no wider."""
 
 
 def pack(
