@@ -128,7 +128,9 @@ class Chat:
         """The conversation so far with a question behind it."""
         message = TemplateMessage("user", asked.text, len(asked.pictures), asked.places)
         named = zip(asked.pictures, asked.names, strict=False)
-        pictures = tuple(AskedPicture(picture, name, settings.detail) for picture, name in named)
+        pictures = tuple(
+            AskedPicture(picture, name, settings.detail, settings.picture_tokens) for picture, name in named
+        )
         return self._followed_by(message, pictures, settings)
 
     def _followed_by(
@@ -193,13 +195,20 @@ class Chat:
             cancelled,
         )
 
-    def count_tokens(self, question: QuestionInput, *, images: ImagesInput = None, detail: Detail = "high") -> int:
+    def count_tokens(
+        self,
+        question: QuestionInput,
+        *,
+        images: ImagesInput = None,
+        detail: Detail = "high",
+        picture_tokens: int | str | None = None,
+    ) -> int:
         """Positions that the prompt would take with ``question`` about ``images`` next. Nothing is computed.
 
         ``detail`` "auto" counts what would be asked: the overview where the tiles do not fit the context.
         Raises ImageError, OptionError, TemplateError, and ContextError for a text far beyond every context.
         """
-        settings = GenerationOptions(detail=detail)
+        settings = GenerationOptions(detail=detail, picture_tokens=picture_tokens)
         return self._engine.count_tokens(self._asked(read_question(question, images), settings))
 
     def _record(self, turn: Turn, outcome: Outcome) -> None:

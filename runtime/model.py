@@ -153,6 +153,7 @@ class Model:
         source: ImageInput,
         *,
         detail: Detail = "high",
+        picture_tokens: int | str | None = None,
         on_progress: Progress | None = None,
         cancelled: Cancel | None = None,
         wait: Wait = False,
@@ -160,11 +161,19 @@ class Model:
         """Encode a picture once, to be asked about many times; beside an answer where that one computes elsewhere.
 
         ``detail`` "low" leaves the tiles out and encodes the overview alone, "auto" does where they would not fit the
-        context. ``on_progress`` hears (tiles done, all). ``wait`` are the seconds that it may wait for another
-        request to end, True is as long as it takes. Raises ImageError, OptionError, Cancelled, BusyError.
+        context. ``picture_tokens`` keeps so many of its positions, as in :class:`GenerationOptions`. ``on_progress``
+        hears (tiles done, all). ``wait`` are the seconds that it may wait for another request to end, True is as long
+        as it takes. Raises ImageError, OptionError, Cancelled, BusyError.
         """
         check_callbacks(on_progress=on_progress, cancelled=cancelled)
-        return self._engine.encode_image(source, detail=detail, on_progress=on_progress, cancelled=cancelled, wait=wait)
+        return self._engine.encode_image(
+            source,
+            detail=detail,
+            picture_tokens=picture_tokens,
+            on_progress=on_progress,
+            cancelled=cancelled,
+            wait=wait,
+        )
 
     def chat(self, *, system: str | None = None) -> Chat:
         """Start a conversation. Its prefilled part is kept as long as no other one is asked; see ``kept_states``."""
@@ -195,6 +204,13 @@ class Model:
             lambda stop: self.chat().generate(question, images=images, cancelled=stop, wait=wait, **options), cancelled
         )
 
-    def count_tokens(self, question: QuestionInput, images: ImagesInput = None, *, detail: Detail = "high") -> int:
+    def count_tokens(
+        self,
+        question: QuestionInput,
+        images: ImagesInput = None,
+        *,
+        detail: Detail = "high",
+        picture_tokens: int | str | None = None,
+    ) -> int:
         """Positions that the prompt of ``ask`` would take, of at most ``context_limit``. Nothing is computed."""
-        return self.chat().count_tokens(question, images=images, detail=detail)
+        return self.chat().count_tokens(question, images=images, detail=detail, picture_tokens=picture_tokens)

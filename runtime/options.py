@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Annotated, Any, Literal, TypedDict, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypedDict, get_args
 
 from .answer_forms import AnswerForm, answer_form
 from .errors import OptionError
-from .option_checks import cached, check_number, check_tuple, folder_named, parse_endpoint, plain, repeated
+from .option_checks import Option, check_declared, check_number, folder_named, parse_endpoint, picture_share, plain
+from .option_checks import declared as declared
+from .option_checks import types_of as types_of
 
 DEFAULT_MAX_TOKENS = 512
 MICRO_BATCH = 512
@@ -39,31 +39,6 @@ MAX_DEVICES = 16
 """Devices that llama.cpp splits a model over."""
 PENALTY_WINDOW = 64
 """Tokens that the repeat penalty looks back on (llama.cpp's usual window)."""
-
-
-@dataclass(frozen=True)
-class Option:
-    """What is declared about an option beside its type and default.
-
-    ``bounds`` are the least and the largest number, ``words`` the values that a word may have; a default of None is
-    in range. Errors call it ``name``, or by the field's name. On the command line it is ``flag``, or the field's name
-    again, and fields with the same flag are set together; ``metavar`` stands for its value in the help,
-    ``show_default`` is False where the help says what the default means, ``or_file`` takes JSON text from a file too,
-    ``in_python_only`` keeps it off there, and ``bare`` is its value where it is given without one. ``fix`` says what to
-    do about a value out of range where more can be said than "choose another".
-    """
-
-    help: str
-    bounds: tuple[float, float] | None = None
-    words: tuple[str, ...] = ()
-    name: str = ""
-    flag: str = ""
-    metavar: str | None = None
-    show_default: bool = True
-    or_file: bool = False
-    in_python_only: bool = False
-    bare: str = ""
-    fix: str = ""
 
 
 _KV_TYPE = Option(
@@ -199,7 +174,7 @@ class LoadOptions:
     def __post_init__(self) -> None:
         object.__setattr__(self, "isolate", _isolation(self.isolate))
         object.__setattr__(self, "cache", folder_named(self.cache, "cache"))
-        _check_declared(self)
+        check_declared(self)
         if self.micro_batch is not None:
             check_number("micro_batch", self.micro_batch, 1, self.batch)
         if len(set(self.workers)) < len(self.workers):
@@ -234,6 +209,15 @@ class LoadOptions:
         if self.flash_attention is None and self.kv_type_v in QUANTIZED_KV_TYPES:
             return True
         return self.flash_attention
+
+    def check_context(self, limit: int) -> None:
+        """Refuse a context of more than a model's ``limit`` positions. Raises OptionError."""
+        if self.context > limit:
+            raise OptionError(
+                expected=f"a context of at most {limit} positions (the model's limit)",
+                got=str(self.context),
+                fix="choose a smaller context",
+            )
 
 
 class LoadChoices(TypedDict, total=False):
@@ -274,6 +258,8 @@ class GenerationOptions:
     ``seed`` None draws a new one for every answer. ``stop`` strings end the answer and are not
     part of it. ``detail`` is how much of the question's pictures the model sees: "high" tiles and overview, "low" the
     overview alone, "auto" high where the prompt fits the context, else low, which a warning then says.
+    ``picture_tokens`` keeps so many of each picture's positions, newlines not counted: a number from 2, or a share such
+    as "25%". It loses detail, small text and places first, and a warning says so (``docs/picture-tokens.md``).
 
     ``schema`` (a JSON Schema, as a dict or as JSON text), ``regex`` or ``grammar`` (llguidance's Lark syntax), at most
     one of them, is a form that the answer is held to; it needs the extra "schema". An answer that ends by itself has
@@ -298,6 +284,13 @@ class GenerationOptions:
     detail: Annotated[
         Detail, Option("high shows the model tiles, low an overview alone, auto what fits.", words=get_args(Detail))
     ] = "high"
+    picture_tokens: Annotated[
+        int | str | None,
+        Option(
+            "Lossy: keep so many of a picture's positions, N or N%, those least like each other; all without it.",
+            metavar="N|N%",
+        ),
+    ] = None
     schema: Annotated[
         dict[str, Any] | str | None,
         Option("JSON Schema that the answer has: a file, or JSON beginning with {.", metavar="FILE|JSON", or_file=True),
@@ -306,7 +299,8 @@ class GenerationOptions:
     grammar: Annotated[str | None, Option("Grammar that the answer has, in llguidance's Lark syntax.")] = None
 
     def __post_init__(self) -> None:
-        _check_declared(self)
+        check_declared(self)
+        object.__setattr__(self, "picture_tokens", picture_share(self.picture_tokens))
         if (form := self.form) is not None and form.kind == "schema":
             object.__setattr__(self, "schema", form.text)  # plain: options are compared, and sent to other processes
         if not all(self.stop):
@@ -334,22 +328,10 @@ class SamplingChoices(TypedDict, total=False):
     repeat_penalty: float
     stop: tuple[str, ...]
     detail: Detail
+    picture_tokens: int | str | None
     schema: dict[str, Any] | str | None
     regex: str | None
     grammar: str | None
-
-
-@cached
-def declared(kind: type[Any]) -> Mapping[str, Option]:
-    """What is declared about each field of an options class, in the order of the fields."""
-    hints = get_type_hints(kind, include_extras=True).items()
-    return MappingProxyType({name: hint.__metadata__[0] for name, hint in hints})
-
-
-@cached
-def types_of(kind: type[Any]) -> Mapping[str, Any]:
-    """The type of each field of an options class; working it out takes a millisecond, and each command asks often."""
-    return MappingProxyType(get_type_hints(kind))
 
 
 def padded_context(positions: int) -> int:
@@ -373,22 +355,3 @@ def make_options(kind: type[Any], **values: Any) -> Any:
             expected=f"options among {', '.join(known)}", got=", ".join(unknown)[:200], fix="check the spelling"
         )
     return kind(**values)
-
-
-def _check_declared(options: Any) -> None:
-    """Hold every field to its type and its range or words; numpy's numbers become Python's. Raises OptionError."""
-    hints = types_of(type(options))
-    for field, option in declared(type(options)).items():
-        name, value = option.name or field, getattr(options, field)
-        if (value is None and getattr(type(options), field) is None) or (value is False and option.bare):
-            continue
-        object.__setattr__(options, field, value := plain(value, hints[field]))
-        if option.bounds is not None:
-            check_number(name, value, *option.bounds, whole=hints[field] in (int, int | None), fix=option.fix)
-        elif hints[field] in (bool, bool | None) and not isinstance(value, bool):
-            raise OptionError(expected=f"{name} as True or False", got=repeated(value), fix="give one of them")
-        elif get_origin(hints[field]) is tuple:
-            check_tuple(name, value, get_args(hints[field])[0])
-        elif option.words and (not isinstance(value, str) or value not in option.words):
-            words = ", ".join(filter(None, option.words))
-            raise OptionError(expected=f"{name} among {words}", got=repeated(value), fix="choose one of those")

@@ -39,10 +39,11 @@ class MixedBundle(Bundle):
 
 @dataclass(frozen=True)
 class Subject:
-    """What is asked: vision part and LLM, of one bundle or of two."""
+    """What is asked: vision part and LLM, of one bundle or of two; ``picture_tokens`` are kept of each picture."""
 
     vision: Bundle
     llm: Bundle
+    picture_tokens: int | str | None = None
 
     @property
     def key(self) -> str:
@@ -53,7 +54,8 @@ class Subject:
             _entry(self.vision, seeing.newline).sha256,
             _entry(self.llm, writing.llm.file).sha256,
         ]
-        return hash_of([files, dataclasses.asdict(seeing.geometry), dataclasses.asdict(writing.template)])
+        fewer = [] if self.picture_tokens is None else [self.picture_tokens]
+        return hash_of([files, dataclasses.asdict(seeing.geometry), dataclasses.asdict(writing.template), *fewer])
 
     def load(self, options: LoadOptions) -> Model:
         """Load both parts. Raises BundleError, NativeError."""
@@ -63,12 +65,15 @@ class Subject:
         return Model(Engine(MixedBundle(self.llm.path, manifest, self.vision), options))
 
 
-def parts(reference: Bundle, candidate: Bundle) -> dict[Part, Subject]:
-    """The candidate, and its parts alone, each with the other part from the reference."""
+def parts(reference: Bundle, candidate: Bundle, picture_tokens: int | str | None = None) -> dict[Part, Subject]:
+    """The candidate, and its parts alone, each with the other part from the reference.
+
+    Keeping ``picture_tokens`` belongs to the vision part.
+    """
     _check_same_model(reference, candidate)
     return {
-        "both": Subject(candidate, candidate),
-        "vision": Subject(candidate, reference),
+        "both": Subject(candidate, candidate, picture_tokens),
+        "vision": Subject(candidate, reference, picture_tokens),
         "llm": Subject(reference, candidate),
     }
 

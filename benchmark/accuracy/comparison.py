@@ -63,12 +63,13 @@ class Measured:
 
 @dataclass(frozen=True)
 class Side:
-    """A bundle in the comparison: ``bytes`` of its folder, and its recipes."""
+    """A bundle in the comparison: ``bytes`` of its folder, its recipes, and what it had of each picture (None: all)."""
 
     name: str
     bytes: int
     vision: str
     llm: str
+    picture_tokens: int | str | None = None
 
 
 @dataclass(frozen=True)
@@ -151,10 +152,12 @@ def compare(
     pictures: Sequence[str],
     judge: Marking | None = None,
     text: TextAnswers | None = None,
+    kept: Sequence[int | str | None] = (),
 ) -> Comparison:
     """Compare answers given in the order of ``questions``; ``pictures`` names what each one is about.
 
-    ``text`` has the answers to the same questions, in the same order, without the pictures.
+    ``text`` has the answers to the same questions, in the same order, without the pictures, ``kept`` one entry a
+    candidate: the ``picture_tokens`` that it had.
 
     Raises :class:`OptionError` where no question fits the context.
     """
@@ -166,8 +169,8 @@ def compare(
         raise OptionError(expected="a question that fits the context", got=said, fix="choose a larger context")
     own = [(one, picture) for one, picture in zip(asked.reference, pictures, strict=True) if one is not None]
     found = [
-        _candidate(asked, answers, _side(bundle, name), judge)
-        for (answers, bundle), name in zip(candidates, names[1:], strict=True)
+        _candidate(asked, answers, _side(bundle, name, fewer), judge)
+        for (answers, bundle), name, fewer in zip(candidates, names[1:], kept or [None] * len(candidates), strict=True)
     ]
     if text is not None:
         both = [answers["both"] for answers, _ in candidates]
@@ -273,13 +276,17 @@ def _accuracy(asked: _Asked, scores: Scores, chosen: Sequence[int]) -> Accuracy:
 
 def _names(bundles: Sequence[Bundle]) -> list[str]:
     """Names in the store or folders', or whole paths where two are equal."""
-    short = [names_of(one.path)[0] for one in bundles]
-    return [str(one.path) if short.count(name) > 1 else name for one, name in zip(bundles, short, strict=True)]
+    short = {one.path: names_of(one.path)[0] for one in bundles}
+    called = list(short.values())
+    return [str(one.path) if called.count(short[one.path]) > 1 else short[one.path] for one in bundles]
 
 
-def _side(bundle: Bundle, name: str) -> Side:
+def _side(bundle: Bundle, name: str, kept: int | str | None = None) -> Side:
     manifest = bundle.manifest
-    return Side(name, sum(entry.size for entry in manifest.files), manifest.vision.recipe, manifest.llm.recipe)
+    if kept is not None:
+        name += f" with {kept} of picture tokens"
+    size = sum(entry.size for entry in manifest.files)
+    return Side(name, size, manifest.vision.recipe, manifest.llm.recipe, kept)
 
 
 def _candidate_dict(candidate: Candidate) -> dict[str, Any]:

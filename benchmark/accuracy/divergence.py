@@ -51,8 +51,12 @@ def answer_as_reference(model: Model, question: Question) -> ReferenceAnswer:
     return ReferenceAnswer(text_of(engine, tokens), tuple(tokens), np.stack(kept))
 
 
-def answer_as_candidate(model: Model, question: Question, reference: ReferenceAnswer) -> CandidateAnswer:
+def answer_as_candidate(
+    model: Model, question: Question, reference: ReferenceAnswer, picture_tokens: int | str | None = None
+) -> CandidateAnswer:
     """Judge the measured tokens of ``reference``, then give the answer that this model would have given.
+
+    ``picture_tokens`` are the positions that it has of each picture.
 
     Both share the prefill, and the tokens up to the first on which they part. Raises ImageError, and
     OptionError where the vocabularies differ.
@@ -61,7 +65,7 @@ def answer_as_candidate(model: Model, question: Question, reference: ReferenceAn
     _check_vocabulary(engine, reference)
     if reference.refused:
         return CandidateAnswer("", (), (), (), (), refused=reference.refused)
-    prompt, room = prepare(engine, question)
+    prompt, room = prepare(engine, question, picture_tokens)
     kl, error, likeliest = [], [], []
     given = reference.tokens[: len(reference.rows) - 1]
     along = logits_along(engine.llm, engine.cache, prompt, given, room=room, reproducible=True)
@@ -76,9 +80,9 @@ def answer_as_candidate(model: Model, question: Question, reference: ReferenceAn
     return CandidateAnswer(text_of(engine, tokens), tuple(tokens), tuple(kl), tuple(error), top1)
 
 
-def prepare(engine: Engine, question: Question) -> tuple[Prompt, int]:
+def prepare(engine: Engine, question: Question, picture_tokens: int | str | None = None) -> tuple[Prompt, int]:
     """The prompt, its pictures encoded, and the tokens its answer may have. Raises ContextError before it encodes."""
-    opened = [engine.pictures.open(image) for image in question.images]
+    opened = [engine.pictures.open(image, picture_tokens=picture_tokens) for image in question.images]
     messages = [TemplateMessage("user", question.prompt, len(opened))]
     prompt = engine.prompt(messages, opened)
     room = room_for_answer(prompt, engine.context_limit, GenerationOptions(max_tokens=question.max_tokens))

@@ -59,9 +59,12 @@ def compare_bundles(
     text: bool = False,
     options: LoadOptions | None = None,
     judge: Marking | None = None,
+    picture_tokens: Sequence[int | str] = (),
     on_progress: Progress = lambda done, total: None,
 ) -> Comparison:
     """Ask what ``folder`` does not hold yet, and compare; with ``text`` also without the pictures.
+
+    Of ``picture_tokens``, as the option has them, each candidate is measured with each; the reference has all.
 
     Interrupt it as you like: every answer is kept when it is there, and the next run asks for the
     others only. ``on_progress`` hears (answers given, answers that were missing when the run began).
@@ -69,7 +72,14 @@ def compare_bundles(
     """
     options = options or LoadOptions()
     setting = prepare(
-        reference, candidates, questions, folder=folder, attribution=attribution, text=text, context=options.context
+        reference,
+        candidates,
+        questions,
+        folder=folder,
+        attribution=attribution,
+        text=text,
+        context=options.context,
+        picture_tokens=picture_tokens,
     )
     ask(setting, options, on_progress)
     left_out = questions.left_out if isinstance(questions, QuestionList) else ()
@@ -85,6 +95,7 @@ def prepare(
     attribution: bool = True,
     text: bool = False,
     context: int = 0,
+    picture_tokens: Sequence[int | str] = (),
 ) -> Setting:
     """Open the bundles, without loading any model, and hash the questions.
 
@@ -94,7 +105,7 @@ def prepare(
         missing = "question" if candidates else "candidate"
         raise OptionError(expected=f"at least one {missing}", got="none", fix=f"give a {missing}")
     opened = Bundle.open(reference)
-    split = [parts(opened, Bundle.open(one)) for one in candidates]
+    split = [parts(opened, Bundle.open(one), kept) for one in candidates for kept in picture_tokens or (None,)]
     if not attribution:
         split = [{"both": one["both"]} for one in split]
     keys = tuple(_key(one, context) for one in questions)
@@ -141,7 +152,7 @@ def ask(setting: Setting, options: LoadOptions, on_progress: Progress) -> None:
 def _answer(setting: Setting, subject: Subject, model: Model, key: str, question: Question) -> None:
     known = setting.references().read(key)
     assert known is not None
-    setting.answers_of(subject).write(key, answer_as_candidate(model, question, known))
+    setting.answers_of(subject).write(key, answer_as_candidate(model, question, known, subject.picture_tokens))
 
 
 def conclude(setting: Setting, judge: Marking | None = None) -> Comparison:
@@ -157,6 +168,7 @@ def conclude(setting: Setting, judge: Marking | None = None) -> Comparison:
         ],
         judge=judge,
         text=_text_answers(setting) if setting.text else None,
+        kept=[each["both"].picture_tokens for each in setting.candidates],
     )
 
 

@@ -1,5 +1,5 @@
-"""What choices cost: a process of its own, a form for answers, a cache on the disk, prompts in int8; and a cancel.
+"""What choices cost: a process of its own, a form for answers, a cache, int8 prompts, fewer positions; and a cancel.
 
 May import: runtime, runtime/language, runtime/pictures, runtime/planning, runtime/processes, runtime/prompts,
-benchmark/seeded, benchmark/speed.
+benchmark/accuracy, benchmark/data, benchmark/seeded, benchmark/speed.
 """

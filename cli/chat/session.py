@@ -64,7 +64,7 @@ class Session:
         images, known = [], set()
         for picture in (one for turn in turns for one in turn.pictures):
             path = find_file(picture, given, lambda one, wrong: self._ask_where(one.name, wrong, lines))
-            images.append(self._encode(path, "low" if picture.low else "high"))
+            images.append(self._encode(path, "low" if picture.low else "high", self._sampling.picture_tokens))
             known.add(picture.sha256)
         self.conversation.restore([turn.message for turn in turns], images)
         if turns:
@@ -196,17 +196,19 @@ class Session:
         """Encode a picture, and say of what size it is."""
         if web_pictures(path):
             raise _on_the_web(path)
-        image = self._encode(path, self._sampling.detail)
+        image = self._encode(path, self._sampling.detail, self._sampling.picture_tokens)
         self.conversation.waiting.append(image)
         rows, across = image.layout.grid
         name, positions = visible(image.name), image.layout.image_tokens
         return f"{name}: {rows}x{across} tiles and the overview, {positions} positions"
 
-    def _encode(self, path: str, detail: Detail) -> EncodedImage:
+    def _encode(self, path: str, detail: Detail, picture_tokens: int | str | None) -> EncodedImage:
         bar = Bar("encoding tiles")
         try:
             with interruptible() as interrupted:
-                image = self.conversation.encode(path, detail=detail, on_progress=bar, cancelled=interrupted)
+                image = self.conversation.encode(
+                    path, detail=detail, picture_tokens=picture_tokens, on_progress=bar, cancelled=interrupted
+                )
         except Cancelled:
             raise OptionError(expected="a picture", got="Ctrl-C", fix="nothing was added; ask for it again") from None
         finally:

@@ -55,6 +55,14 @@ def accuracy(
     text: Annotated[
         bool, typer.Option("--text/--no-text", help="Also measure the questions without their pictures.")
     ] = True,
+    picture_tokens: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--picture-tokens",
+            metavar="N|N%",
+            help="Keep so many of a picture's positions for candidates; may repeat. The reference has all.",
+        ),
+    ] = None,
     answers: Annotated[
         Path | None,
         typer.Option("--answers", metavar="FOLDER", help="Where answers are kept; in the user's cache without it."),
@@ -81,12 +89,14 @@ def accuracy(
     from ...benchmark.accuracy.report import left_out
     from ...benchmark.accuracy.run import compare_bundles
     from ...benchmark.data.datasets import load_questions
+    from ...runtime.option_checks import picture_share
     from ...runtime.options import LoadOptions
     from ...runtime.system.machine import cache_folder
     from ..terminal.progress import Bar, note
     from ..terminal.visible import visible
 
     _check(json_file, as_json, out, judge, judge_model)
+    kept = [share for one in picture_tokens or () if (share := picture_share(one)) is not None]
     if (given := answers or cache) is not None:
         check_output_folder(given, KEPT, "--answers" if answers is not None else "--cache")
     questions = load_questions(data, limit=limit, unconfirmed=unconfirmed)
@@ -95,13 +105,16 @@ def accuracy(
         note(visible(line))
     marking = None
     if judge:
-        total = sum(one.metric == "judged" and one.confirmed for one in questions) * (1 + len(candidate))
+        total = sum(one.metric == "judged" and one.confirmed for one in questions) * (
+            1 + len(candidate) * max(1, len(kept))
+        )
         marking = _judge(judge, judge_model, judge_per_minute, judge_prices, folder / KEPT[0], total)
     bar = Bar("asking")
     try:
         comparison = compare_bundles(
             reference, candidate, questions, folder=folder, attribution=attribution, text=text,
             options=LoadOptions(threads=threads, context=context), judge=marking, on_progress=bar,
+            picture_tokens=kept,
         )  # fmt: skip
     except KeyboardInterrupt:
         bar.close()

@@ -38,6 +38,7 @@ def plan(
     ] = 0,
     images: Annotated[int, typer.Option("--images", help="Pictures in a conversation.")] = 1,
     detail: arguments.DetailOption = "high",
+    picture_tokens: arguments.PictureTokensOption = None,
     llm: Annotated[str, typer.Option("--llm", help="The LLM's type; the bundle's, else q4_k_m.")] = "",
     vision: Annotated[
         str, typer.Option("--vision", help=f"The vision tower's: {', '.join(VISION_RECIPES)}; else int8.")
@@ -72,6 +73,7 @@ def plan(
         context=_at_least("ctx", context, 0),
         images=_at_least("images", images, 0),
         detail=detail,  # type: ignore[arg-type]  # so do these
+        picture_tokens=picture_tokens,
         gpu_layers=_at_least("gpu-layers", gpu_layers, -1),
         split_mode=split_mode,  # type: ignore[arg-type]  # the request refuses other words
         kv_type_k=kv_type,

@@ -17,6 +17,7 @@ def tiles(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="A picture file, or - for standard input.")],
     model: arguments.ModelOption = None,
     detail: arguments.DetailOption = "high",
+    picture_tokens: arguments.PictureTokensOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     save: Annotated[
         Path | None,
@@ -37,11 +38,13 @@ def tiles(
     if save is not None:
         _check_place(save, image)
     bundle = Bundle.open(model or demo_bundle())
-    geometry, wanted = bundle.manifest.geometry, GenerationOptions(detail=detail).detail  # type: ignore[arg-type]
+    geometry = bundle.manifest.geometry
+    wanted = GenerationOptions(detail=detail, picture_tokens=picture_tokens)  # type: ignore[arg-type]
     picture = load_picture(picture_of(image))
-    layout = lay_out(picture.size, geometry, overview_only=wanted == "low")
-    if wanted == "auto" and layout.image_tokens >= bundle.manifest.llm.context_length:
-        layout = lay_out(picture.size, geometry, overview_only=True)
+    fewer = wanted.picture_tokens
+    layout = lay_out(picture.size, geometry, overview_only=wanted.detail == "low", picture_tokens=fewer)
+    if wanted.detail == "auto" and layout.image_tokens >= bundle.manifest.llm.context_length:
+        layout = lay_out(picture.size, geometry, overview_only=True, picture_tokens=fewer)
     for warning in picture.warnings:
         note(warning)
     if save is not None:
@@ -82,12 +85,19 @@ def _describe(layout: Layout, side: int) -> str:
         return (
             f"picture    {layout.size[0]} x {layout.size[1]} px\n"
             f"tiles      none: the overview of {side} px alone\n"
-            f"positions  {layout.image_tokens}"
+            f"positions  {_positions(layout)}"
         )
     return (
         f"picture    {layout.size[0]} x {layout.size[1]} px\n"
         f"tiles      {rows} rows x {columns} columns of {side} px, and the overview\n"
         f"resized    {layout.resized[0]} x {layout.resized[1]} px inside the grid\n"
         f"features   {layout.unpadded[0]} rows x {layout.unpadded[1]} columns after the padding is cut\n"
-        f"positions  {layout.image_tokens}"
+        f"positions  {_positions(layout)}"
     )
+
+
+def _positions(layout: Layout) -> str:
+    if not any(layout.kept):
+        return str(layout.image_tokens)
+    overview, grid = layout.kept
+    return f"{layout.image_tokens}: {overview} of the overview, {grid} of the tiles and a newline are kept"

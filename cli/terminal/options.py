@@ -47,6 +47,8 @@ def _typed(kind: type[Any], name: str) -> Any:
     hint = types_of(kind)[name]
     if declared(kind)[name].or_file or declared(kind)[name].bare or os.PathLike[str] in get_args(hint):
         return str | None
+    if {int, str} <= set(get_args(hint)):
+        return str | None
     if get_origin(hint) is tuple:
         return (list[str] if get_args(hint)[0] is str else str) | None
     if any(get_origin(part) is Literal for part in (hint, *get_args(hint))):
@@ -301,4 +303,5 @@ ContextOption = Annotated[int, option(LoadOptions, "context")]
 GpuLayersOption = Annotated[int, option(LoadOptions, "gpu_layers")]
 SplitModeOption = Annotated[str | None, option(LoadOptions, "split_mode")]
 DetailOption = Annotated[str, option(GenerationOptions, "detail")]
+PictureTokensOption = Annotated[str | None, option(GenerationOptions, "picture_tokens")]
 KvTypeOption = Annotated[str, option(LoadOptions, "kv_type_k")]

@@ -6,7 +6,7 @@ plain values, so it may cross a process boundary.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -17,8 +17,10 @@ from ..callbacks import Cancel, Progress
 from ..language.generation import Run
 from ..options import Detail, GenerationOptions
 from ..pictures.encoded import EncodedImage
-from ..pictures.files.sources import UNNAMED
+from ..pictures.encoder import Opened
+from ..pictures.files.sources import UNNAMED, shown_name
 from ..pictures.inputs import ImageInput
+from ..pictures.tiles import Layout
 from ..prompts.template import TemplateMessage
 from .turns import Wait
 
@@ -36,11 +38,12 @@ class Turn:
 
 @dataclass(frozen=True)
 class AskedPicture:
-    """A picture of a conversation: what was handed in, what it is called without a file name, and its detail."""
+    """A picture of a conversation: what was handed in, its name without a file's, its detail and what to keep of it."""
 
     source: ImageInput
     name: str = UNNAMED
     detail: Detail = "high"
+    picture_tokens: int | str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,18 @@ class Checked:
     image_tokens: tuple[int, ...]
     warnings: tuple[str, ...] = ()
     ticket: Any = field(default=None, repr=False, compare=False)
+
+
+def said_of(asked: Sequence[Opened], whole: Callable[[Layout], Layout]) -> list[str]:
+    """What is to be said of a question's pictures; ``whole`` gives a layout with all its positions."""
+    said = [warning for picture in asked for warning in picture.warnings]
+    for picture in asked:
+        if any((layout := picture.layout).kept):
+            said.append(
+                f"Of {shown_name(picture.name)} {layout.image_tokens} of {whole(layout).image_tokens} positions were "
+                "kept (picture tokens): small text and places are lost first."
+            )
+    return said
 
 
 @dataclass(frozen=True)
@@ -190,6 +205,7 @@ class AnsweringEngine(Protocol):
         source: ImageInput,
         *,
         detail: Detail = "high",
+        picture_tokens: int | str | None = None,
         on_progress: Progress | None = None,
         cancelled: Cancel | None = None,
         wait: Wait = False,

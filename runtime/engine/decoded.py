@@ -12,7 +12,7 @@ from ..pictures.encoded import EncodedImage
 from ..pictures.encoder import Opened
 from ..pictures.inputs import ImageInput
 from ..pictures.picture import Picture, load_picture
-from .asking import AskedPicture, Conversation
+from .asking import Conversation
 
 DECODED_PIXELS = 16_000_000
 """Pixels of opened pictures that are kept: 48 MB of RGB."""
@@ -50,7 +50,7 @@ class DecodedPictures:
 def asked_again(conversation: Conversation, opened: Sequence[Opened]) -> Conversation:
     """The same with its pictures as they were opened: a file's bytes may be read only once."""
     pictures = (
-        AskedPicture(picture if isinstance(picture, EncodedImage) else picture.picture, one.name, one.detail)
+        replace(one, source=picture if isinstance(picture, EncodedImage) else picture.picture)
         for one, picture in zip(conversation.pictures, opened, strict=True)
     )
     return replace(conversation, pictures=tuple(pictures))

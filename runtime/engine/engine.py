@@ -31,7 +31,7 @@ from ..prompt_engine.choice import settle_prompt_engine
 from ..prompts.prompt import Prompt, build_prompt, keeps_places
 from ..prompts.template import TemplateMessage
 from ..system.machine import thread_warnings
-from .asking import Callbacks, Checked, Conversation, Outcome, Remembered, answer_of, worth_keeping
+from .asking import Callbacks, Checked, Conversation, Outcome, Remembered, answer_of, said_of, worth_keeping
 from .decoded import DecodedPictures, asked_again
 from .encode_ahead import Encoding
 from .remembering import Remembering
@@ -66,7 +66,7 @@ class Engine:
         self.bundle = bundle
         self._turns, self._encoding_turns = Turns(), Turns()
         self._loading, self._loaded = threading.RLock(), False
-        _check_context(options, bundle.manifest.llm.context_length)
+        options.check_context(bundle.manifest.llm.context_length)
         if on_load is not None:
             on_load(0.0)
         if cancelled is not None and cancelled():
@@ -237,6 +237,7 @@ class Engine:
         source: ImageInput,
         *,
         detail: Detail = "high",
+        picture_tokens: int | str | None = None,
         on_progress: Progress | None = None,
         cancelled: Cancel | None = None,
         wait: Wait = False,
@@ -248,7 +249,8 @@ class Engine:
         turns = self._encoding_turns if self.overlaps else self._turns
         with turns.take("the encoding of a picture", wait, cancelled):
             self._ready()
-            opened = self.pictures.open(source, detail=GenerationOptions(detail=detail).detail, name=name)
+            wanted = GenerationOptions(detail=detail, picture_tokens=picture_tokens)
+            opened = self.pictures.open(source, detail=wanted.detail, picture_tokens=wanted.picture_tokens, name=name)
             if detail == "auto" and opened.layout.image_tokens >= self.context_limit:
                 opened = self.pictures.lowered(opened)
             return self.pictures.encode(opened, on_progress=on_progress, cancelled=cancelled)
@@ -264,11 +266,11 @@ class Engine:
         if settings.form is not None:
             self.llm.check(settings)
         opened = self._opened(conversation, cancelled)
-        asked = opened[len(opened) - conversation.messages[-1].images :]
-        warnings = [*thread_warnings(self.threads), *(said for picture in asked for said in picture.warnings)]
+        prompt, fitting = self._fitting(conversation, opened)
+        asked = fitting[len(fitting) - conversation.messages[-1].images :]
+        warnings = [*thread_warnings(self.threads), *said_of(asked, self.pictures.whole)]
         if conversation.messages[-1].places and not keeps_places(self.bundle.manifest.template):
             warnings.append("The chat template puts all pictures of a message in front of its text.")
-        prompt, fitting = self._fitting(conversation, opened)
         room = room_for_answer(prompt, self.context_limit, settings)
         if changed := [shown_name(one.name) for one, fit in zip(opened, fitting, strict=True) if one is not fit]:
             warnings.append(
@@ -360,7 +362,9 @@ class Engine:
             if cancelled is not None and cancelled():
                 raise Cancelled
             source = self._decoded.open(one.source, one.name)
-            opened.append(self.pictures.open(source, detail=one.detail, name=one.name))
+            opened.append(
+                self.pictures.open(source, detail=one.detail, picture_tokens=one.picture_tokens, name=one.name)
+            )
         return tuple(opened)
 
     def _fitting(self, conversation: Conversation, opened: tuple[Opened, ...]) -> tuple[Prompt, tuple[Opened, ...]]:
@@ -384,16 +388,7 @@ class Engine:
                 fix="export the bundle again",
             )
         try:
-            _check_context(self.options, self.llm.context_limit)
+            self.options.check_context(self.llm.context_limit)
         except OptionError:
             self.close()
             raise
-
-
-def _check_context(options: LoadOptions, limit: int) -> None:
-    if options.context > limit:
-        raise OptionError(
-            expected=f"a context of at most {limit} positions (the model's limit)",
-            got=str(options.context),
-            fix="choose a smaller context",
-        )

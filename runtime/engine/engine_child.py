@@ -128,6 +128,7 @@ class ServedEngine:
             pictures[0].source,
             name=picture.name,
             detail=picture.detail,
+            picture_tokens=picture.picture_tokens,
             on_progress=lambda done, total: send((done, total)),
             cancelled=self._child.cancelled,
         )

@@ -314,6 +314,7 @@ class IsolatedEngine:
         source: ImageInput,
         *,
         detail: Detail = "high",
+        picture_tokens: int | str | None = None,
         on_progress: Progress | None = None,
         cancelled: Cancel | None = None,
         wait: Wait = False,
@@ -321,7 +322,8 @@ class IsolatedEngine:
         """As :meth:`Engine.encode_image`."""
         turns, lane = (self._encoding_turns, PICTURES) if self.overlaps else (self._turns, MAIN)
         with turns.take("the encoding of a picture", wait, cancelled):
-            asked = AskedPicture(source, detail=GenerationOptions(detail=detail).detail)
+            wanted = GenerationOptions(detail=detail, picture_tokens=picture_tokens)
+            asked = AskedPicture(source, detail=wanted.detail, picture_tokens=wanted.picture_tokens)
             picture = self._checked_source(portable(asked))
             process, have = self._there(lane, cancelled), self._have([picture])
 

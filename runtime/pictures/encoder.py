@@ -20,7 +20,7 @@ from .encoded import EncodedImage, check_encoder
 from .files.sources import UNNAMED, enough_memory
 from .geometry import Geometry
 from .inputs import ImageInput
-from .pack import pack, positions_ready
+from .pack import choose, keep, pack, positions_ready
 from .picture import Picture, load_picture
 from .tiles import Layout, cut_tiles, lay_out, normalise
 from .tower import VisionEncoder
@@ -31,15 +31,16 @@ OnRows = Callable[[Embeddings, int], None]
 
 @dataclass(frozen=True)
 class LaidOutPicture:
-    """A picture whose tiles and positions are known, still to be encoded."""
+    """A picture whose tiles and positions are known, still to be encoded; ``picture_tokens`` is what was asked for."""
 
     picture: Picture
     layout: Layout
+    picture_tokens: int | str | None = None
 
     @property
     def key(self) -> str:
-        """Identifies content and tiling, as :attr:`EncodedImage.key` will."""
-        return self.picture.digest if self.layout.grid != (0, 0) else f"{self.picture.digest}:overview"
+        """Identifies content, tiling and what is kept, as :attr:`EncodedImage.key` will."""
+        return key_of(self.picture.digest, self.layout)
 
     @property
     def name(self) -> str:
@@ -55,6 +56,13 @@ class LaidOutPicture:
     def segment(self) -> ImageSegment:
         """Its place in a prompt."""
         return ImageSegment(self.key, self.layout.image_tokens)
+
+
+def key_of(digest: str, layout: Layout) -> str:
+    """What identifies a picture of this content in this layout; ``digest`` may be a key of another layout."""
+    overview = ":overview" if layout.grid == (0, 0) else ""
+    kept = ":kept {}+{}".format(*layout.kept) if any(layout.kept) else ""
+    return digest.partition(":")[0] + overview + kept
 
 
 Opened = LaidOutPicture | EncodedImage
@@ -106,17 +114,48 @@ class PictureEncoder:
         """Bytes of the pictures that are remembered."""
         return sum(image.embeddings.nbytes for image in list(self._encoded.values()))
 
-    def open(self, source: ImageInput, *, detail: Detail = "high", name: str = UNNAMED) -> Opened:
+    def open(
+        self,
+        source: ImageInput,
+        *,
+        detail: Detail = "high",
+        picture_tokens: int | str | None = None,
+        name: str = UNNAMED,
+    ) -> Opened:
         """Load and lay out what is not encoded yet; ``detail`` "auto" is "high" here.
 
+        Of an encoded picture the positions that ``picture_tokens`` keeps are taken, unless that was done before.
         ``name`` is what a picture without a file name is called. Raises ImageError, also for a picture that another
         vision part encoded, and OptionError for one of another width.
         """
         if isinstance(source, EncodedImage):
             self.check(source)
-            return self.lowered(source) if detail == "low" else source
+            lowered = self.lowered(source) if detail == "low" else source
+            return self._fewer(lowered, picture_tokens) if isinstance(lowered, EncodedImage) else lowered
         picture = source if isinstance(source, Picture) else load_picture(source, name=name)
-        return LaidOutPicture(picture, lay_out(picture.size, self.geometry, overview_only=detail == "low"))
+        low = detail == "low"
+        layout = lay_out(picture.size, self.geometry, overview_only=low, picture_tokens=picture_tokens)
+        return LaidOutPicture(picture, layout, picture_tokens)
+
+    def whole(self, layout: Layout) -> Layout:
+        """The layout with all its positions."""
+        return lay_out(layout.size, self.geometry, overview_only=layout.grid == (0, 0))
+
+    def _fewer(self, image: EncodedImage, picture_tokens: int | str | None) -> EncodedImage:
+        if picture_tokens is None or any(image.layout.kept):
+            return image
+        low = image.layout.grid == (0, 0)
+        return self._kept(
+            image, lay_out(image.layout.size, self.geometry, overview_only=low, picture_tokens=picture_tokens)
+        )
+
+    def _kept(self, image: EncodedImage, layout: Layout) -> EncodedImage:
+        """Of a whole picture what ``layout`` keeps."""
+        if not any(layout.kept):
+            return image
+        rows = keep(image.embeddings, whole=image.layout, layout=layout, geometry=self.geometry)
+        rows.flags.writeable = False
+        return replace(image, embeddings=rows, key=key_of(image.key, layout), layout=layout)
 
     def check(self, image: EncodedImage) -> None:
         """Refuse a picture that was encoded for another model. Raises ImageError, OptionError."""
@@ -126,11 +165,12 @@ class PictureEncoder:
         """The same picture as its overview alone; of an encoded one the overview's rows are there already."""
         if opened.layout.grid == (0, 0):
             return opened
-        layout = lay_out(opened.layout.size, self.geometry, overview_only=True)
+        laid = opened.picture_tokens if isinstance(opened, LaidOutPicture) else opened.layout.kept[0] or None
+        layout = lay_out(opened.layout.size, self.geometry, overview_only=True, picture_tokens=laid)
         if isinstance(opened, LaidOutPicture):
             return replace(opened, layout=layout)
         rows = np.concatenate([opened.embeddings[: layout.image_tokens - 1], self._newline[None]])
-        return replace(opened, embeddings=rows, key=f"{opened.key}:overview", layout=layout)
+        return replace(opened, embeddings=rows, key=key_of(opened.key, layout), layout=layout)
 
     def encode(
         self,
@@ -147,16 +187,28 @@ class PictureEncoder:
         """
         if isinstance(opened, EncodedImage):
             return opened
-        if (known := self.remembered(opened.key)) is not None:
-            return _told_as(known, opened)
-        encoded = self.durable.find(opened) if self.durable is not None else None
-        if encoded is None:
-            with enough_memory(opened.name):
+        if (found := self._found(opened)) is not None:
+            return found
+        if any(opened.layout.kept):
+            found = self._found(replace(opened, layout=self.whole(opened.layout)))
+        with enough_memory(opened.name):
+            if found is not None:
+                encoded = self._kept(found, opened.layout)
+            else:
                 encoded = self._encode_tiles(opened, on_rows, on_progress, cancelled)
-            if self.durable is not None:
-                self.durable.add(encoded)
+        if self.durable is not None:
+            self.durable.add(encoded)
         self.remember(encoded)
         return encoded
+
+    def _found(self, opened: LaidOutPicture) -> EncodedImage | None:
+        """What is remembered of a picture, here or on the disk."""
+        if (known := self.remembered(opened.key)) is not None:
+            return _told_as(known, opened)
+        stored = self.durable.find(opened) if self.durable is not None else None
+        if stored is not None:
+            self.remember(stored)
+        return stored
 
     def remembered(self, key: str) -> EncodedImage | None:
         """The picture of this key, if it is among those that are kept. From any thread."""
@@ -177,19 +229,27 @@ class PictureEncoder:
         self, opened: LaidOutPicture, on_rows: OnRows | None, on_progress: Progress | None, cancelled: Cancel | None
     ) -> EncodedImage:
         began = time.perf_counter()
-        layout, geometry = opened.layout, self.geometry
+        layout, geometry = self.whole(opened.layout), self.geometry
+        fewer = any(opened.layout.kept)
         pixels = normalise(cut_tiles(opened.picture.image, layout, geometry), geometry)
 
         def hand_over(features: Embeddings, tiles: int) -> None:
-            if on_rows is not None and tiles < layout.tiles:
+            if on_rows is None or tiles == layout.tiles:
+                return
+            if not fewer:
                 early = pack(features, self._newline, layout=layout, geometry=geometry)
                 on_rows(early, positions_ready(tiles, layout, geometry))
+            elif tiles == 1:  # of the grid nothing is settled until all of it is there
+                early = features[0][choose(features[0], opened.layout.kept[0])]
+                on_rows(early, len(early))
 
         features = self.tower.encode(pixels, on_progress=on_progress, on_features=hand_over, cancelled=cancelled)
         embeddings = pack(features, self._newline, layout=layout, geometry=geometry)
+        if fewer:
+            embeddings = keep(embeddings, whole=layout, layout=opened.layout, geometry=geometry)
         embeddings.flags.writeable = False
         seconds = time.perf_counter() - began
-        return EncodedImage(embeddings, opened.key, layout, opened.name, seconds, opened.warnings, self.identity)
+        return EncodedImage(embeddings, opened.key, opened.layout, opened.name, seconds, opened.warnings, self.identity)
 
 
 def _told_as(image: EncodedImage, opened: LaidOutPicture) -> EncodedImage:

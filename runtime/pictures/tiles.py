@@ -9,7 +9,7 @@ are written in the same order as there, because their rounding decides which siz
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,9 @@ class Layout:
     ``grid`` counts tiles (rows, columns) without the overview; (0, 0) means the overview alone.
     ``resized`` is the picture inside the grid canvas, (width, height) in pixels, pasted at
     ``offset`` (left, top). ``unpadded`` is the (rows, columns) of features left after the padding
-    is cut, starting at ``feature_offset`` (row, column) of the grid's feature map.
+    is cut, starting at ``feature_offset`` (row, column) of the grid's feature map. ``kept`` is how many features of
+    the overview and of the grid stay where not all do; (0, 0) is all. ``image_tokens`` are positions: the features
+    and a newline a row, or the features that stay and one newline.
     """
 
     size: tuple[int, int]
@@ -39,6 +41,7 @@ class Layout:
     unpadded: tuple[int, int]
     feature_offset: tuple[int, int]
     image_tokens: int
+    kept: tuple[int, int] = (0, 0)
 
     @property
     def tiles(self) -> int:
@@ -72,12 +75,35 @@ def select_pinpoint(size: tuple[int, int], pinpoints: tuple[Pinpoint, ...]) -> P
     return best
 
 
-def lay_out(size: tuple[int, int], geometry: Geometry, *, overview_only: bool = False) -> Layout:
+def lay_out(
+    size: tuple[int, int],
+    geometry: Geometry,
+    *,
+    overview_only: bool = False,
+    picture_tokens: int | str | None = None,
+) -> Layout:
     """Work out grid, padding and position count for a picture of ``size`` (width, height).
 
     With ``overview_only`` (or without pinpoints) the sequence is the overview's features and one
-    newline, which is how the reference packs a picture that has no grid tiles.
+    newline, which is how the reference packs a picture that has no grid tiles. ``picture_tokens`` are the features
+    that stay, as in :class:`GenerationOptions`.
     """
+    whole = _lay_out(size, geometry, overview_only)
+    return whole if picture_tokens is None else _reduced(whole, geometry, picture_tokens)
+
+
+def _reduced(whole: Layout, geometry: Geometry, wanted: int | str) -> Layout:
+    """The layout with ``wanted`` features, half of them the overview's or all that it has, and a newline at the end."""
+    overview, grid = geometry.features_per_tile, whole.unpadded[0] * whole.unpadded[1]
+    every = overview + grid
+    count = wanted if isinstance(wanted, int) else max(2, round(every * float(wanted.rstrip("%")) / 100))
+    if count >= every:
+        return whole
+    of_grid = min(max(count // 2, count - overview), grid)
+    return replace(whole, kept=(count - of_grid, of_grid), image_tokens=count + 1)
+
+
+def _lay_out(size: tuple[int, int], geometry: Geometry, overview_only: bool) -> Layout:
     if overview_only or not geometry.pinpoints:
         return Layout(size, (0, 0), (0, 0), (0, 0), (0, 0), (0, 0), geometry.features_per_tile + 1)
     canvas_height, canvas_width = select_pinpoint(size, geometry.pinpoints)

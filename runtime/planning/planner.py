@@ -13,6 +13,7 @@ from typing import get_args
 
 from ..errors import OptionError
 from ..ggml.types import BY_NAME
+from ..option_checks import picture_share
 from ..options import DEFAULT_MAX_TOKENS, KV_TYPES, SPLIT_MODES, Detail, padded_context
 from ..pictures.vision_recipes import VISION_RECIPES
 from .llm_memory import Buffers
@@ -36,7 +37,7 @@ class Request:
 
     ``context`` in positions, 0 for ``images`` of the largest pictures, a question and an answer.
     ``recipe`` is the LLM's type, ``vision_recipe`` the tower's; a bundle has its own. ``detail`` "auto" takes pictures'
-    tiles where they fit the context beside a question.
+    tiles where they fit the context beside a question. ``picture_tokens`` are the positions kept of each.
     """
 
     recipe: str = ""
@@ -44,6 +45,7 @@ class Request:
     context: int = 0
     images: int = 1
     detail: Detail = "high"
+    picture_tokens: int | str | None = None
     micro_batch: int = 512
     gpu_layers: int = -1
     tensor_split: tuple[float, ...] = ()
@@ -55,6 +57,7 @@ class Request:
     vision_device: str = ""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "picture_tokens", picture_share(self.picture_tokens))
         if self.detail not in get_args(Detail):
             raise OptionError(
                 expected=f"detail among {', '.join(get_args(Detail))}", got=str(self.detail), fix="choose one"
@@ -168,6 +171,7 @@ def _missing(plan: Plan) -> int:
 
 def _detailed(model: ModelShape, request: Request) -> ModelShape:
     """The model with its pictures' tiles or without."""
+    model = dataclasses.replace(model, kept=request.picture_tokens)
     room = request.context or model.llm.context_length
     crowded = model.picture_tokens * request.images + QUESTION > room
     low = request.detail == "low" or (request.detail == "auto" and crowded)

@@ -170,12 +170,13 @@ class VisionShape:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """A whole model; with ``overview_only`` pictures are taken without tiles."""
+    """A whole model; with ``overview_only`` pictures are taken without tiles, and ``kept`` are positions of each."""
 
     name: str
     llm: LlmShape
     vision: VisionShape
     overview_only: bool = False
+    kept: int | str | None = None
 
     @property
     def picture_tokens(self) -> int:
@@ -190,7 +191,7 @@ class ModelShape:
     def _largest(self) -> list[Layout]:
         geometry = self.vision.geometry
         return [
-            lay_out((width, height), geometry, overview_only=self.overview_only)
+            lay_out((width, height), geometry, overview_only=self.overview_only, picture_tokens=self.kept)
             for height, width in _canvases(geometry)
         ]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..pictures.vision_recipes import VISION_RECIPES
 from .shapes import ModelShape, VisionShape
 
@@ -34,5 +36,6 @@ def picture_bytes(model: ModelShape, pictures: int) -> int:
     geometry, dim = model.vision.geometry, model.llm.dim
     pixels = 3 * geometry.image_size**2 * _FLOAT
     features = geometry.features_per_tile * dim * _FLOAT
-    kept = pictures * model.picture_tokens * dim * _FLOAT
+    whole = replace(model, kept=None).picture_tokens if model.kept is not None else 0  # the one that is reduced
+    kept = (pictures * model.picture_tokens + whole) * dim * _FLOAT
     return kept + model.picture_tiles * (pixels + features)

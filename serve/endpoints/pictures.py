@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
@@ -18,7 +19,9 @@ from ...runtime.pictures.tiles import Layout, cut_tiles, lay_out
 from ..errors import RequestError, shown
 from ..http.bodies import read_body
 from ..http.plain import json_reply
+from ..requests.fields import Fields
 from ..requests.pictures import find_upload
+from ..requests.sampling import read_share
 from .service import Service
 
 KINDS = ("image/*", "application/octet-stream")
@@ -29,29 +32,29 @@ def picture_routes(service: Service) -> list[Route]:
     limits = service.settings.limits
     one_at_a_time = asyncio.Semaphore(1)  # an opened picture takes up to 300 MB
 
-    def measured(name: str, data: bytes, geometry: Geometry, low: bool) -> dict[str, Any]:
-        return {"id": name, **_as_dict(lay_out(load_picture(data).size, geometry, overview_only=low))}
+    def measured(name: str, data: bytes, wanted: _Wanted) -> dict[str, Any]:
+        return {"id": name, **_as_dict(wanted.layout(load_picture(data).size))}
 
     async def upload(request: Request) -> Response:
-        geometry, low = _wanted(service, request)
+        wanted = _wanted(service, request)
         async with uploading:
             data = await read_body(request, limits, kinds=KINDS, largest=limits.picture)
             async with one_at_a_time:
-                about = await asyncio.to_thread(measured, "", data, geometry, low)
+                about = await asyncio.to_thread(measured, "", data, wanted)
         return json_reply({**about, "id": service.uploads.add(data)})
 
     async def show(request: Request) -> Response:
-        geometry, low = _wanted(service, request)
+        wanted = _wanted(service, request)
         name = request.path_params["name"]
         data = find_upload(name, "id", service.uploads.find)
         async with one_at_a_time:
-            return json_reply(await asyncio.to_thread(measured, name, data, geometry, low))
+            return json_reply(await asyncio.to_thread(measured, name, data, wanted))
 
     async def tiles(request: Request) -> Response:
-        geometry, low = _wanted(service, request)
+        wanted = _wanted(service, request)
         data = find_upload(request.path_params["name"], "id", service.uploads.find)
         async with one_at_a_time:
-            return Response(await asyncio.to_thread(_drawn, data, geometry, low), media_type="image/png")
+            return Response(await asyncio.to_thread(_drawn, data, wanted), media_type="image/png")
 
     uploading = asyncio.Semaphore(4)
     return [
@@ -61,15 +64,27 @@ def picture_routes(service: Service) -> list[Route]:
     ]
 
 
-def _wanted(service: Service, request: Request) -> tuple[Geometry, bool]:
-    """The geometry of the model that the query names, and whether the overview alone is wanted."""
+@dataclass(frozen=True)
+class _Wanted:
+    """The geometry of the model that the query names, whether the overview alone is wanted, and what is kept."""
+
+    geometry: Geometry
+    low: bool
+    picture_tokens: int | str | None
+
+    def layout(self, size: tuple[int, int]) -> Layout:
+        return lay_out(size, self.geometry, overview_only=self.low, picture_tokens=self.picture_tokens)
+
+
+def _wanted(service: Service, request: Request) -> _Wanted:
     detail = request.query_params.get("detail", "high")
     if detail not in ("high", "low", "auto", "original"):
         raise RequestError(
             expected="one of high, low, auto, original as detail", got=shown(detail), fix="correct it", param="detail"
         )
     entry = service.models.find(request.query_params.get("model"))
-    return entry.facts.geometry, (service.settings.detail or detail) == "low"
+    kept = read_share(Fields(dict(request.query_params)))
+    return _Wanted(entry.facts.geometry, (service.settings.detail or detail) == "low", kept)
 
 
 def _as_dict(layout: Layout) -> dict[str, Any]:
@@ -83,9 +98,9 @@ def _as_dict(layout: Layout) -> dict[str, Any]:
     }
 
 
-def _drawn(data: bytes, geometry: Geometry, low: bool) -> bytes:
+def _drawn(data: bytes, wanted: _Wanted) -> bytes:
     picture = load_picture(data)
-    layout = lay_out(picture.size, geometry, overview_only=low)
+    layout, geometry = wanted.layout(picture.size), wanted.geometry
     if layout.grid == (0, 0):
         drawing = Image.fromarray(cut_tiles(picture.image, layout, geometry)[0].transpose(1, 2, 0))
     else:

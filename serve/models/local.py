@@ -90,8 +90,11 @@ class LocalModel:
 
     def _conversation(self, asked: Asked) -> Conversation:
         named = zip(asked.pictures, picture_names(asked.messages), strict=True)
-        pictures = tuple(AskedPicture(one.data, name, one.detail or "high") for one, name in named)
-        return Conversation(tuple(map(_message, asked.messages)), pictures, self._options(asked))
+        options = self._options(asked)
+        pictures = tuple(
+            AskedPicture(one.data, name, one.detail or "high", options.picture_tokens) for one, name in named
+        )
+        return Conversation(tuple(map(_message, asked.messages)), pictures, options)
 
     def _options(self, asked: Asked) -> GenerationOptions:
         given = dict(asked.sampling)

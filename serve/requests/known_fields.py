@@ -60,7 +60,7 @@ def _elsewhere(instead: str, *names: str) -> dict[str, Refused]:
     return {name: Refused(instead, (None,)) for name in names}
 
 
-SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "seed", "stop")
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "seed", "stop", "picture_tokens")
 SCHEMAS = ("json_schema", "schema", "guided_json")
 REGEXES = ("regex", "guided_regex")
 """Names beside ``response_format`` under which a chat may give a schema or a regular expression."""
@@ -108,7 +108,7 @@ _OPENAI = {
     "verbosity": Refused("say it in words, in a system message", ("medium",)),
     **_each(_TEMPLATE, "chat_template", "chat_template_kwargs", "continue_final_message", "documents"),
     "add_generation_prompt": Refused(_TEMPLATE, (True,)),
-    **_each("use detail: high, low or auto at a picture", "mm_processor_kwargs"),
+    **_each("use detail: high, low or auto at a picture, or picture_tokens", "mm_processor_kwargs"),
     **_each("put its fields into the request itself", "extra_body", "options"),
     **_elsewhere("use temperature", "temp"),
 }

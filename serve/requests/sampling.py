@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from ...runtime.errors import OptionError
+from ...runtime.option_checks import picture_share
 from ...runtime.options import GenerationOptions, declared
 from ..settings import Limits
 from .fields import Fields, clean
@@ -38,8 +40,18 @@ def read_sampling(
     for name, option in {**names, **(_OTHER_NAMES if others else {})}.items():
         if (value := fields.number(name, _BOUNDS[option])) is not None:
             found.setdefault(option, value)
+    if (kept := read_share(fields)) is not None:
+        found["picture_tokens"] = kept
     stop = read_stop(fields, limits)
     return {**found, "stop": stop} if stop else found
+
+
+def read_share(fields: Fields) -> int | str | None:
+    """``picture_tokens``, as the runtime has it. Raises RequestError."""
+    try:
+        return picture_share(fields.get("picture_tokens"))
+    except OptionError as error:
+        return fields.refuse("picture_tokens", error.expected.removeprefix("picture_tokens as "), fix=error.fix)
 
 
 def _tokens(fields: Fields, name: str, tokens: int) -> int:

@@ -144,6 +144,29 @@ def test_detail(server: Reached, model: runtime.Model, detail: str | None, tiled
     assert usage["prompt_tokens_details"]["image_tokens"] == layout.image_tokens
 
 
+def test_fewer_positions(server: Reached, model: runtime.Model) -> None:
+    """The field is read in every dialect; the answer says that something was lost."""
+    expected = lay_out(Image.open(io.BytesIO(SIGN)).size, model.manifest.geometry, picture_tokens="25%")
+    body = server.json("POST", CHAT, about(ASKED, URI, picture_tokens="25%"))[1]
+    assert body["usage"]["prompt_tokens_details"]["image_tokens"] == expected.image_tokens
+    assert any("positions were kept (picture tokens)" in one for one in body["warnings"])
+    counted = server.json("POST", f"{CHAT}/input_tokens", about(ASKED, URI, picture_tokens=20))[1]
+    assert counted["image_tokens"] == [21]
+    asked = {"prompt": ASKED, "images": [base64.b64encode(SIGN).decode()], "stream": False}
+    told = [
+        server.json("POST", "/api/generate", {**asked, "options": given})[1]["prompt_eval_count"]
+        for given in ({}, {"picture_tokens": 20})
+    ]
+    whole = lay_out(Image.open(io.BytesIO(SIGN)).size, model.manifest.geometry)
+    assert told[0] - told[1] == whole.image_tokens - 21
+    for wrong in (1, "0%", "all", [20], 2.5):
+        status, body = server.json("POST", CHAT, about(ASKED, URI, picture_tokens=wrong))
+        assert (status, body["error"]["param"]) == (400, "picture_tokens")
+    shown = server.json("POST", "/v1/pictures?picture_tokens=20", SIGN, headers={"Content-Type": "image/png"})[1]
+    assert shown["image_tokens"] == 21
+    assert server.json("GET", f"/v1/pictures/{shown['id']}?picture_tokens=1")[0] == 400
+
+
 def test_auto_gives_up_tiles_where_they_do_not_fit(server: Reached) -> None:
     many = [URI] * 13
     status, body = server.json("POST", CHAT, about("x", *many, detail="high"))

@@ -65,6 +65,27 @@ def test_a_bundle_against_itself(tiny_bundle: Path, tmp_path: Path) -> None:
     assert result.pictures == 3  # 1, 2, and 3 with 1; the question without any is about none
 
 
+def test_fewer_positions_of_a_picture(bundles: dict[str, Path], tmp_path: Path) -> None:
+    """They belong to the vision part, and answers of another number are not taken for these."""
+    same = bundles["reference"]
+    arguments = (same, [same], QUESTIONS)
+    result = compare_bundles(*arguments, folder=tmp_path, text=True, picture_tokens=[8, "100%"])
+    fewer, whole = result.candidates
+    assert [one.side.picture_tokens for one in result.candidates] == [8, "100%"]
+    assert "with 8 of picture tokens" in terminal(result)
+    assert json.loads(as_json(result))["candidates"][0]["picture_tokens"] == 8
+    for one in (fewer.overall, fewer.parts["vision"], fewer.types["read"]):
+        assert one.divergence is not None
+        assert one.divergence.kl_mean.value > 0
+    for one in (fewer.parts["llm"], fewer.text, whole.overall, whole.parts["vision"]):
+        assert one is not None
+        assert one.divergence is not None
+        assert one.divergence.kl_mean.value == 0.0
+    (plain,) = compare_bundles(*arguments, folder=tmp_path, attribution=False).candidates
+    assert plain.side.picture_tokens is None
+    assert plain.overall == whole.overall
+
+
 def test_each_part_alone(bundles: dict[str, Path], tmp_path: Path) -> None:
     """A bundle quantized in one part only is what the attribution makes of that part of the full one."""
     names = ["both", "vision", "llm"]

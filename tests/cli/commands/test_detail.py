@@ -55,6 +55,33 @@ def test_plan_counts_pictures_without_tiles() -> None:
         Request(detail="original")  # type: ignore[arg-type]
 
 
+def test_tiles_and_plan_count_the_positions_that_are_kept() -> None:
+    geometry = Bundle.open(demo_bundle()).manifest.geometry
+    with Image.open(SIGN) as image:
+        expected = lay_out(image.size, geometry, picture_tokens="25%")
+    status, out, _ = run_here("tiles", SIGN, "--picture-tokens", "25%", "--json")
+    assert (status, json.loads(out)["image_tokens"]) == (0, expected.image_tokens)
+    said = run_here("tiles", SIGN, "--picture-tokens", "25%")[1]
+    assert f"{expected.image_tokens}: {expected.kept[0]} of the overview, {expected.kept[1]} of the tiles" in said
+    found = {}
+    for given in ("100%", "10%", "64"):
+        status, out, _ = run_here("plan", "llama3-8b", *DEVICES, "--picture-tokens", given, "--json")
+        assert status == 0
+        found[given] = json.loads(out)
+    assert {given: one["picture_tokens"] for given, one in found.items()} == {"100%": 2928, "10%": 289, "64": 65}
+    assert found["64"]["context"] < found["10%"]["context"] < found["100%"]["context"]
+    low = run_here("plan", "llama3-8b", *DEVICES, "--picture-tokens", "50%", "--detail", "low", "--json")[1]
+    assert json.loads(low)["picture_tokens"] == 289
+
+
+@pytest.mark.parametrize("command", [("ask", SIGN, "What?"), ("tiles", SIGN), ("plan", "llama3-8b", *DEVICES)])
+@pytest.mark.parametrize("wrong", ["1", "0%", "101%", "many"])
+def test_what_is_no_number_of_positions_is_refused(command: tuple[str, ...], wrong: str) -> None:
+    status, out, said = run_here(*command, "--picture-tokens", wrong)
+    assert (status, out) == (2, "")
+    assert "picture_tokens as a number of positions from 2, or a share above 0%" in said
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("detail", ["high", "low", "auto"])
 def test_ask_shows_the_model_that_much(detail: str) -> None:

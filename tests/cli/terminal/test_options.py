@@ -46,6 +46,7 @@ SAMPLING: dict[str, tuple[list[str], Any]] = {
     "repeat_penalty": (["--repeat-penalty", "1.1"], 1.1),
     "stop": (["--stop", "a", "--stop", "b,c"], ("a", "b,c")),
     "detail": (["--detail", "low"], "low"),
+    "picture_tokens": (["--picture-tokens", "12.50%"], "12.5%"),
     "schema": (["--schema", '{"type": "integer"}'], '{"type": "integer"}'),
     "regex": ([], None),  # at most one of the three
     "grammar": ([], None),
