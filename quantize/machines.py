@@ -9,8 +9,9 @@ from typing import NamedTuple
 from ..runtime.errors import OptionError
 from ..runtime.ggml.devices import has_gpu
 from ..runtime.ggml.llm_recipes import MACHINES
+from ..runtime.pictures.vision_recipes import choose_vision
 from ..runtime.system.machine import processor_flags
-from .vision.choice import choose_vision, choose_vision_here
+from .vision.choice import choose_vision_here
 
 HERE = "this"
 """The word for the machine that the command runs on."""
