@@ -1,20 +1,60 @@
-"""The checks that options have in common: types, ranges, what an error repeats of a wrong value."""
+"""How options are declared, and the checks that they have in common: types, ranges, what errors repeat of a value."""
 
 from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
-from typing import Any, TypeVar, cast, get_args, get_origin
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from .errors import OptionError
 
 _Worked = TypeVar("_Worked")
 
 
+@dataclass(frozen=True)
+class Option:
+    """What is declared about an option beside its type and default.
+
+    ``bounds`` are the least and the largest number, ``words`` the values that a word may have; a default of None is
+    in range. Errors call it ``name``, or by the field's name. On the command line it is ``flag``, or the field's name
+    again, and fields with the same flag are set together; ``metavar`` stands for its value in the help,
+    ``show_default`` is False where the help says what the default means, ``or_file`` takes JSON text from a file too,
+    ``in_python_only`` keeps it off there, and ``bare`` is its value where it is given without one. ``fix`` says what to
+    do about a value out of range where more can be said than "choose another".
+    """
+
+    help: str
+    bounds: tuple[float, float] | None = None
+    words: tuple[str, ...] = ()
+    name: str = ""
+    flag: str = ""
+    metavar: str | None = None
+    show_default: bool = True
+    or_file: bool = False
+    in_python_only: bool = False
+    bare: str = ""
+    fix: str = ""
+
+
 def cached(work: Callable[[type[Any]], _Worked]) -> Callable[[type[Any]], _Worked]:
     """``functools.cache`` for what is worked out of a class, which mypy takes for unhashable."""
     return cast(Callable[[type[Any]], _Worked], functools.cache(cast(Any, work)))
+
+
+@cached
+def declared(kind: type[Any]) -> Mapping[str, Option]:
+    """What is declared about each field of an options class, in the order of the fields."""
+    hints = get_type_hints(kind, include_extras=True).items()
+    return MappingProxyType({name: hint.__metadata__[0] for name, hint in hints})
+
+
+@cached
+def types_of(kind: type[Any]) -> Mapping[str, Any]:
+    """The type of each field of an options class; working it out takes a millisecond, and each command asks often."""
+    return MappingProxyType(get_type_hints(kind))
 
 
 def plain(value: Any, hint: Any) -> Any:
@@ -81,3 +121,22 @@ def parse_endpoint(endpoint: str) -> tuple[str, int]:
             fix=f"write it like 127.0.0.1:{DEFAULT_PORT}",
         )
     return host, int(port)
+
+
+def check_declared(options: Any) -> None:
+    """Hold every field to its type and its range or words; numpy's numbers become Python's. Raises OptionError."""
+    hints = types_of(type(options))
+    for field, option in declared(type(options)).items():
+        name, value = option.name or field, getattr(options, field)
+        if (value is None and getattr(type(options), field) is None) or (value is False and option.bare):
+            continue
+        object.__setattr__(options, field, value := plain(value, hints[field]))
+        if option.bounds is not None:
+            check_number(name, value, *option.bounds, whole=hints[field] in (int, int | None), fix=option.fix)
+        elif hints[field] in (bool, bool | None) and not isinstance(value, bool):
+            raise OptionError(expected=f"{name} as True or False", got=repeated(value), fix="give one of them")
+        elif get_origin(hints[field]) is tuple:
+            check_tuple(name, value, get_args(hints[field])[0])
+        elif option.words and (not isinstance(value, str) or value not in option.words):
+            words = ", ".join(filter(None, option.words))
+            raise OptionError(expected=f"{name} among {words}", got=repeated(value), fix="choose one of those")

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Annotated, Any, Literal, TypedDict, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypedDict, get_args
 
 from .answer_forms import AnswerForm, answer_form
 from .errors import OptionError
-from .option_checks import cached, check_number, check_tuple, folder_named, parse_endpoint, plain, repeated
+from .option_checks import Option, check_declared, check_number, folder_named, parse_endpoint, plain
+from .option_checks import declared as declared
+from .option_checks import types_of as types_of
 
 DEFAULT_MAX_TOKENS = 512
 MICRO_BATCH = 512
@@ -39,31 +39,6 @@ MAX_DEVICES = 16
 """Devices that llama.cpp splits a model over."""
 PENALTY_WINDOW = 64
 """Tokens that the repeat penalty looks back on (llama.cpp's usual window)."""
-
-
-@dataclass(frozen=True)
-class Option:
-    """What is declared about an option beside its type and default.
-
-    ``bounds`` are the least and the largest number, ``words`` the values that a word may have; a default of None is
-    in range. Errors call it ``name``, or by the field's name. On the command line it is ``flag``, or the field's name
-    again, and fields with the same flag are set together; ``metavar`` stands for its value in the help,
-    ``show_default`` is False where the help says what the default means, ``or_file`` takes JSON text from a file too,
-    ``in_python_only`` keeps it off there, and ``bare`` is its value where it is given without one. ``fix`` says what to
-    do about a value out of range where more can be said than "choose another".
-    """
-
-    help: str
-    bounds: tuple[float, float] | None = None
-    words: tuple[str, ...] = ()
-    name: str = ""
-    flag: str = ""
-    metavar: str | None = None
-    show_default: bool = True
-    or_file: bool = False
-    in_python_only: bool = False
-    bare: str = ""
-    fix: str = ""
 
 
 _KV_TYPE = Option(
@@ -109,6 +84,8 @@ class LoadOptions:
     compiled by GCC 12 dies there (``repacking``; an ``Llm`` on its own makes no trial and leaves it off there).
     ``prompt_engine`` "onnxruntime" reads prompts of 64 positions and more with int8 products on the CPU, for which
     each weight takes another byte of memory; "auto" is llama.cpp where that does not pay (``docs/prompt-engine.md``).
+    ``prepare`` says when those bytes are made: True in the load, False at the first long prompt, None while nothing
+    else is computed, from half a second after the load on.
     """
 
     threads: Annotated[int, Option("CPU threads; 0 means one per physical core.", (0, 1024), show_default=False)] = 0
@@ -175,6 +152,12 @@ class LoadOptions:
             words=get_args(PromptEngineName),
         ),
     ] = "auto"
+    prepare: Annotated[
+        bool | None,
+        Option(
+            "Make the prompt engine's weights in the load, or at the first long prompt; else when nothing is asked."
+        ),
+    ] = None
     images_kept: Annotated[
         int, Option("Encoded pictures kept in memory, the latest used.", (0, 10_000), in_python_only=True)
     ] = 8
@@ -199,7 +182,7 @@ class LoadOptions:
     def __post_init__(self) -> None:
         object.__setattr__(self, "isolate", _isolation(self.isolate))
         object.__setattr__(self, "cache", folder_named(self.cache, "cache"))
-        _check_declared(self)
+        check_declared(self)
         if self.micro_batch is not None:
             check_number("micro_batch", self.micro_batch, 1, self.batch)
         if len(set(self.workers)) < len(self.workers):
@@ -235,6 +218,15 @@ class LoadOptions:
             return True
         return self.flash_attention
 
+    def check_context(self, limit: int) -> None:
+        """Refuse a context of more than a model's ``limit`` positions. Raises OptionError."""
+        if self.context > limit:
+            raise OptionError(
+                expected=f"a context of at most {limit} positions (the model's limit)",
+                got=str(self.context),
+                fix="choose a smaller context",
+            )
+
 
 class LoadChoices(TypedDict, total=False):
     """The keywords of ``load``: the fields of :class:`LoadOptions`."""
@@ -257,6 +249,7 @@ class LoadChoices(TypedDict, total=False):
     micro_batch: int | None
     repack: bool | None
     prompt_engine: PromptEngineName
+    prepare: bool | None
     images_kept: int
     kept_states: int
     cache: str | os.PathLike[str] | bool | None
@@ -306,7 +299,7 @@ class GenerationOptions:
     grammar: Annotated[str | None, Option("Grammar that the answer has, in llguidance's Lark syntax.")] = None
 
     def __post_init__(self) -> None:
-        _check_declared(self)
+        check_declared(self)
         if (form := self.form) is not None and form.kind == "schema":
             object.__setattr__(self, "schema", form.text)  # plain: options are compared, and sent to other processes
         if not all(self.stop):
@@ -339,19 +332,6 @@ class SamplingChoices(TypedDict, total=False):
     grammar: str | None
 
 
-@cached
-def declared(kind: type[Any]) -> Mapping[str, Option]:
-    """What is declared about each field of an options class, in the order of the fields."""
-    hints = get_type_hints(kind, include_extras=True).items()
-    return MappingProxyType({name: hint.__metadata__[0] for name, hint in hints})
-
-
-@cached
-def types_of(kind: type[Any]) -> Mapping[str, Any]:
-    """The type of each field of an options class; working it out takes a millisecond, and each command asks often."""
-    return MappingProxyType(get_type_hints(kind))
-
-
 def padded_context(positions: int) -> int:
     """``positions`` in whole steps of a context."""
     return math.ceil(positions / CONTEXT_STEP) * CONTEXT_STEP
@@ -373,22 +353,3 @@ def make_options(kind: type[Any], **values: Any) -> Any:
             expected=f"options among {', '.join(known)}", got=", ".join(unknown)[:200], fix="check the spelling"
         )
     return kind(**values)
-
-
-def _check_declared(options: Any) -> None:
-    """Hold every field to its type and its range or words; numpy's numbers become Python's. Raises OptionError."""
-    hints = types_of(type(options))
-    for field, option in declared(type(options)).items():
-        name, value = option.name or field, getattr(options, field)
-        if (value is None and getattr(type(options), field) is None) or (value is False and option.bare):
-            continue
-        object.__setattr__(options, field, value := plain(value, hints[field]))
-        if option.bounds is not None:
-            check_number(name, value, *option.bounds, whole=hints[field] in (int, int | None), fix=option.fix)
-        elif hints[field] in (bool, bool | None) and not isinstance(value, bool):
-            raise OptionError(expected=f"{name} as True or False", got=repeated(value), fix="give one of them")
-        elif get_origin(hints[field]) is tuple:
-            check_tuple(name, value, get_args(hints[field])[0])
-        elif option.words and (not isinstance(value, str) or value not in option.words):
-            words = ", ".join(filter(None, option.words))
-            raise OptionError(expected=f"{name} among {words}", got=repeated(value), fix="choose one of those")

@@ -6,7 +6,7 @@ plain values, so it may cross a process boundary.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -123,6 +123,12 @@ def answer_of(checked: Checked, run: Run, load_seconds: float) -> Answer:
         timings=Timings(load_seconds, run.encode, run.prefill, run.decode, run.first_token),
         warnings=checked.warnings,
     )
+
+
+def memory_of(llm: Mapping[str, int], *, vision: int, pictures: int) -> Memory:
+    """What a model takes: its language model by :meth:`Llm.memory`, its vision file, its encoded pictures."""
+    buffers = llm["compute"] + llm["output"]
+    return Memory(llm["model"], llm["KV"], buffers, vision, pictures, llm["prompts"])
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from ..prompt_engine.choice import settle_prompt_engine
 from ..prompts.prompt import Prompt, build_prompt, keeps_places
 from ..prompts.template import TemplateMessage
 from ..system.machine import thread_warnings
-from .asking import Callbacks, Checked, Conversation, Outcome, Remembered, answer_of, worth_keeping
+from .asking import Callbacks, Checked, Conversation, Outcome, Remembered, answer_of, memory_of, worth_keeping
 from .decoded import DecodedPictures, asked_again
 from .encode_ahead import Encoding
 from .remembering import Remembering
@@ -66,7 +66,7 @@ class Engine:
         self.bundle = bundle
         self._turns, self._encoding_turns = Turns(), Turns()
         self._loading, self._loaded = threading.RLock(), False
-        _check_context(options, bundle.manifest.llm.context_length)
+        options.check_context(bundle.manifest.llm.context_length)
         if on_load is not None:
             on_load(0.0)
         if cancelled is not None and cancelled():
@@ -220,9 +220,8 @@ class Engine:
         if not self._loaded:
             self._turns.check()
             return Memory(0, 0, 0, 0, 0)
-        here = self.llm.memory()
         vision = self.bundle.vision_path.stat().st_size
-        return Memory(here["model"], here["KV"], here["compute"] + here["output"], vision, self.pictures.kept_bytes)
+        return memory_of(self.llm.memory(), vision=vision, pictures=self.pictures.kept_bytes)
 
     def remembered(self) -> Remembered:
         """What was found again since it was loaded; nothing while it is unloaded."""
@@ -246,8 +245,7 @@ class Engine:
         self._ready()
         # beside an answer where that one leaves the vision tower's device alone
         turns = self._encoding_turns if self.overlaps else self._turns
-        with turns.take("the encoding of a picture", wait, cancelled):
-            self._ready()
+        with turns.take("the encoding of a picture", wait, cancelled), self._undisturbed():
             opened = self.pictures.open(source, detail=GenerationOptions(detail=detail).detail, name=name)
             if detail == "auto" and opened.layout.image_tokens >= self.context_limit:
                 opened = self.pictures.lowered(opened)
@@ -259,7 +257,17 @@ class Engine:
         From any thread, also beside an answer. Raises ImageError, ContextError, TemplateError, OptionError or
         MissingExtraError for a form that answers can't be held to, and Cancelled between two pictures.
         """
+        with self._undisturbed():
+            return self._checked(conversation, cancelled)
+
+    @contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        """A block in which nothing is made ahead of a question."""
         self._ready()
+        with self.llm.undisturbed():
+            yield
+
+    def _checked(self, conversation: Conversation, cancelled: Cancel | None) -> Checked:
         settings = conversation.settings
         if settings.form is not None:
             self.llm.check(settings)
@@ -296,14 +304,15 @@ class Engine:
         run = new_run(settings)
         run.started -= seconds
         outcome.tokens = run.tokens
-        encoding = Encoding(
-            ready.opened,
-            self.pictures,
-            on_progress=callbacks.on_encode,
-            cancelled=callbacks.cancelled,
-            overlapped=self.overlaps,
-            together=callbacks.together,
-        )
+        with self._undisturbed():
+            encoding = Encoding(
+                ready.opened,
+                self.pictures,
+                on_progress=callbacks.on_encode,
+                cancelled=callbacks.cancelled,
+                overlapped=self.overlaps,
+                together=callbacks.together,
+            )
         broken = False
         try:
             if not encoding.cancelled:
@@ -384,16 +393,7 @@ class Engine:
                 fix="export the bundle again",
             )
         try:
-            _check_context(self.options, self.llm.context_limit)
+            self.options.check_context(self.llm.context_limit)
         except OptionError:
             self.close()
             raise
-
-
-def _check_context(options: LoadOptions, limit: int) -> None:
-    if options.context > limit:
-        raise OptionError(
-            expected=f"a context of at most {limit} positions (the model's limit)",
-            got=str(options.context),
-            fix="choose a smaller context",
-        )

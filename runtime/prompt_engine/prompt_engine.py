@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ _FLOAT = np.dtype(np.float32).itemsize
 
 
 class PromptEngine:
-    """Computes what it claims of one model's graphs. For one thread at a time."""
+    """Computes what it claims of one model's graphs. For one thread at a time, but to make products."""
 
     def __init__(self, path: Path, *, threads: int, stopped: Callable[[], bool]) -> None:
         """``path`` is the model's GGUF; ``stopped`` is asked between products whether to go on.
@@ -49,6 +50,7 @@ class PromptEngine:
         self._stopped = stopped
         self._crew = Crew(threads)
         self._products: dict[str, Product] = {}
+        self._making, self._underway = threading.Condition(), set[str]()
         self._wanted: dict[str, None] = {}
         self._queries: dict[int, npt.NDArray[np.float32]] = {}
         self._masks: dict[int, tuple[Block, ...]] = {}
@@ -63,6 +65,50 @@ class PromptEngine:
         """Forget what was claimed and seen for earlier chunks: their tensors stand for others now."""
         self._wanted.clear()
         self._masks.clear()
+
+    # --- products ---
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The matrices that prompts are read with, in a graph's order."""
+        return product_names(self._weights)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the products that are there, a byte a weight."""
+        return sum(product.outputs * product.inputs for product in list(self._products.values()))
+
+    def prepare(self, on_share: Callable[[float], object] = lambda share: None) -> None:
+        """Make the products of all ``names``; ``on_share`` hears what share is done. Raises Cancelled."""
+        names = self.names
+        for first in range(0, len(names), self._crew.size):
+            self._crew.run(functools.partial(self.make, name) for name in names[first : first + self._crew.size])
+            on_share(min(1.0, (first + self._crew.size) / len(names)))
+        give_memory_back()
+
+    def make(self, name: str) -> None:
+        """Make the product of a matrix where there is none, from any thread. Who makes it already is waited for.
+
+        Raises Cancelled where all was stopped.
+        """
+        with self._making:
+            while name in self._underway:
+                self._making.wait()
+            if name in self._products:
+                return
+            if self._stopped():
+                raise Cancelled
+            self._underway.add(name)
+        try:
+            self._products[name] = Product(
+                self._weights.blocks(name),
+                *self._weights.shape(name),
+                precise=name.split(".")[-2] not in ROUGH,
+            )
+        finally:
+            with self._making:
+                self._underway.discard(name)
+                self._making.notify_all()
 
     # --- what is asked of a graph's nodes ---
 
@@ -157,17 +203,8 @@ class PromptEngine:
         )
 
     def _make_wanted(self) -> None:
-        self._crew.run(functools.partial(self._make, name) for name in self._wanted if name not in self._products)
+        self._crew.run(functools.partial(self.make, name) for name in self._wanted if name not in self._products)
         give_memory_back()
-
-    def _make(self, name: str) -> None:
-        if self._stopped():
-            raise Cancelled
-        self._products[name] = Product(
-            self._weights.blocks(name),
-            *self._weights.shape(name),
-            precise=name.split(".")[-2] not in ROUGH,
-        )
 
     def _attend(self, tensor: Any, values: Any) -> None:
         softmax = raw(tensor.src[1])
@@ -180,6 +217,16 @@ class PromptEngine:
             rows = view(mask)[0, 0][: queries.shape[1]]
             blocks = self._masks[mask.data] = masked_blocks(rows, len(queries) // int(keys.ne[2]))
         self._crew.run(attention_tasks(queries, keys, values, tensor, blocks))
+
+
+def product_names(weights: Weights) -> tuple[str, ...]:
+    """Matrices that chunks of a prompt are multiplied with.
+
+    Behind its attention the last layer computes only positions whose logits are asked for, mostly one.
+    """
+    layers = [name for name in weights.tensors if name.startswith("blk.")]
+    last = max((int(name.split(".")[1]) for name in layers), default=0)
+    return tuple(name for name in layers if not name.startswith(f"blk.{last}.ffn_"))
 
 
 def _packed(tensor: Any) -> bool:
