@@ -7,6 +7,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 from ..answer import Memory
 from ..bundle.bundle import Bundle
@@ -24,7 +25,7 @@ from ..pictures.encoder import Opened, PictureEncoder
 from ..pictures.files.sources import UNNAMED, shown_name
 from ..pictures.inputs import ImageInput
 from ..pictures.tower import VisionEncoder
-from ..planning.auto_placement import describe_placement
+from ..planning.auto_placement import describe_placement, prompt_engine_fits
 from ..processes.isolated_llm import LlmProcess, open_llm
 from ..processes.repacking import settle_repacking
 from ..prompt_engine.choice import settle_prompt_engine
@@ -71,8 +72,8 @@ class Engine:
             on_load(0.0)
         if cancelled is not None and cancelled():
             raise Cancelled
-        self.options, self._why_alone = settle_prompt_engine(
-            bundle.llm_path, settle_repacking(options, bundle.llm_path)
+        self.options, self._why_engine = settle_prompt_engine(
+            bundle.llm_path, settle_repacking(options, bundle.llm_path), fits=partial(prompt_engine_fits, bundle)
         )
         self._decoded = DecodedPictures()
         self.load_seconds = 0.0
@@ -195,7 +196,7 @@ class Engine:
         """One line: where layers and KV cache are, and how attention is computed."""
         self._turns.check()
         self._ready()
-        return describe_placement(self.options, on_cpu=self.llm.on_cpu, why_alone=self._why_alone)
+        return describe_placement(self.options, on_cpu=self.llm.on_cpu, why_engine=self._why_engine)
 
     @property
     def provider(self) -> str:

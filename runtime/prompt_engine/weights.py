@@ -39,6 +39,13 @@ class Weights:
         inputs, outputs = self.tensors[name].shape
         return outputs, inputs
 
+    def stored(self, name: str, outputs: int) -> npt.NDArray[np.uint8]:
+        """The first rows of a matrix as its file has them."""
+        tensor = self.tensors[name]
+        return np.frombuffer(
+            self._map(tensor.path), np.uint8, outputs * row_bytes(tensor.type, tensor.shape[0]), tensor.offset
+        )
+
     def blocks(self, name: str) -> Iterator[npt.NDArray[np.float32]]:
         """The rows of a matrix from the first on, as float32 (rows, inputs), some megabytes at a time.
 

@@ -241,33 +241,10 @@ def test_refused_means_llama_cpp_alone(model_path: Path, monkeypatch: pytest.Mon
         raise NativeError(expected="llama-cpp-python: 0.3.36", got="0.4.0", fix="")
 
     monkeypatch.setattr(choice, "register", refuse)
-    monkeypatch.setattr(choice, "has_amx", lambda: True)
-    monkeypatch.setattr(choice, "EXACT", ())
-    monkeypatch.setattr(choice, "LEAST_WEIGHTS", 0)
+    monkeypatch.setattr(choice, "FULL_PRECISION", ())
+    monkeypatch.setattr(choice, "LEAST_FOR_INT8", 0)
+    monkeypatch.setattr(choice, "int8_sums_overflow", lambda: False)
     options, why = settle_prompt_engine(model_path, LoadOptions(gpu_layers=0))
     assert (options.prompt_engine, why) == ("llama.cpp", "llama-cpp-python: 0.3.36, found 0.4.0")
     with pytest.raises(OptionError, match=r"0\.4\.0"):
         settle_prompt_engine(model_path, LoadOptions(gpu_layers=0, prompt_engine="onnxruntime"))
-
-
-# --- what auto is ---
-
-
-def settled(path: Path, **choices: Any) -> tuple[str, str]:
-    options, why = settle_prompt_engine(path, LoadOptions(gpu_layers=0, **choices))
-    return options.prompt_engine, why
-
-
-def test_auto(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "has_amx", lambda: True)
-    assert settled(model_path) == ("llama.cpp", "a model in f32 is read exactly")
-    assert settled(model_path, prompt_engine="llama.cpp") == ("llama.cpp", "")
-    assert settled(model_path, prompt_engine="onnxruntime") == ("onnxruntime", "")
-    monkeypatch.setattr(choice, "EXACT", ())
-    assert settled(model_path) == ("llama.cpp", "a small model")
-    monkeypatch.setattr(choice, "LEAST_WEIGHTS", 0)
-    assert settled(model_path) == ("onnxruntime", "")
-    monkeypatch.setattr(choice, "available_memory", lambda: 2**30)
-    assert settled(model_path)[1].startswith("memory: int8 weights take 0.0 GiB more")
-    monkeypatch.setattr(choice, "has_amx", lambda: False)
-    assert settled(model_path) == ("llama.cpp", "no AMX; elsewhere it is not measured yet")
