@@ -17,7 +17,7 @@ from .products import FeedForward, Product, Quantized, gate, quantize
 from .structures import raw
 from .weights import Weights
 
-PIECE = 128
+PIECE = 256
 """Rows of a task: what lies between two products stays near the core, and threads end at about the same time."""
 FEED_FORWARD = ("ffn_gate", "ffn_up", "ffn_down")
 _FLOAT = np.dtype(np.float32).itemsize

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
-import scipy.linalg
 from llava_edge.runtime.onnx_runtime.graphs import CONTRIB, Node, model_bytes
 from llava_edge.runtime.prompt_engine import products
 from llava_edge.runtime.prompt_engine.products import (
@@ -78,8 +77,8 @@ def error(results: Matrix, weights: Matrix, activations: Matrix) -> float:
 
 
 def turned(numbers: Matrix) -> npt.NDArray[np.float64]:
-    """Rotated by scipy's Hadamard matrix, pieces of 64 columns."""
-    rotation = scipy.linalg.hadamard(64) / 8
+    """Rotated by a Hadamard matrix, pieces of 64 columns: the sign is the parity of what two indices share."""
+    rotation = np.array([[(-1) ** (row & column).bit_count() for column in range(64)] for row in range(64)]) / 8
     return np.asarray((numbers.astype(np.float64).reshape(-1, 64) @ rotation).reshape(numbers.shape))
 
 
