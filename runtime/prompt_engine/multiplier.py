@@ -51,8 +51,9 @@ class Multiplier:
         )
 
     def prepare(self) -> None:
-        """Make what multiplies the matrices of all layers.
+        """Make what multiplies the matrices of all layers, but for the last feed-forward.
 
+        That one is computed for positions whose logits are wanted, in a prompt the last alone.
         Raises :class:`Cancelled` where it is stopped. What was made before stays.
         """
         layers, single = dict[str, None](), list[str]()
@@ -62,6 +63,8 @@ class Multiplier:
                 layers[layer] = None
             else:
                 single.append(name)
+        if layers:
+            del layers[max(layers, key=lambda layer: int(layer.rpartition(".")[2]))]
         tasks = [functools.partial(self._make_layer, one) for one in layers if one not in self._feed_forwards]
         tasks += [functools.partial(self._make_product, name) for name in single if name not in self._products]
         if tasks:
@@ -78,6 +81,8 @@ class Multiplier:
     def _feed_forward(self, layer: str) -> FeedForward:
         if layer not in self._feed_forwards:
             self.prepare()
+        if layer not in self._feed_forwards:
+            self._crew.run("weights", [functools.partial(self._make_layer, layer)])
         return self._feed_forwards[layer]
 
     def _make_product(self, name: str) -> None:

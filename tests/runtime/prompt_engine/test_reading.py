@@ -81,7 +81,7 @@ def test_prompts_are_read_alike(model_path: Path, monkeypatch: pytest.MonkeyPatc
     layers = counts["_attend"] // 4  # two chunks, twice
     assert counts["_attend"] == 4 * layers > 0
     assert counts["multiply"] == 4 * layers * 4  # queries, keys, values, attention's output
-    assert counts["feed_forward"] == 4 * layers
+    assert counts["feed_forward"] == 4 * (layers - 1)  # the last layer's is left to rows whose logits are wanted
     assert np.array_equal(ours, again)
     assert 0 < difference(ours, alone) < 0.05
 
