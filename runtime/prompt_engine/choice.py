@@ -16,7 +16,6 @@ from ..ggml.types import BY_NUMBER
 from ..options import LoadOptions, PromptEngineName
 from ..system.machine import has_amx, int8_sums_known, int8_sums_overflow
 from .backend import register
-from .prompt_engine import product_names
 from .trial import kept_answers, speed_up
 from .weights import Weights
 
@@ -48,8 +47,10 @@ def settle_prompt_engine(
 
 
 def int8_bytes(weights: Weights) -> int:
-    """Bytes that all products of a model take, a byte a weight."""
-    return sum(math.prod(weights.tensors[name].shape) for name in product_names(weights))
+    """Bytes that all products of a model take, a byte a weight; the last feed-forward is not among them."""
+    last = max((int(name.split(".")[1]) for name in weights.of_layers), default=0)
+    names = [name for name in weights.of_layers if not name.startswith(f"blk.{last}.ffn_")]
+    return sum(math.prod(weights.tensors[name].shape) for name in names)
 
 
 def usual_here() -> bool:

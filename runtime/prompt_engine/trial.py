@@ -30,8 +30,7 @@ from ..system.machine import cache_folder, processor_flags, processor_name
 from ..system.native_thread import NativeThread
 from ..system.storage import write_text
 from .backend import special_buffers
-from .products import Product
-from .prompt_engine import ROUGH, product_names
+from .products import Product, Quantized, quantize
 from .weights import Weights
 
 FILE = "prompt-engine.json"
@@ -83,7 +82,7 @@ def _key() -> str:
 
 def _typical(weights: Weights) -> str:
     """The first layer's gate, else its largest matrix."""
-    names = product_names(weights)
+    names = weights.of_layers
     gate = next((name for name in names if ".ffn_gate." in name), None)
     return gate or max(names, key=lambda name: math.prod(weights.shape(name)))
 
@@ -99,30 +98,21 @@ def _measure(weights: Weights, name: str, *, repack: bool) -> float:
         ends.callback(ours.close)
         ends.callback(theirs.close)
         run = theirs.run(lambda: ends.enter_context(_llama_cpp(weights, name, outputs, activations, repack=repack)))
-        works = {"llama.cpp": (theirs, run)}
-        for kind, precise in (("once", False), ("twice", True)):
-            product = Product(_first(weights.blocks(name), outputs), outputs, inputs, precise=precise)
-            works[kind] = ours, functools.partial(_multiply, product, activations)
+        product = Product(Quantized.of(_first(weights.blocks(name), outputs), outputs, inputs))
+        works: dict[str, tuple[NativeThread, Callable[[], Any]]]
+        works = {"llama.cpp": (theirs, run), "onnxruntime": (ours, functools.partial(_multiply, product, activations))}
         for _ in range(TURNS):
             for kind, (thread, work) in works.items():
                 seconds, results[kind] = thread.run(_timed, work)
                 times[kind] = min(times.get(kind, math.inf), seconds)
-    for kind in ("once", "twice"):
-        _check_close(results[kind], results["llama.cpp"])
-    precise = _share_of_precise(weights)
-    return times["llama.cpp"] / (precise * times["twice"] + (1 - precise) * times["once"])
+    _check_close(results["onnxruntime"], results["llama.cpp"])
+    return times["llama.cpp"] / times["onnxruntime"]
 
 
 def _timed(work: Callable[[], npt.NDArray[np.float32]]) -> tuple[float, npt.NDArray[np.float32]]:
     began = time.thread_time()
     result = work()
     return time.thread_time() - began, result
-
-
-def _share_of_precise(weights: Weights) -> float:
-    """The share of a model's weights that are multiplied twice."""
-    sizes = {name: math.prod(weights.shape(name)) for name in product_names(weights)}
-    return sum(size for name, size in sizes.items() if name.split(".")[-2] not in ROUGH) / sum(sizes.values())
 
 
 def _check_close(ours: npt.NDArray[np.float32], theirs: npt.NDArray[np.float32]) -> None:
@@ -148,8 +138,11 @@ def _first(blocks: Iterator[npt.NDArray[np.float32]], outputs: int) -> Iterator[
 
 
 def _multiply(product: Product, activations: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """With the rounding, which several products share where the activations are the same."""
     result = np.empty((len(activations), product.outputs), np.float32)
-    product.compute(activations.ctypes.data, len(activations), result.ctypes.data)
+    quantized, scales = np.empty(activations.shape, np.uint8), np.empty(len(activations), np.float32)
+    quantize(activations.ctypes.data, product.inputs, quantized, scales)
+    product.compute(quantized, scales, result.ctypes.data)
     return result
 
 

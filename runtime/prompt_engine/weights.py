@@ -31,8 +31,14 @@ class Weights:
         model = read_model(path)
         self.settings = model.settings
         self.tensors = {one.name: one for one in model.tensors if len(one.shape) == 2 and one.name.endswith(".weight")}
+        self.names = frozenset(one.name for one in model.tensors)
         self._files = ExitStack()
         self._maps: dict[Path, mmap.mmap] = {}
+
+    @property
+    def of_layers(self) -> tuple[str, ...]:
+        """Names of the layers' matrices, in the file's order."""
+        return tuple(name for name in self.tensors if name.startswith("blk."))
 
     def shape(self, name: str) -> tuple[int, int]:
         """(outputs, inputs) of a matrix."""

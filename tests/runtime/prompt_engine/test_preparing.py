@@ -47,7 +47,7 @@ def opened(path: Path, **choices: Any) -> Iterator[Llm]:
 
 def made(llm: Llm) -> set[str]:
     assert llm._prompts.engine is not None
-    return set(llm._prompts.engine._products)
+    return {name for name in llm._prompts.engine.names if llm._prompts.engine.made(name)}
 
 
 def needed(llm: Llm) -> set[str]:
@@ -160,7 +160,7 @@ def test_closed_and_forgotten_in_the_middle(model_path: Path, monkeypatch: pytes
     del llm
     gc.collect()
     until(lambda: threading.active_count() == before)
-    assert not engine._products
+    assert engine.size == 0
 
 
 def test_a_load_that_prepares_can_be_cancelled(model_path: Path) -> None:
