@@ -10,7 +10,7 @@ import argparse
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ import numpy.typing as npt
 
 from ...runtime.onnx_runtime.graphs import CONTRIB, Given, Node, model_bytes
 from ...runtime.onnx_runtime.importing import import_onnxruntime
+from ...runtime.prompt_engine.products import Quantized
 from ...runtime.prompt_engine.weights import Weights
 from ..speed.machine import describe_machine, machine_line
 
-POSITIONS, CHUNK, TURNS = 2048, 512, 3
+POSITIONS, CHUNK, TURNS = 2048, 512, 2
 BLOB = "packed.bin"
 
 
@@ -34,12 +35,6 @@ def seconds(work: Callable[[], object]) -> float:
         work()
         found.append(time.thread_time() - began)
     return min(found)
-
-
-def rounded(blocks: Iterator[npt.NDArray[np.float32]]) -> npt.NDArray[np.int8]:
-    """A matrix (outputs, inputs) as int8 (inputs, outputs), a scale a row."""
-    rows = [np.rint(one / (np.abs(one).max(axis=1, keepdims=True) / 127 + 1e-30)).astype(np.int8) for one in blocks]
-    return np.ascontiguousarray(np.concatenate(rows).T)
 
 
 def graph(inputs: int, outputs: int, *, constant: bool) -> bytes:
@@ -85,8 +80,8 @@ def measure(weights: Weights, name: str, folder: Path) -> dict[str, list[float]]
     """Of one matrix, for each way: seconds of making, of a prompt by chunks and at once, bytes on disk."""
     outputs, inputs = weights.shape(name)
     rows = np.random.default_rng(0).integers(0, 256, (POSITIONS, inputs), np.uint8)
-    unpacking = seconds(lambda: [None for _ in weights.blocks(name)])
-    matrix = rounded(weights.blocks(name))
+    rounding = seconds(lambda: Quantized.of(weights.blocks(name), outputs, inputs))
+    matrix = Quantized.of(weights.blocks(name), outputs, inputs).columns
     model = graph(inputs, outputs, constant=True)
     packing = seconds(lambda: opened(model, matrix))
     memory = prompt(opened(model, matrix), rows)
@@ -97,7 +92,7 @@ def measure(weights: Weights, name: str, folder: Path) -> dict[str, list[float]]
     plain = np.load(folder / "plain.npy", mmap_mode="r")
     unpacked = prompt(opened(graph(inputs, outputs, constant=False)), rows, w=plain)
     blob = (folder / BLOB).stat().st_size
-    making = unpacking + packing
+    making = rounding + packing
     return {
         "packed in memory": [making, *memory, 0],
         "file with what onnxruntime packed": [opening, *mapped, blob],

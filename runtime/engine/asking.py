@@ -125,7 +125,7 @@ def answer_of(checked: Checked, run: Run, load_seconds: float) -> Answer:
     )
 
 
-def memory_of(llm: Mapping[str, int], *, vision: int, pictures: int) -> Memory:
+def memory_of(llm: Mapping[str, int], vision: int, pictures: int) -> Memory:
     """What a model takes: its language model by :meth:`Llm.memory`, its vision file, its encoded pictures."""
     buffers = llm["compute"] + llm["output"]
     return Memory(llm["model"], llm["KV"], buffers, vision, pictures, llm["prompts"])
@@ -135,13 +135,14 @@ def memory_of(llm: Mapping[str, int], *, vision: int, pictures: int) -> Memory:
 class Remembered:
     """What an engine found again since it was loaded: copies in memory, states and pictures of the durable cache.
 
-    ``kept_bytes`` are what the copies take now.
+    ``kept_bytes`` are what the copies take now, ``prompt_bytes`` the weights that the prompt engine has made.
     """
 
     kept_bytes: int = 0
     kept_hits: int = 0
     state_hits: int = 0
     picture_hits: int = 0
+    prompt_bytes: int = 0
 
 
 class AnsweringEngine(Protocol):

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from ..answer import Memory
@@ -221,12 +221,13 @@ class Engine:
         if not self._loaded:
             self._turns.check()
             return Memory(0, 0, 0, 0, 0)
-        vision = self.bundle.vision_path.stat().st_size
-        return memory_of(self.llm.memory(), vision=vision, pictures=self.pictures.kept_bytes)
+        return memory_of(self.llm.memory(), self.bundle.vision_path.stat().st_size, self.pictures.kept_bytes)
 
     def remembered(self) -> Remembered:
         """What was found again since it was loaded; nothing while it is unloaded."""
-        return self.remembering.found if self._loaded else Remembered()
+        if not self._loaded:
+            return Remembered()
+        return replace(self.remembering.found, prompt_bytes=self.llm.memory()["prompts"])
 
     def check_image(self, image: EncodedImage) -> None:
         """Refuse a picture that was encoded for another model. Raises ImageError, OptionError."""
@@ -263,7 +264,6 @@ class Engine:
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:
-        """A block in which nothing is made ahead of a question."""
         self._ready()
         with self.llm.undisturbed():
             yield

@@ -225,3 +225,26 @@ def test_in_a_process_of_its_own(exported: Any, isolate: Any) -> None:
     with load(bundle, threads=2, prompt_engine="onnxruntime", isolate="engine") as model:
         model.answering_engine.kill()  # type: ignore[attr-defined]
         assert model.ask("What is it?", max_tokens=2).tokens
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc")
+def test_memory_is_what_was_said(tmp_path: Path) -> None:
+    """50 million weights: the process grows by what the planner counts for their shape, within 5 %."""
+    shape = LlmShape("llama", 4, 1024, 16, 16, 64, 2816, 1024, 2048, tied=True)
+    path = tmp_path / "llm.gguf"
+    write_sparse_llm(path, shape, "q8_0")
+    engine = PromptEngine(path, threads=1, stopped=lambda: False)
+    try:
+        engine.make(engine.names[0])  # with what the library takes once
+        before, first = resident(), engine.size
+        engine.prepare()
+        assert engine.size == prompt_bytes(llm_shape(path, recipe="q8_0")) == prompt_bytes(shape)
+        assert resident() - before == pytest.approx(engine.size - first, rel=0.05)
+    finally:
+        engine.close()
+
+
+def resident() -> int:
+    """Anonymous bytes of this process that are in memory: what is mapped from a file may be dropped at any time."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")) * 1024
