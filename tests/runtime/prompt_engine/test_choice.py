@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,13 @@ from llava_edge.runtime.prompt_engine.weights import Weights
 def model_path(exported: Any) -> Path:
     """A seeded f32 model."""
     return Path(exported("llama3")[1]) / "llm.gguf"
+
+
+@pytest.fixture
+def weights(model_path: Path) -> Iterator[Weights]:
+    """Its matrices."""
+    with closing(Weights(model_path)) as opened:
+        yield opened
 
 
 @pytest.fixture(autouse=True)
@@ -61,10 +70,10 @@ def test_auto(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert settled(model_path) == ("llama.cpp", "a trial of both failed: AttributeError")
 
 
-def test_a_trial_multiplies_as_numpy_does(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_multiplies_as_numpy_does(weights: Weights) -> None:
     """Both ways, with weights as the file has them and rearranged."""
     register()
-    weights, name = Weights(model_path), "blk.0.ffn_gate.weight"
+    name = "blk.0.ffn_gate.weight"
     outputs, inputs = weights.shape(name)
     matrix = np.concatenate([block.copy() for block in weights.blocks(name)])
     rows = np.random.default_rng(1).standard_normal((trial.ROWS, inputs), np.float32)
@@ -74,7 +83,7 @@ def test_a_trial_multiplies_as_numpy_does(model_path: Path, monkeypatch: pytest.
         assert trial.speed_up(weights, repack=repack) > 0
 
 
-def test_a_trial_is_made_once(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_is_made_once(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[bool] = []
 
     def measured(weights: Weights, name: str, *, repack: bool) -> float:
@@ -82,7 +91,6 @@ def test_a_trial_is_made_once(model_path: Path, monkeypatch: pytest.MonkeyPatch)
         return 2.5 if repack else 1.2
 
     monkeypatch.setattr(trial, "_measure", measured)
-    weights = Weights(model_path)
     for _ in range(2):
         assert trial.speed_up(weights, repack=False) == 1.2
         assert trial.speed_up(weights, repack=True) == 2.5
@@ -100,10 +108,9 @@ def test_a_trial_is_made_once(model_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert trial.kept_answers() == {}
 
 
-def test_another_product_is_no_answer(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_product_is_no_answer(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
     register()
     monkeypatch.setattr(trial, "_multiply", lambda product, rows: np.zeros((len(rows), product.outputs), np.float32))
-    weights = Weights(model_path)
     with pytest.raises(NativeError, match="a product like"):
         trial.speed_up(weights, repack=False)
     assert not trial.kept_answers()
@@ -112,7 +119,8 @@ def test_another_product_is_no_answer(model_path: Path, monkeypatch: pytest.Monk
 def test_memory_is_the_planners(exported: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a byte of memory less than what it takes beside all else, it is llama.cpp."""
     bundle = Bundle.open(exported("llama3")[1])
-    needed = int8_bytes(Weights(bundle.llm_path))
+    with closing(Weights(bundle.llm_path)) as weights:
+        needed = int8_bytes(weights)
 
     def fits(memory: int) -> bool:
         monkeypatch.setattr(auto_placement, "detect_devices", lambda: [Device("host", "cpu", memory)])

@@ -17,8 +17,13 @@ from llava_edge.runtime import load
 from llava_edge.runtime.errors import Cancelled, NativeError
 from llava_edge.runtime.language.llm import Llm
 from llava_edge.runtime.options import LoadOptions
+from llava_edge.runtime.planning.llm_memory import prompt_bytes
+from llava_edge.runtime.planning.shape_sources import llm_shape
 from llava_edge.runtime.prompt_engine import preparing
+from llava_edge.runtime.prompt_engine.multiplier import Multiplier
 from llava_edge.runtime.prompt_engine.prompt_engine import PromptEngine
+from llava_edge.runtime.system.lifetime import give_memory_back
+from support.sparse_gguf import Sizes, write_sparse
 
 POSITIONS = 80
 
@@ -176,10 +181,10 @@ def test_a_load_that_prepares_can_be_cancelled(model_path: Path) -> None:
 def test_too_little_memory(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a load it is said; in idle time who needs the product meets it."""
 
-    def none(self: PromptEngine, name: str) -> None:
-        raise MemoryError(name)
+    def none(*_: Any) -> None:
+        raise MemoryError
 
-    monkeypatch.setattr(PromptEngine, "make", none)
+    monkeypatch.setattr(Multiplier, "_quantized", none)
     with pytest.raises(NativeError, match="memory for a byte a weight more"), opened(model_path, prepare=True):
         pass
     with opened(model_path) as llm:
@@ -229,17 +234,18 @@ def test_in_a_process_of_its_own(exported: Any, isolate: Any) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc")
 def test_memory_is_what_was_said(tmp_path: Path) -> None:
-    """50 million weights: the process grows by what the planner counts for their shape, within 5 %."""
-    shape = LlmShape("llama", 4, 1024, 16, 16, 64, 2816, 1024, 2048, tied=True)
-    path = tmp_path / "llm.gguf"
-    write_sparse_llm(path, shape, "q8_0")
+    """The process grows by what the planner counts for the shape; up to 8 MiB of it lie in memory kept from before."""
+    path = write_sparse(tmp_path / "llm.gguf", Sizes("llama", 8, 1024, 16, 4, 3072, 512))
     engine = PromptEngine(path, threads=1, stopped=lambda: False)
     try:
-        engine.make(engine.names[0])  # with what the library takes once
-        before, first = resident(), engine.size
-        engine.prepare()
-        assert engine.size == prompt_bytes(llm_shape(path, recipe="q8_0")) == prompt_bytes(shape)
-        assert resident() - before == pytest.approx(engine.size - first, rel=0.05)
+        engine.prepare()  # once before, for what the libraries keep
+        size, again = engine.size, PromptEngine(path, threads=1, stopped=lambda: False)
+        give_memory_back()
+        before = resident()
+        again.prepare()
+        assert again.size == size == prompt_bytes(llm_shape(path, recipe="f16"))
+        assert resident() - before == pytest.approx(size, abs=2**23)
+        again.close()
     finally:
         engine.close()
 
