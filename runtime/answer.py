@@ -26,7 +26,8 @@ class Memory:
     """Bytes that a model takes.
 
     By llama.cpp's own figures on all devices: its ``weights``, its KV ``cache`` and the ``buffers`` it computes in. By
-    its file: the ``vision`` tower. ``pictures`` are those kept encoded.
+    its file: the ``vision`` tower. ``pictures`` are those kept encoded, ``prompts`` the weights in int8 that the prompt
+    engine has made so far.
 
     Weights that are mapped from the file may be shared with other processes, and rearranged ones count twice.
     """
@@ -36,11 +37,12 @@ class Memory:
     buffers: int
     vision: int
     pictures: int
+    prompts: int = 0
 
     @property
     def total(self) -> int:
         """All of them."""
-        return self.weights + self.cache + self.buffers + self.vision + self.pictures
+        return self.weights + self.cache + self.buffers + self.vision + self.pictures + self.prompts
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,11 @@ def finish(steps: Generator[_Item, None, _Result], tell: Callable[[_Item], objec
             tell(item)
 
 
+def part(tell: Share | None, first: float, last: float) -> Share | None:
+    """``tell`` for work that is the part of a whole from ``first`` to ``last``."""
+    return None if tell is None else lambda share: tell(first + (last - first) * share)
+
+
 class Rows(Protocol):
     """A picture's embeddings (positions, dim): an array, or one whose rows are still to come."""
 

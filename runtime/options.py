@@ -84,6 +84,8 @@ class LoadOptions:
     compiled by GCC 12 dies there (``repacking``; an ``Llm`` on its own makes no trial and leaves it off there).
     ``prompt_engine`` "onnxruntime" reads prompts of 64 positions and more with int8 products on the CPU, for which
     each weight takes another byte of memory; "auto" is llama.cpp where that does not pay (``docs/prompt-engine.md``).
+    ``prepare`` says when those bytes are made: True in the load, False at the first long prompt, None while nothing
+    else is computed, from half a second after the load on.
     """
 
     threads: Annotated[int, Option("CPU threads; 0 means one per physical core.", (0, 1024), show_default=False)] = 0
@@ -150,6 +152,12 @@ class LoadOptions:
             words=get_args(PromptEngineName),
         ),
     ] = "auto"
+    prepare: Annotated[
+        bool | None,
+        Option(
+            "Make the prompt engine's weights in the load, or at the first long prompt; else when nothing is asked."
+        ),
+    ] = None
     images_kept: Annotated[
         int, Option("Encoded pictures kept in memory, the latest used.", (0, 10_000), in_python_only=True)
     ] = 8
@@ -241,6 +249,7 @@ class LoadChoices(TypedDict, total=False):
     micro_batch: int | None
     repack: bool | None
     prompt_engine: PromptEngineName
+    prepare: bool | None
     images_kept: int
     kept_states: int
     cache: str | os.PathLike[str] | bool | None

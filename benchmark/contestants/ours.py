@@ -11,8 +11,11 @@ from .task import Figures, Task
 
 
 def ask(task: Task) -> Figures:
-    """Load the bundle, ask about the picture, ask again; the figures are those that the API returns."""
-    with load(task.bundle, threads=task.threads) as model:
+    """Load the bundle, ask about the picture, ask again; the figures are those that the API returns.
+
+    What prompts are read with is made in the load, as OpenVINO compiles in its own.
+    """
+    with load(task.bundle, threads=task.threads, prepare=True) as model:
         chat = model.chat()
         first = chat.generate(task.question, images=[task.image], max_tokens=task.tokens)
         second = _follow_up(chat, task)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -75,6 +76,7 @@ def ask(
     if not pictures:
         tell(NO_PICTURE)
     loading = arguments.with_cache(loading, no_cache)
+    loading = replace(loading, prepare=loading.prepare or False)  # between a load and one question nothing is idle
     kept = remembered(loading)
     with load(model, on_load=None if quiet else Bar("loading").share, **vars(loading)) as loaded:
         unkept = [kept.text] if kept.new and not kept.works else []

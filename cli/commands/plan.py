@@ -52,6 +52,7 @@ def plan(
     kv_type: arguments.KvTypeOption = "",
     gpu_layers: arguments.GpuLayersOption = -1,
     split_mode: arguments.SplitModeOption = None,
+    prompt_engine: arguments.PromptEngineOption = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show what fits on which device: weights, KV cache, buffers, vision, and what is left over."""
@@ -78,6 +79,7 @@ def plan(
         split_mode=split_mode,  # type: ignore[arg-type]  # the request refuses other words
         kv_type_k=kv_type,
         kv_type_v=kv_type,
+        prompt_engine=_engine(prompt_engine, described=bool(host)),  # type: ignore[arg-type]
     )
     made = make_plan(shape, devices, request)
     nearest = suggestions(made, devices, request)
@@ -87,6 +89,15 @@ def plan(
         say(plan_table(made, nearest))
     if not made.fits:
         raise typer.Exit(DOES_NOT_FIT)
+
+
+def _engine(word: str, *, described: bool) -> str:
+    """What ``auto`` is: of a host that is described nobody knows how fast it computes, so the memory is counted."""
+    from ...runtime.options import LoadOptions
+    from ...runtime.prompt_engine.choice import usual_here
+
+    LoadOptions(prompt_engine=word)  # type: ignore[arg-type]  # refuses other words
+    return "llama.cpp" if word == "auto" and not described and not usual_here() else word
 
 
 def _at_least(name: str, value: int, low: int) -> int:

@@ -74,8 +74,10 @@ def stages(answer: Answer, model: Model) -> list[str]:
     """What each stage took, and with how much: a line a stage."""
     times, computed = answer.timings, answer.prompt_tokens - answer.cached_tokens
     pictures = f"{amount(len(answer.image_tokens), 'picture')}, {sum(answer.image_tokens)} positions"
+    memory = model.memory()
     return [
         f"threads  {model.threads}",
+        f"memory   {memory.total / 2**30:.2f} GiB, of them {memory.prompts / 2**30:.2f} weights in int8 for prompts",
         f"cache    {model.context_size} positions, of them {answer.cached_tokens} of the prompt from before",
         f"load     {times.load:9.3f} s",
         f"encode   {times.encode:9.3f} s, {pictures}",

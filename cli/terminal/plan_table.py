@@ -12,7 +12,7 @@ from ...runtime.planning.suggestions import Suggestion
 from .visible import name_of
 
 _GIGA = 2**30
-_COLUMNS = ("total", "weights", "kv", "compute", "vision", "free")
+_COLUMNS = ("total", "weights", "kv", "compute", "vision", "int8", "free")
 
 
 def plan_dictionary(plan: Plan, nearest: Sequence[Suggestion]) -> dict[str, Any]:
@@ -38,6 +38,7 @@ def plan_dictionary(plan: Plan, nearest: Sequence[Suggestion]) -> dict[str, Any]
                 "kv": one.kv,
                 "compute": one.compute,
                 "vision": one.vision,
+                "prompts": one.prompts,
                 "free": one.free,
                 "reserve": one.device.reserve,
             }
@@ -86,12 +87,14 @@ def _under(name: str, said: Sequence[str]) -> list[str]:
 
 
 def _devices(plan: Plan) -> list[str]:
-    """The table of devices; a column is as wide as what stands in it."""
-    rows = [["GiB", "layers", *_COLUMNS]]
+    """The table of devices; a column is as wide as what stands in it. The prompt engine's weights have one if any."""
+    names = [name for name in _COLUMNS if name != "int8" or any(one.prompts for one in plan.uses)]
+    rows = [["GiB", "layers", *names]]
     for one in plan.uses:
-        sizes = (one.device.memory, one.weights, one.kv, one.compute, one.vision, one.free)
+        sizes = [one.device.memory, one.weights, one.kv, one.compute, one.vision]
+        sizes += [one.prompts, one.free] if "int8" in names else [one.free]
         rows.append([name_of(one.device.name), str(one.layers), *map(_size, sizes)])
-    least = [22, 7, *[9] * len(_COLUMNS)]
+    least = [22, 7, *[9] * len(names)]
     widths = [max(wide, *(len(row[index]) + 2 for row in rows)) for index, wide in enumerate(least)]
     marks = ["", *("" if one.fits else f"  below the reserve of {_size(one.device.reserve)}" for one in plan.uses)]
     return [

@@ -23,8 +23,8 @@ from ..system.left_behind import name_beside
 from ..system.payloads import BLOCK, mapped, opened_plainly, read_payload, reserve
 
 MAGIC = b"LLVEDGEC"
-SCHEMA = 1
-"""Version of the layout and of all that headers say."""
+SCHEMA = 2
+"""Version of the layout, of all that headers say, and of the arithmetic behind what is kept."""
 LARGEST_HEADER = 2**26
 _PREFIX = struct.Struct("<8sIIQ32s")
 _HASH = 32

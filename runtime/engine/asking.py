@@ -6,7 +6,7 @@ plain values, so it may cross a process boundary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from ..answer import Answer, Memory, Timings
 from ..bundle.bundle import Bundle
 from ..callbacks import Cancel, Progress
+from ..errors import listed
 from ..language.generation import Run
 from ..options import Detail, GenerationOptions
 from ..pictures.encoded import EncodedImage
@@ -87,6 +88,17 @@ def said_of(asked: Sequence[Opened], whole: Callable[[Layout], Layout]) -> list[
     return said
 
 
+def lowered_of(opened: Sequence[Opened], fitting: Sequence[Opened]) -> list[str]:
+    """What is to be said of pictures that were ``opened`` and lowered to be ``fitting``."""
+    names = [shown_name(one.name) for one, fit in zip(opened, fitting, strict=True) if one is not fit]
+    if not names:
+        return []
+    return [
+        f"The detail of {listed(names)} was lowered to the overview (detail low), "
+        "because the prompt does not fit the context."
+    ]
+
+
 @dataclass(frozen=True)
 class Callbacks:
     """Who hears of an answer, and is asked whether it is still wanted.
@@ -140,17 +152,24 @@ def answer_of(checked: Checked, run: Run, load_seconds: float) -> Answer:
     )
 
 
+def memory_of(llm: Mapping[str, int], vision: int, pictures: int) -> Memory:
+    """What a model takes: its language model by :meth:`Llm.memory`, its vision file, its encoded pictures."""
+    buffers = llm["compute"] + llm["output"]
+    return Memory(llm["model"], llm["KV"], buffers, vision, pictures, llm["prompts"])
+
+
 @dataclass(frozen=True)
 class Remembered:
     """What an engine found again since it was loaded: copies in memory, states and pictures of the durable cache.
 
-    ``kept_bytes`` are what the copies take now.
+    ``kept_bytes`` are what the copies take now, ``prompt_bytes`` the weights that the prompt engine has made.
     """
 
     kept_bytes: int = 0
     kept_hits: int = 0
     state_hits: int = 0
     picture_hits: int = 0
+    prompt_bytes: int = 0
 
 
 class AnsweringEngine(Protocol):

@@ -8,8 +8,10 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ..callbacks import Cancel
+from ..errors import Cancelled
 from ..pictures.encoded import EncodedImage
-from ..pictures.encoder import Opened
+from ..pictures.encoder import Opened, PictureEncoder
 from ..pictures.inputs import ImageInput
 from ..pictures.picture import Picture, load_picture
 from .asking import Conversation
@@ -40,6 +42,18 @@ class DecodedPictures:
             while sum(one.size[0] * one.size[1] for one in self._kept.values()) > DECODED_PIXELS:
                 self._kept.popitem(last=False)
         return picture
+
+    def opened(
+        self, conversation: Conversation, pictures: PictureEncoder, cancelled: Cancel | None = None
+    ) -> tuple[Opened, ...]:
+        """All pictures of ``conversation``, laid out. Raises ImageError, and Cancelled between two of them."""
+        opened = []
+        for one in conversation.pictures:
+            if cancelled is not None and cancelled():
+                raise Cancelled
+            source = self.open(one.source, one.name)
+            opened.append(pictures.open(source, detail=one.detail, picture_tokens=one.picture_tokens, name=one.name))
+        return tuple(opened)
 
     def clear(self) -> None:
         """Forget all."""

@@ -6,14 +6,15 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from ..answer import Memory
 from ..bundle.bundle import Bundle
 from ..bundle.manifest import Manifest
 from ..callbacks import Cancel, Progress, Share
 from ..durable.durable import open_durable
-from ..errors import BundleError, Cancelled, NativeError, OptionError, listed
+from ..errors import BundleError, Cancelled, NativeError, OptionError
 from ..language.generation import generate, new_run, room_for_answer
 from ..language.interface import LanguageModel
 from ..language.kv_cache import KvCache
@@ -21,17 +22,28 @@ from ..language.llm import Llm
 from ..options import Detail, GenerationOptions, LoadOptions
 from ..pictures.encoded import EncodedImage
 from ..pictures.encoder import Opened, PictureEncoder
-from ..pictures.files.sources import UNNAMED, shown_name
+from ..pictures.files.sources import UNNAMED
 from ..pictures.inputs import ImageInput
 from ..pictures.tower import VisionEncoder
-from ..planning.auto_placement import describe_placement
+from ..planning.auto_placement import describe_placement, prompt_engine_fits
 from ..processes.isolated_llm import LlmProcess, open_llm
 from ..processes.repacking import settle_repacking
 from ..prompt_engine.choice import settle_prompt_engine
 from ..prompts.prompt import Prompt, build_prompt, keeps_places
 from ..prompts.template import TemplateMessage
 from ..system.machine import thread_warnings
-from .asking import Callbacks, Checked, Conversation, Outcome, Remembered, answer_of, said_of, worth_keeping
+from .asking import (
+    Callbacks,
+    Checked,
+    Conversation,
+    Outcome,
+    Remembered,
+    answer_of,
+    lowered_of,
+    memory_of,
+    said_of,
+    worth_keeping,
+)
 from .decoded import DecodedPictures, asked_again
 from .encode_ahead import Encoding
 from .remembering import Remembering
@@ -71,8 +83,8 @@ class Engine:
             on_load(0.0)
         if cancelled is not None and cancelled():
             raise Cancelled
-        self.options, self._why_alone = settle_prompt_engine(
-            bundle.llm_path, settle_repacking(options, bundle.llm_path)
+        self.options, self._why_engine = settle_prompt_engine(
+            bundle.llm_path, settle_repacking(options, bundle.llm_path), fits=partial(prompt_engine_fits, bundle)
         )
         self._decoded = DecodedPictures()
         self.load_seconds = 0.0
@@ -195,7 +207,7 @@ class Engine:
         """One line: where layers and KV cache are, and how attention is computed."""
         self._turns.check()
         self._ready()
-        return describe_placement(self.options, on_cpu=self.llm.on_cpu, why_alone=self._why_alone)
+        return describe_placement(self.options, on_cpu=self.llm.on_cpu, why_engine=self._why_engine)
 
     @property
     def provider(self) -> str:
@@ -220,13 +232,13 @@ class Engine:
         if not self._loaded:
             self._turns.check()
             return Memory(0, 0, 0, 0, 0)
-        here = self.llm.memory()
-        vision = self.bundle.vision_path.stat().st_size
-        return Memory(here["model"], here["KV"], here["compute"] + here["output"], vision, self.pictures.kept_bytes)
+        return memory_of(self.llm.memory(), self.bundle.vision_path.stat().st_size, self.pictures.kept_bytes)
 
     def remembered(self) -> Remembered:
         """What was found again since it was loaded; nothing while it is unloaded."""
-        return self.remembering.found if self._loaded else Remembered()
+        if not self._loaded:
+            return Remembered()
+        return replace(self.remembering.found, prompt_bytes=self.llm.memory()["prompts"])
 
     def check_image(self, image: EncodedImage) -> None:
         """Refuse a picture that was encoded for another model. Raises ImageError, OptionError."""
@@ -247,8 +259,7 @@ class Engine:
         self._ready()
         # beside an answer where that one leaves the vision tower's device alone
         turns = self._encoding_turns if self.overlaps else self._turns
-        with turns.take("the encoding of a picture", wait, cancelled):
-            self._ready()
+        with turns.take("the encoding of a picture", wait, cancelled), self._undisturbed():
             wanted = GenerationOptions(detail=detail, picture_tokens=picture_tokens)
             opened = self.pictures.open(source, detail=wanted.detail, picture_tokens=wanted.picture_tokens, name=name)
             if detail == "auto" and opened.layout.image_tokens >= self.context_limit:
@@ -261,22 +272,26 @@ class Engine:
         From any thread, also beside an answer. Raises ImageError, ContextError, TemplateError, OptionError or
         MissingExtraError for a form that answers can't be held to, and Cancelled between two pictures.
         """
+        with self._undisturbed():
+            return self._checked(conversation, cancelled)
+
+    @contextmanager
+    def _undisturbed(self) -> Iterator[None]:
         self._ready()
+        with self.llm.undisturbed():
+            yield
+
+    def _checked(self, conversation: Conversation, cancelled: Cancel | None) -> Checked:
         settings = conversation.settings
         if settings.form is not None:
             self.llm.check(settings)
-        opened = self._opened(conversation, cancelled)
+        opened = self._decoded.opened(conversation, self.pictures, cancelled)
         prompt, fitting = self._fitting(conversation, opened)
         asked = fitting[len(fitting) - conversation.messages[-1].images :]
-        warnings = [*thread_warnings(self.threads), *said_of(asked, self.pictures.whole)]
+        warnings = [*thread_warnings(self.threads), *said_of(asked, self.pictures.whole), *lowered_of(opened, fitting)]
         if conversation.messages[-1].places and not keeps_places(self.bundle.manifest.template):
             warnings.append("The chat template puts all pictures of a message in front of its text.")
         room = room_for_answer(prompt, self.context_limit, settings)
-        if changed := [shown_name(one.name) for one, fit in zip(opened, fitting, strict=True) if one is not fit]:
-            warnings.append(
-                f"The detail of {listed(changed)} was lowered to the overview (detail low), "
-                "because the prompt does not fit the context."
-            )
         return Checked(
             asked_again(conversation, opened),
             len(prompt),
@@ -298,14 +313,15 @@ class Engine:
         run = new_run(settings)
         run.started -= seconds
         outcome.tokens = run.tokens
-        encoding = Encoding(
-            ready.opened,
-            self.pictures,
-            on_progress=callbacks.on_encode,
-            cancelled=callbacks.cancelled,
-            overlapped=self.overlaps,
-            together=callbacks.together,
-        )
+        with self._undisturbed():
+            encoding = Encoding(
+                ready.opened,
+                self.pictures,
+                on_progress=callbacks.on_encode,
+                cancelled=callbacks.cancelled,
+                overlapped=self.overlaps,
+                together=callbacks.together,
+            )
         broken = False
         try:
             if not encoding.cancelled:
@@ -342,7 +358,7 @@ class Engine:
         Raises ImageError, OptionError, TemplateError.
         """
         self._ready()
-        return len(self._fitting(conversation, self._opened(conversation))[0])
+        return len(self._fitting(conversation, self._decoded.opened(conversation, self.pictures))[0])
 
     def prompt(
         self, messages: Sequence[TemplateMessage], images: Sequence[Opened] = (), *, answering: bool = True
@@ -355,17 +371,6 @@ class Engine:
         spec = self.bundle.manifest.template
         prompt = build_prompt(messages, segments, spec=spec, tokenize=self.llm.tokenize, answering=answering)
         return prompt.with_rows({image.key: image.embeddings for image in images if isinstance(image, EncodedImage)})
-
-    def _opened(self, conversation: Conversation, cancelled: Cancel | None = None) -> tuple[Opened, ...]:
-        opened = []
-        for one in conversation.pictures:
-            if cancelled is not None and cancelled():
-                raise Cancelled
-            source = self._decoded.open(one.source, one.name)
-            opened.append(
-                self.pictures.open(source, detail=one.detail, picture_tokens=one.picture_tokens, name=one.name)
-            )
-        return tuple(opened)
 
     def _fitting(self, conversation: Conversation, opened: tuple[Opened, ...]) -> tuple[Prompt, tuple[Opened, ...]]:
         """The prompt and its pictures, with those lowered that may be where it does not fit the context."""

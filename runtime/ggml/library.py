@@ -139,6 +139,15 @@ def build_digest() -> str:
     return digest.hexdigest()
 
 
+def library_digest() -> str:
+    """Changes with llama.cpp's libraries, by their sizes and times: quick, for what is kept on this machine."""
+    digest = hashlib.sha256()
+    for path in sorted(library_folder().glob("*ggml*")):
+        status = path.stat()
+        digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
 def native_error(expected: str, fix: str, *, code: int | None = None) -> NativeError:
     """An error in one line, with the last thing llama.cpp said."""
     said = _log_lines[-1] if _log_lines else "no reason given"

@@ -31,6 +31,8 @@ LLM_RECIPES = {
 }
 """From large to small."""
 FULL_PRECISION = ("f32", "f16", "bf16")
+LEAST_FOR_INT8 = 2**26
+"""Weights of layers below which a prompt's products take less than handing them to the prompt engine does."""
 """What ``export`` writes, and what may be quantized: quantizing a quantized model again adds up two errors."""
 QUANTIZED = tuple(name for name in LLM_RECIPES if name != "f32")
 """What ``quantize`` writes."""

@@ -18,21 +18,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..callbacks import Cancel, Share
+from ..callbacks import Cancel, Share, part
 from ..errors import Cancelled, NativeError
 from ..ggml.devices import has_gpu
 from ..ggml.importing import lib
 from ..ggml.library import native_error, start_native
 from ..options import GenerationOptions, LoadOptions, padded_context
 from ..prompt_engine.backend import taking_part
-from ..prompt_engine.prompt_engine import PromptEngine
+from ..prompt_engine.preparing import Prompts
 from ..system.lifetime import Lifetime, begin_computing
 from ..system.machine import has_amx, physical_cores
 from ..system.native_thread import POLL_SECONDS, NativeThread
 from ..system.payloads import mapped, read_payload
 from .batch import Batch
 from .constraint import Constraint, Constraints
-from .native_model import BUFFERS, Handles, layers_away, load_model, new_context
+from .native_model import Handles, end, free, layers_away, load_model, new_context, stop, watched
 from .sampling import Sampler
 from .vocabulary import tokenize_text
 
@@ -80,13 +80,19 @@ class Llm:
         self._only_on_thread = bool(options.repack and has_amx())
         self._token_seconds = float("inf")
         self._native, self.threads = Handles(), options.threads or physical_cores()
-        self._engines: list[PromptEngine] = []
-        self._life = Lifetime("model", partial(_free, self._native, self._engines), self._native.switch.set)
-        weakref.finalize(self, _end, self._life, self._thread)
+        self._prompts = Prompts()
+        owned = self._native, self._prompts
+        self._life = Lifetime("model", partial(free, *owned), partial(stop, *owned))
+        weakref.finalize(self, end, self._life, self._thread, self._prompts)
+        ahead = options.prompt_engine == "onnxruntime" and bool(options.prepare)
         try:
-            self._load(path, devices, on_load, cancelled)
+            self._load(path, devices, part(on_load, 0.0, 0.5) if ahead else on_load, cancelled)
             if options.prompt_engine == "onnxruntime":  # "auto" was settled by who knows what the model is for
-                self._engines.append(PromptEngine(path, threads=self.threads, stopped=self._native.switch.is_set))
+                self._prompts.open(path, threads=self.threads, stopped=self._native.switch.is_set)
+                if ahead:
+                    self._prepare(part(on_load, 0.5, 1.0), cancelled)
+                elif options.prepare is None:
+                    self._prompts.start(self._life, self.threads)
         except BaseException:
             self.close()
             raise
@@ -94,36 +100,40 @@ class Llm:
         self.vocab_size = int(lib.llama_vocab_n_tokens(self._vocab))
         self.dim = int(lib.llama_model_n_embd(self._native.model))
         self.context_limit = int(lib.llama_model_n_ctx_train(self._native.model))
-        self.joins_text = bool(self._engines)
+        self.joins_text = self._prompts.engine is not None
         self._piece = ctypes.create_string_buffer(256)
 
     def _load(self, path: Path, devices: Sequence[int], on_load: Share | None, cancelled: Cancel | None) -> None:
         stopped: list[bool] = []
-        shares = [0.0]
 
-        def goes_on(share: float) -> bool:
-            shares.append(share)
-            return not stopped
+        def load(tell: Share) -> None:
+            def goes_on(share: float) -> bool:
+                tell(share)
+                return not stopped
 
-        def load() -> None:
             with self._life, self._native.sizes_noted():
                 self._native.model = load_model(path, self._options, devices, goes_on)
-
-        def look() -> bool:
-            if on_load is not None:
-                on_load(shares[-1])
-            return cancelled is not None and cancelled()
 
         if cancelled is not None and cancelled():
             raise Cancelled
         try:
-            self._thread.run_until(lambda: stopped.append(True), look, load)
+            watched(self._thread, lambda: stopped.append(True), on_load, cancelled, load)
         except NativeError:
             if stopped:
                 raise Cancelled from None
             raise
-        if on_load is not None:
-            on_load(1.0)
+
+    def _prepare(self, on_load: Share | None, cancelled: Cancel | None) -> None:
+        """Make what prompts are read with. Raises Cancelled, and NativeError where memory is too little."""
+
+        def prepare(tell: Share) -> None:
+            with self._life:
+                self._prompts.make_all(tell)
+
+        try:
+            watched(self._thread, self._native.switch.set, on_load, cancelled, prepare)
+        finally:
+            self._settle()
 
     @property
     def on_cpu(self) -> bool:
@@ -135,12 +145,27 @@ class Llm:
 
     def close(self) -> None:
         """Stop what is computed and free context and model. Safe to call twice, and from any thread."""
-        _end(self._life, self._thread)
+        end(self._life, self._thread, self._prompts)
 
     def memory(self) -> dict[str, int]:
-        """Bytes of llama.cpp's buffers on all devices by what they are for: "model", "KV", "compute", "output"."""
+        """Bytes on all devices by what they are for.
+
+        llama.cpp's buffers are "model", "KV", "compute", "output"; "prompts" are the prompt engine's weights.
+        """
         with self._life:
-            return {kind: self._native.sizes[kind] for kind in BUFFERS}
+            return self._native.buffers() | {"prompts": self._prompts.size}
+
+    def undisturbed(self) -> AbstractContextManager[None]:
+        """A block in which nothing is made ahead."""
+        return self._prompts.paused()
+
+    def pause(self) -> None:
+        """Begin such a block, from another process; :meth:`resume` ends it."""
+        self._prompts.pause()
+
+    def resume(self) -> None:
+        """Go on with what is made ahead, in a while."""
+        self._prompts.resume()
 
     def hearing(self, cancelled: Cancel | None) -> AbstractContextManager[None]:
         """For what waits for another process in every call. Here those that take long are handed ``cancelled``."""
@@ -184,32 +209,31 @@ class Llm:
         wanted = max(positions, min(int(current * CONTEXT_GROWTH), self.context_limit))
         wanted = padded_context(self._options.context or wanted)
         with self._life:
-            state = self._save_state() if current else None
+            state = self._native.copy_state() if current else None
             self._native.free_context()
             self._open_context(wanted)
             if state is not None:
-                lib.llama_state_seq_set_data(self._native.context, state, len(state), 0)
+                self._native.take_state(state)
 
     def _open_context(self, positions: int) -> None:
-        with self._native.sizes_noted(), taking_part(self._engine):
+        with self._native.sizes_noted(), taking_part(self._prompts.engine):
             self._native.context = new_context(self._native, self._options, positions, self.threads, self._watcher)
 
     def state_size(self) -> int:
         """Bytes that a copy of the cache takes; 0 without a context."""
         with self._life:
-            context = self._native.context
-            return int(lib.llama_state_seq_get_size(context, 0)) if context is not None else 0
+            return self._native.state_size() if self._native.context is not None else 0
 
     def save_state(self) -> Any:
         """A copy of what the cache holds, for :meth:`restore_state`; needs a context."""
         with self._life:
-            return self._save_state()
+            return self._native.copy_state()
 
     def restore_state(self, state: Any) -> bool:
         """Put a copy in the place of what the cache holds; False, and an empty cache, where llama.cpp refuses it."""
         self.truncate(0)
         with self._life:
-            restored = int(lib.llama_state_seq_set_data(self._native.context, state, len(state), 0)) == len(state)
+            restored = self._native.take_state(state)
         if not restored:
             self.truncate(0)
         return restored
@@ -222,7 +246,7 @@ class Llm:
         with mapped(path) as memory, self._life:
             place = (ctypes.c_uint8 * size).from_buffer(memory, offset)
             try:
-                return int(lib.llama_state_seq_get_data(self._native.context, place, size, 0)) == size
+                return self._native.copy_state_to(place)
             finally:
                 del place  # a file that is pointed into can't be closed
 
@@ -239,11 +263,9 @@ class Llm:
         except (OSError, ValueError, MemoryError):
             return False
         with self._life:
-            context = self._native.context
-            read = int(lib.llama_state_seq_set_data(context, state, size, 0))
-            if read == size and lib.llama_memory_seq_pos_max(lib.llama_get_memory(context), 0) == positions - 1:
+            if self._native.take_state(state) and self._native.last_position() == positions - 1:
                 return True
-            wanted = int(lib.llama_n_ctx(context))  # one that refused a state may hold parts of it
+            wanted = int(lib.llama_n_ctx(self._native.context))  # one that refused a state may hold parts of it
             self._native.free_context()
             self._open_context(wanted)
         return False
@@ -254,12 +276,6 @@ class Llm:
         It is a ``ggml_backend_sched_eval_callback`` and must outlive them.
         """
         self._watcher = callback
-
-    def _save_state(self) -> Any:
-        size = lib.llama_state_seq_get_size(self._native.context, 0)
-        state = (ctypes.c_uint8 * size)()
-        lib.llama_state_seq_get_data(self._native.context, state, size, 0)
-        return state
 
     def truncate(self, positions: int) -> None:
         """Forget everything from ``positions`` on; of a closed model there is nothing to forget."""
@@ -303,17 +319,14 @@ class Llm:
     def embeddings(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         """What stands for ``tokens`` in a chunk of embeddings: (tokens, dim), where the model ``joins_text``."""
         with self._life:
-            return self._engines[0].embeddings(tokens)
+            return self._prompts.embeddings(tokens)
 
     def _decode(self, batch: Callable[[], Any], positions: int, cancelled: Cancel | None) -> None:
         def compute() -> int:
             with self._life:
                 if self._native.context is None:  # llama.cpp would take the process down
                     raise NativeError(expected="an open context", got="none", fix="call ensure_context first")
-                engine = self._engine
-                if engine is not None:
-                    engine.begin()
-                with taking_part(engine):
+                with taking_part(self._prompts.begun()):
                     return int(lib.llama_decode(self._native.context, batch()))
 
         def stop() -> None:
@@ -324,10 +337,11 @@ class Llm:
         stopped: list[bool] = []
         began = time.perf_counter()
         try:
-            if self._only_on_thread or positions > 1 or self._token_seconds > POLL_SECONDS:
-                code = self._thread.run_until(stop, cancelled, compute)
-            else:
-                code = compute()
+            with self._prompts.paused():
+                if self._only_on_thread or positions > 1 or self._token_seconds > POLL_SECONDS:
+                    code = self._thread.run_until(stop, cancelled, compute)
+                else:
+                    code = compute()
         finally:
             self._settle()
         if positions == 1:
@@ -337,10 +351,6 @@ class Llm:
             raise Cancelled
         if code != 0:
             raise native_error(f"{positions} positions computed", "load the model again", code=code)
-
-    @property
-    def _engine(self) -> PromptEngine | None:
-        return self._engines[0] if self._engines else None
 
     def _settle(self) -> None:
         """What was stopped has ended: the next may begin, but where the model was closed."""
@@ -386,14 +396,3 @@ class Llm:
         if self._constraints is None:
             self._constraints = Constraints(self, self._vocab)
         return self._constraints.constraint(form)
-
-
-def _free(native: Handles, engines: list[PromptEngine]) -> None:
-    native.free()
-    while engines:
-        engines.pop().close()
-
-
-def _end(life: Lifetime, thread: NativeThread) -> None:
-    life.close()
-    thread.close()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..bundle.gguf_reading import read_model
+from ..callbacks import Cancel, Share
 from ..errors import BundleError, OptionError
 from ..ggml.abort import AbortSwitch
 from ..ggml.devices import has_gpu
@@ -19,7 +20,10 @@ from ..ggml.library import listening, native_error
 from ..ggml.rearranged import Stored, set_buffers
 from ..ggml.types import ggml_type
 from ..options import QUANTIZED_KV_TYPES, LoadOptions
+from ..prompt_engine.preparing import Prompts
+from ..system.lifetime import Lifetime
 from ..system.machine import has_amx
+from ..system.native_thread import NativeThread
 from .vocabulary import load_model_file
 
 BUFFERS = ("model", "KV", "compute", "output")
@@ -44,6 +48,37 @@ class Handles:
         for kind, size in _BUFFER.findall("".join(said)):
             self.sizes[kind] += round(float(size) * 2**20)
 
+    def buffers(self) -> dict[str, int]:
+        """Bytes of the buffers there are by what they are for."""
+        return {kind: self.sizes[kind] for kind in BUFFERS}
+
+    # --- what the context's cache holds ---
+
+    def state_size(self) -> int:
+        """Bytes of a copy."""
+        return int(lib.llama_state_seq_get_size(self.context, 0))
+
+    def copy_state(self) -> Any:
+        """A copy, for :meth:`take_state`."""
+        state = (ctypes.c_uint8 * self.state_size())()
+        lib.llama_state_seq_get_data(self.context, state, len(state), 0)
+        return state
+
+    def copy_state_to(self, place: Any) -> bool:
+        """Copy into an array of bytes; False where it takes another size."""
+        size = len(place)
+        return int(lib.llama_state_seq_get_data(self.context, place, size, 0)) == size
+
+    def take_state(self, state: Any) -> bool:
+        """Put a copy in its place; False where llama.cpp refuses it."""
+        return int(lib.llama_state_seq_set_data(self.context, state, len(state), 0)) == len(state)
+
+    def last_position(self) -> int:
+        """The last position that it has."""
+        return int(lib.llama_memory_seq_pos_max(lib.llama_get_memory(self.context), 0))
+
+    # --- ends ---
+
     def free(self) -> None:
         """Free context and model."""
         self.free_context()
@@ -57,6 +92,48 @@ class Handles:
         if self.context is not None:
             lib.llama_free(self.context)
         self.context = None
+
+
+def free(native: Handles, prompts: Prompts) -> None:
+    """Free a model that nothing computes in."""
+    native.free()
+    prompts.close()
+
+
+def stop(native: Handles, prompts: Prompts) -> None:
+    """Make what computes in a model end soon."""
+    native.switch.set()
+    prompts.stop()
+
+
+def end(life: Lifetime, thread: NativeThread, prompts: Prompts) -> None:
+    """Close a model with all of its threads."""
+    life.close()
+    thread.close()
+    prompts.join()
+
+
+def watched(
+    thread: NativeThread,
+    stop: Callable[[], None],
+    on_share: Share | None,
+    cancelled: Cancel | None,
+    work: Callable[[Share], None],
+) -> None:
+    """Do ``work`` on a thread, which tells what share is done; the callbacks are heard in the caller's.
+
+    ``stop`` makes it end soon. Raises what ``work`` does.
+    """
+    shares = [0.0]
+
+    def look() -> bool:
+        if on_share is not None:
+            on_share(shares[-1])
+        return cancelled is not None and cancelled()
+
+    thread.run_until(stop, look, lambda: work(shares.append))
+    if on_share is not None:
+        on_share(1.0)
 
 
 def layers_away(options: LoadOptions, on_devices: bool) -> int:

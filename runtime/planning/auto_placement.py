@@ -30,18 +30,7 @@ def auto_options(
     What the caller chose stays. Raises :class:`OptionError` for choices that contradict each other.
     """
     found = list(devices if devices is not None else _reachable(options, worker_memory))
-    request = Request(
-        context=options.context,
-        micro_batch=options.computed_at_once,
-        gpu_layers=options.gpu_layers,
-        tensor_split=options.tensor_split,
-        split_mode=options.split_mode,
-        main_gpu=options.main_gpu,
-        kv_type_k=options.kv_type_k,
-        kv_type_v=options.kv_type_v,
-        flash_attention=options.flash_attention,
-    )
-    placement = make_plan(bundle_shape(bundle), found, request).placement
+    placement = make_plan(bundle_shape(bundle), found, _request(options)).placement
     gpus = any(one.kind == "gpu" for one in found)
     on_host = any(one.kind == "cpu" and one.name == placement.vision_device for one in found)
     return dataclasses.replace(
@@ -54,6 +43,27 @@ def auto_options(
         kv_type_v=placement.kv_type_v,
         flash_attention=placement.flash_attention,
         providers=options.providers or ((CPU_PROVIDER,) if gpus and on_host else ()),
+    )
+
+
+def prompt_engine_fits(bundle: Bundle, options: LoadOptions) -> bool:
+    """Whether the prompt engine's weights fit here beside all else of a bundle whose layers are all on the host."""
+    options = dataclasses.replace(options, gpu_layers=0, tensor_split=(), split_mode=None, prompt_engine="onnxruntime")
+    return make_plan(bundle_shape(bundle), detect_devices()[-1:], _request(options)).placed
+
+
+def _request(options: LoadOptions) -> Request:
+    return Request(
+        context=options.context,
+        micro_batch=options.computed_at_once,
+        gpu_layers=options.gpu_layers,
+        tensor_split=options.tensor_split,
+        split_mode=options.split_mode,
+        main_gpu=options.main_gpu,
+        kv_type_k=options.kv_type_k,
+        kv_type_v=options.kv_type_v,
+        flash_attention=options.flash_attention,
+        prompt_engine=options.prompt_engine,
     )
 
 
@@ -71,12 +81,12 @@ def _worker_devices(memory: Sequence[tuple[str, int]]) -> Iterator[Device]:
         yield Device(name, "rpc", free, endpoint=endpoint)
 
 
-def describe_placement(options: LoadOptions, *, on_cpu: bool, why_alone: str = "") -> str:
+def describe_placement(options: LoadOptions, *, on_cpu: bool, why_engine: str = "") -> str:
     """One line about where a loaded language model is; ``on_cpu`` where this machine's cores compute any of it.
 
-    ``why_alone`` says why llama.cpp reads prompts without onnxruntime.
+    ``why_engine`` says why prompts are read by what reads them.
     """
-    prompts = options.prompt_engine + (f" ({why_alone})" if why_alone else "")
+    prompts = options.prompt_engine + (f" ({why_engine})" if why_engine else "")
     split = f", split {options.split_mode}" if options.split_mode else ""
     shares = f" {':'.join(f'{one:g}' for one in options.tensor_split)}" if options.tensor_split else ""
     main = f", main GPU {options.main_gpu}" if options.main_gpu is not None else ""

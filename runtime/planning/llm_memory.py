@@ -7,6 +7,7 @@ llama.cpp of llama-cpp-python 0.3.36 reports for 1B to 110B shapes, on the CPU a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ..ggml.types import tensor_bytes
@@ -46,6 +47,19 @@ def kv_bytes(shape: LlmShape, context: int, kinds: tuple[str, str]) -> int:
 def output_bytes(shape: LlmShape) -> int:
     """The host's buffer for one position's logits."""
     return shape.vocabulary * _FLOAT
+
+
+def prompt_bytes(shape: LlmShape) -> int:
+    """What the prompt engine makes of a model's matrices, a byte a weight.
+
+    The feed-forward of the last layer is left out: it computes only positions whose logits are asked for.
+    """
+    last = f"blk.{shape.layers - 1}.ffn_"
+    return sum(
+        math.prod(one)
+        for name, one in shape.tensors()
+        if len(one) == 2 and name.startswith("blk.") and not name.startswith(last)
+    )
 
 
 def _inputs(shape: LlmShape, buffers: Buffers) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ..options import PromptEngineName
 from .llm_memory import PIPELINE_COPIES, Buffers, device_compute, host_compute, kv_bytes, output_bytes
 from .shapes import LlmBytes, LlmShape
 
@@ -65,6 +66,7 @@ class Placement:
     flash_attention: bool
     vision_device: str
     workers: tuple[str, ...] = ()
+    prompt_engine: PromptEngineName = "llama.cpp"
 
     def describe(self) -> str:
         """One line for people."""
@@ -75,12 +77,16 @@ class Placement:
             layers += f" ({self.split_mode} split {':'.join(f'{one:g}' for one in self.tensor_split)})"
         flash = "on" if self.flash_attention else "off"
         kinds = self.kv_type_k if self.kv_type_k == self.kv_type_v else f"{self.kv_type_k}/{self.kv_type_v}"
-        return f"{layers} | KV {kinds} | flash attention {flash} | vision on {self.vision_device}"
+        prompts = f" | prompts {self.prompt_engine}" if self.prompt_engine != "llama.cpp" else ""
+        return f"{layers} | KV {kinds} | flash attention {flash} | vision on {self.vision_device}{prompts}"
 
 
 @dataclass(frozen=True)
 class DeviceUse:
-    """What a device holds, in bytes; ``embedding`` is the part of ``weights`` that is looked up, not multiplied."""
+    """What a device holds, in bytes; ``embedding`` is the part of ``weights`` that is looked up, not multiplied.
+
+    ``prompts`` are the prompt engine's weights in int8.
+    """
 
     device: Device
     layers: int = 0
@@ -89,11 +95,12 @@ class DeviceUse:
     compute: int = 0
     vision: int = 0
     embedding: int = 0
+    prompts: int = 0
 
     @property
     def free(self) -> int:
         """What is left over; below zero where it does not fit."""
-        return self.device.memory - self.weights - self.kv - self.compute - self.vision
+        return self.device.memory - self.weights - self.kv - self.compute - self.vision - self.prompts
 
     @property
     def fits(self) -> bool:
@@ -108,6 +115,10 @@ class DeviceUse:
     def add_vision(self, size: int) -> DeviceUse:
         """The same with ``size`` more bytes of the vision part."""
         return dataclasses.replace(self, vision=self.vision + size)
+
+    def add_prompts(self, size: int) -> DeviceUse:
+        """The same with ``size`` more bytes of the prompt engine's weights."""
+        return dataclasses.replace(self, prompts=self.prompts + size)
 
 
 def split_layers(count: int, tensor_split: Sequence[float]) -> list[int]:

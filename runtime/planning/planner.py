@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from typing import get_args
 
 from ..errors import OptionError
+from ..ggml.llm_recipes import FULL_PRECISION, LEAST_FOR_INT8
 from ..ggml.types import BY_NAME
 from ..option_checks import picture_share
-from ..options import DEFAULT_MAX_TOKENS, KV_TYPES, SPLIT_MODES, Detail, padded_context
+from ..options import DEFAULT_MAX_TOKENS, KV_TYPES, SPLIT_MODES, Detail, PromptEngineName, padded_context
 from ..pictures.vision_recipes import VISION_RECIPES
-from .llm_memory import Buffers
+from .llm_memory import Buffers, prompt_bytes
 from .placement import Device, DeviceUse, Load, Placement, SplitMode, balanced_split, place, split_layers
 from .recipe_types import check_recipe
-from .shapes import LlmBytes, ModelShape, llm_bytes
+from .shapes import LlmBytes, LlmShape, ModelShape, llm_bytes
 from .vision_memory import picture_bytes, tower_bytes
 
 QUESTION = 512
@@ -38,6 +39,8 @@ class Request:
     ``context`` in positions, 0 for ``images`` of the largest pictures, a question and an answer.
     ``recipe`` is the LLM's type, ``vision_recipe`` the tower's; a bundle has its own. ``detail`` "auto" takes pictures'
     tiles where they fit the context beside a question. ``picture_tokens`` are the positions kept of each.
+    ``prompt_engine`` "auto" takes onnxruntime where all layers are on the host, the model is quantized and not
+    small, and its weights in int8 fit beside all else.
     """
 
     recipe: str = ""
@@ -55,6 +58,7 @@ class Request:
     kv_type_v: str = ""
     flash_attention: bool | None = None
     vision_device: str = ""
+    prompt_engine: PromptEngineName = "llama.cpp"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "picture_tokens", picture_share(self.picture_tokens))
@@ -265,6 +269,7 @@ def _plan(task: _Task, group: list[Device], gpu_layers: int, cache: tuple[str, s
     counts = _counts(load, group, gpu_layers, request) if group else []
     mode: SplitMode = request.split_mode or ("layer" if len(group) > 1 else "none")
     uses, vision = _with_vision(model, place(load, group, task.host, counts, split_mode=mode), request)
+    uses, engine = _with_prompts(model.llm, uses, request, on_host=not gpu_layers)
     placement = Placement(
         devices=tuple(one.name for one in group),
         gpu_layers=gpu_layers,
@@ -276,6 +281,7 @@ def _plan(task: _Task, group: list[Device], gpu_layers: int, cache: tuple[str, s
         flash_attention=flash,
         vision_device=vision,
         workers=tuple(one.endpoint for one in group if one.kind == "rpc"),
+        prompt_engine=engine,
     )
     return Plan(model, request.recipe, request.vision_recipe, request.context, request.images, placement, tuple(uses))
 
@@ -312,6 +318,18 @@ def _with_vision(model: ModelShape, uses: list[DeviceUse], request: Request) -> 
     found[chosen] = found[chosen].add_vision(size)
     found[-1] = found[-1].add_vision(picture_bytes(model, request.images))
     return found, found[chosen].device.name
+
+
+def _with_prompts(
+    shape: LlmShape, uses: list[DeviceUse], request: Request, *, on_host: bool
+) -> tuple[list[DeviceUse], PromptEngineName]:
+    """Put the prompt engine's weights on the host where it reads prompts: a model that is there as a whole."""
+    size = prompt_bytes(shape)
+    found = [*uses[:-1], uses[-1].add_prompts(size)]
+    pays = request.recipe not in FULL_PRECISION and size >= LEAST_FOR_INT8 and found[-1].fits
+    if on_host and (request.prompt_engine == "onnxruntime" or (request.prompt_engine == "auto" and pays)):
+        return found, "onnxruntime"
+    return uses, "llama.cpp"
 
 
 def _block_types() -> set[str]:

@@ -100,6 +100,8 @@ def _for_context(plan: Plan, request: Request) -> Iterator[tuple[str, dict[str, 
 def _for_memory(start: _Start, plan: Plan) -> Iterator[Suggestion]:
     """Changes after which every device keeps its reserve; ``plan`` is what ``start`` leads to."""
     request = start.request
+    if request.prompt_engine == "onnxruntime":
+        yield from _try(start.after("llama.cpp as the prompt engine", {"prompt_engine": "llama.cpp"}))
     if request.kv_type_k or request.kv_type_v:
         yield from _try(start.after("q8_0 for the KV cache", {"kv_type": "q8_0"}))
     smaller = [
@@ -130,7 +132,7 @@ def _try(start: _Start, change: dict[str, Any] | None = None) -> Iterator[Sugges
 
 
 def _changed(request: Request, change: dict[str, Any]) -> Request:
-    names = {"llm": "recipe", "ctx": "context", "images": "images", "detail": "detail"}
+    names = {"llm": "recipe", "ctx": "context"} | {name: name for name in ("images", "detail", "prompt_engine")}
     values = {names[key]: value for key, value in change.items() if key in names}
     if "kv_type" in change:
         values |= {"kv_type_k": change["kv_type"], "kv_type_v": change["kv_type"], "flash_attention": None}

@@ -144,6 +144,7 @@ class IsolatedLlm:
         self.process = process or LlmProcess(options)
         self._turn, self._owner = threading.Lock(), os.getpid()
         self._heard: tuple[int, Cancel | None] = 0, None
+        self._made_ahead = options.prompt_engine == "onnxruntime" and options.prepare is None
         try:
             sizes = self._load(on_load, cancelled, path, options, space_prefixed, tuple(stop_tokens))
         except BaseException:
@@ -188,6 +189,21 @@ class IsolatedLlm:
         """Positions of the current context; 0 before the first one."""
         return int(self.call(None, "current_context"))
 
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """As :meth:`Llm.undisturbed`, for what is computed here."""
+        if not self._made_ahead:
+            yield
+            return
+        self.pause()
+        try:
+            yield
+        finally:
+            if not self.process.gone:
+                with suppress(NativeError, WorkerError):  # said by the next request
+                    self.call(lambda: True, "resume")
+
+    pause = _in_child(Llm.pause)
     memory = _in_child(Llm.memory)
     tokenize = _in_child(Llm.tokenize)
     piece = _in_child(Llm.piece)

@@ -25,7 +25,7 @@ import numpy as np
 from ..bundle.bundle import Bundle, demo_bundle
 from ..bundle.gguf_reading import read_model
 from ..errors import BundleError, NativeError
-from ..ggml.library import library_folder
+from ..ggml.library import library_digest
 from ..ggml.rearranged import SLOWER
 from ..ggml.types import BY_NUMBER
 from ..language.llm import Llm
@@ -110,12 +110,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _key() -> str:
     """Changes with llama.cpp's libraries and with the CPU's abilities."""
-    digest = hashlib.sha256()
-    for path in sorted(library_folder().glob("*ggml*")):
-        status = path.stat()
-        digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
-    digest.update("\n".join([processor_name(), *sorted(processor_flags())]).encode())
-    return digest.hexdigest()
+    words = [library_digest(), processor_name(), *sorted(processor_flags())]
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
 
 def _try() -> bool:

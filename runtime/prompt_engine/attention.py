@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..ggml.types import F16, F32
-from ..onnx_runtime.graphs import Node, model_bytes
+from ..onnx_runtime.graphs import CONTRIB, TYPES, Node, model_bytes
 from .products import open_session
 
 ROWS = 256
@@ -67,19 +67,28 @@ def masked_blocks(mask: npt.NDArray[np.float32], shared: int) -> tuple[Block, ..
 
 
 def attention_tasks(
-    queries: npt.NDArray[np.float32], keys: Any, values: Any, result: Any, blocks: tuple[Block, ...]
+    queries: npt.NDArray[np.float32],
+    keys: Any,
+    values: Any,
+    result: Any,
+    blocks: tuple[Block, ...],
+    scale: float,
 ) -> Iterator[Callable[[], None]]:
     """What to compute, one task for each head of keys.
 
-    ``queries`` (heads, count, size) are scaled; ``keys``, ``values`` and ``result`` are llama.cpp's tensors: of
+    ``queries`` are (heads, count, size); ``keys``, ``values`` and ``result`` are llama.cpp's tensors: of
     (positions, heads, size) and (heads, size, positions) in the cache, and (heads, count, size).
     """
     cached, columns, target = view(keys)[0], view(values)[0], view(result)[0]
+    if np.may_share_memory(queries, target):
+        queries = queries.copy()  # llama.cpp is done with them by now, and has the result where they were
+    session = _session(scale)
     for head in range(len(cached)):
-        yield functools.partial(_attend, queries, cached, columns, target, blocks, head)
+        yield functools.partial(_attend, session, queries, cached, columns, target, blocks, head)
 
 
 def _attend(
+    session: Any,
     queries: npt.NDArray[np.float32],
     cached: npt.NDArray[Any],
     columns: npt.NDArray[Any],
@@ -90,22 +99,38 @@ def _attend(
     shared = len(queries) // len(cached)
     ours = slice(head * shared, (head + 1) * shared)
     longest = max(block.keys for block in blocks)
-    keys = cached[head, :longest].astype(np.float32).T  # (size, positions)
-    values = columns[head, :, :longest].T.astype(np.float32)
-    keys = np.ascontiguousarray(keys)
-    session = _session()
+    keys, values = _converter(cached.dtype.name, columns.dtype.name).run(
+        None, {"k": np.ascontiguousarray(cached[head, :longest]), "v": np.ascontiguousarray(columns[head, :, :longest])}
+    )
     for block in blocks:
         rows = np.ascontiguousarray(queries[ours, block.first : block.last])
         (target[ours, block.first : block.last],) = session.run(
-            None,
-            {"q": rows, "k": np.ascontiguousarray(keys[:, : block.keys]), "v": values[: block.keys], "m": block.mask},
+            None, {"q": rows, "k": keys[: block.keys], "v": values[: block.keys], "m": block.mask}
         )
 
 
 @functools.cache
-def _session() -> Any:
+def _converter(keys: str, values: str) -> Any:
+    """From the cache's numbers to float32: keys (positions, size), and values (size, positions) turned alike."""
     nodes = [
-        Node("MatMul", ["q", "k"], ["scores"]),
+        Node("Cast", ["k"], ["keys"], {"to": TYPES["float32"]}),
+        Node("Cast", ["v"], ["turned"], {"to": TYPES["float32"]}),
+        Node("Transpose", ["turned"], ["values"]),
+    ]
+    model = model_bytes(
+        nodes,
+        inputs={"k": (keys, ("positions", "size")), "v": (values, ("size", "positions"))},
+        outputs=dict.fromkeys(("keys", "values"), ("float32", ("positions", "size"))),
+        constants={},
+    )
+    return open_session(model)
+
+
+@functools.cache
+def _session(scale: float) -> Any:
+    nodes = [
+        Node("Mul", ["q", "scale"], ["scaled"]),
+        Node("FusedMatMul", ["scaled", "k"], ["scores"], {"transB": 1}, domain=CONTRIB),
         Node("Add", ["scores", "m"], ["masked"]),
         Node("Softmax", ["masked"], ["weights"], {"axis": -1}),
         Node("MatMul", ["weights", "v"], ["y"]),
@@ -114,11 +139,11 @@ def _session() -> Any:
         nodes,
         inputs={
             "q": ("float32", ("heads", "rows", "size")),
-            "k": ("float32", ("size", "keys")),
+            "k": ("float32", ("keys", "size")),
             "v": ("float32", ("keys", "size")),
             "m": ("float32", ("rows", "keys")),
         },
         outputs={"y": ("float32", ("heads", "rows", "size"))},
-        constants={},
+        constants={"scale": np.float32(scale)},
     )
     return open_session(model)

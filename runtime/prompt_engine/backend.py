@@ -94,7 +94,7 @@ class _Registered:
         self._buffer = ggml_function("ggml_backend_dev_buffer_type", _P, _P)(
             ggml_function("ggml_backend_dev_by_type", _P, ctypes.c_int)(CPU)
         )
-        self._readable = {self._buffer, *_special_buffers()}
+        self._readable = {self._buffer, *special_buffers()}
         self._is_host = ggml_function("ggml_backend_buft_is_host", ctypes.c_bool, _P)
         name = self._function(_P, _P)(lambda _: ctypes.addressof(_NAME))
         self._fill_device(name)
@@ -181,7 +181,7 @@ def _properties(_: int, place: int) -> None:
     properties.abilities.mmap = True
 
 
-def _special_buffers() -> list[int]:
+def special_buffers() -> list[int]:
     """The CPU's buffer types for rearranged weights, which are read from the model's file instead."""
     device = ggml_function("ggml_backend_dev_by_type", _P, ctypes.c_int)(CPU)
     registry = ggml_function("ggml_backend_dev_backend_reg", _P, _P)(device)

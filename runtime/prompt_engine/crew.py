@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable
 
 
@@ -16,12 +17,17 @@ class Crew:
 
     def __init__(self, size: int) -> None:
         self.size = size
+        self.seconds: dict[str, float] = {}
+        """CPU time by kind of work, of all threads together."""
         self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        self._ended: queue.SimpleQueue[tuple[BaseException | None, float]] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
 
-    def run(self, tasks: Iterable[Callable[[], None]]) -> None:
-        """Run all of them and wait for their end. Raises the first error, once all have ended."""
+    def run(self, kind: str, tasks: Iterable[Callable[[], None]]) -> None:
+        """Run all of them and wait for their end. Raises the first error, once all have ended.
+
+        ``kind`` is what their time counts as in :attr:`seconds`.
+        """
         while len(self._threads) < self.size:
             thread = threading.Thread(target=self._serve, name="prompt engine", daemon=True)
             thread.start()
@@ -30,8 +36,9 @@ class Crew:
         for task in tasks:
             self._tasks.put(task)
             count += 1
-        errors = [error for error in (self._ended.get() for _ in range(count)) if error is not None]
-        if errors:
+        ended = [self._ended.get() for _ in range(count)]
+        self.seconds[kind] = self.seconds.get(kind, 0.0) + sum(seconds for _, seconds in ended)
+        if errors := [error for error, _ in ended if error is not None]:
             raise errors[0]
 
     def close(self) -> None:
@@ -45,9 +52,10 @@ class Crew:
     def _serve(self) -> None:
         while (task := self._tasks.get()) is not None:
             error: BaseException | None = None
+            began = time.thread_time()
             try:
                 task()
             except BaseException as raised:  # the caller's
                 error = raised
             del task
-            self._ended.put(error)
+            self._ended.put((error, time.thread_time() - began))

@@ -21,8 +21,12 @@ API_VERSION = 2
 """``GGML_BACKEND_API_VERSION``."""
 TENSOR_OVERHEAD = 368
 """``ggml_tensor_overhead()``: a ``ggml_tensor`` (336 bytes) and what an arena adds to it (32)."""
-OPERATIONS = {"NONE": 0, "MUL_MAT": 29, "CONT": 35, "RESHAPE": 36, "VIEW": 37, "PERMUTE": 38, "TRANSPOSE": 39}
+OPERATIONS = {
+    "NONE": 0, "MUL_MAT": 29, "CONT": 35, "RESHAPE": 36, "VIEW": 37, "PERMUTE": 38, "TRANSPOSE": 39, "GLU": 100,
+}  # fmt: skip
 """Numbers of ``enum ggml_op`` that are relied on, and SOFT_MAX, whose number is looked up."""
+SWIGLU = 2
+"""``GGML_GLU_OP_SWIGLU``: silu of the first source times the second."""
 ACCELERATOR = 3
 """Our kind in ``enum ggml_backend_dev_type``."""
 SUCCESS, ABORTED, FAILED = 0, 1, -1
@@ -114,6 +118,9 @@ def check_library() -> None:
         found = ggml_function("ggml_op_name", _TEXT, ctypes.c_int)(number).decode()
         if found != name:
             raise _other(f"operation {number}", name, found)
+    gated = ggml_function("ggml_glu_op_name", _TEXT, ctypes.c_int)(SWIGLU).decode()
+    if gated != "SWIGLU":
+        raise _other(f"gate {SWIGLU}", "SWIGLU", gated)
     _check_tables()
 
 

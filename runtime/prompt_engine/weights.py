@@ -31,13 +31,26 @@ class Weights:
         model = read_model(path)
         self.settings = model.settings
         self.tensors = {one.name: one for one in model.tensors if len(one.shape) == 2 and one.name.endswith(".weight")}
+        self.names = frozenset(one.name for one in model.tensors)
         self._files = ExitStack()
         self._maps: dict[Path, mmap.mmap] = {}
+
+    @property
+    def of_layers(self) -> tuple[str, ...]:
+        """Names of the layers' matrices, in the file's order."""
+        return tuple(name for name in self.tensors if name.startswith("blk."))
 
     def shape(self, name: str) -> tuple[int, int]:
         """(outputs, inputs) of a matrix."""
         inputs, outputs = self.tensors[name].shape
         return outputs, inputs
+
+    def stored(self, name: str, outputs: int) -> npt.NDArray[np.uint8]:
+        """The first rows of a matrix as its file has them."""
+        tensor = self.tensors[name]
+        return np.frombuffer(
+            self._map(tensor.path), np.uint8, outputs * row_bytes(tensor.type, tensor.shape[0]), tensor.offset
+        )
 
     def blocks(self, name: str) -> Iterator[npt.NDArray[np.float32]]:
         """The rows of a matrix from the first on, as float32 (rows, inputs), some megabytes at a time.

@@ -84,6 +84,11 @@ def int8_sums_overflow() -> bool:
     return "avx2" in flags and not flags & {"avx512_vnni", "avx_vnni"}
 
 
+def int8_sums_known() -> bool:
+    """Whether :func:`int8_sums_overflow` can say: on Arm they never do, on x86 Linux has to tell what it can."""
+    return bool(processor_flags()) or platform.machine().lower() in ("arm64", "aarch64")
+
+
 def total_memory() -> int:
     """Bytes of memory that are built in; 0 where unknown."""
     try:

@@ -28,6 +28,7 @@ HELP = {
     "cache_state_hits_total": "Times that a conversation was taken from the durable cache.",
     "cache_picture_hits_total": "Times that an encoded picture was taken from the durable cache.",
     "kept_state_bytes": "Size of displaced conversations in memory.",
+    "prompt_weight_bytes": "Size of the weights in int8 that the prompt engine has made, at the last request.",
     "cache_state_bytes": "Size of conversations in the durable cache.",
     "cache_picture_bytes": "Size of encoded pictures in the durable cache.",
     "uploads": "Uploaded pictures that are kept.",
@@ -83,7 +84,9 @@ class Metrics:
 
     def text(self, gauges: Mapping[str, float]) -> str:
         """Everything, with ``gauges`` for what is so at the moment."""
-        gauges = {"kept_state_bytes": sum(one.kept_bytes for one in self._remembered.values()), **gauges}
+        known = list(self._remembered.values())
+        sizes = {"kept_state_bytes": sum(one.kept_bytes for one in known)}
+        gauges = {**sizes, "prompt_weight_bytes": sum(one.prompt_bytes for one in known), **gauges}
         lines = []
         for name, meaning in HELP.items():
             kind = "counter" if name.endswith("_total") else "gauge"

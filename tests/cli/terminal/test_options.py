@@ -30,6 +30,7 @@ LOADING: dict[str, tuple[list[str], Any]] = {
     "isolate": (["--isolate"], "llm"),
     "repack": (["--no-repack"], False),
     "prompt_engine": (["--prompt-engine", "onnxruntime"], "onnxruntime"),
+    "prepare": (["--no-prepare"], False),
     "cache": (["--cache", "kept"], "kept"),
     "cache_pictures": (["--cache-pictures", "1000"], 1000),
     "cache_states": (["--cache-states", "2000"], 2000),

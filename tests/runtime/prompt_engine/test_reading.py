@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from llava_edge.runtime.language.llm import Llm
 from llava_edge.runtime.options import LoadOptions
 from llava_edge.runtime.prompt_engine import choice, prompt_engine, structures
 from llava_edge.runtime.prompt_engine.choice import settle_prompt_engine
+from llava_edge.runtime.prompt_engine.multiplier import Multiplier
 from llava_edge.runtime.prompt_engine.prompt_engine import PromptEngine
 
 POSITIONS = 150
@@ -57,15 +58,16 @@ def difference(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How often the engine multiplied and attended."""
-    counts = {"_multiply": 0, "_attend": 0}
+    counts = {"multiply": 0, "feed_forward": 0, "_attend": 0}
     for name in counts:
-        method = getattr(PromptEngine, name)
+        owner = PromptEngine if name == "_attend" else Multiplier
+        method = getattr(owner, name)
 
         def count(*arguments: Any, name: str = name, method: Any = method) -> Any:
             counts[name] += 1
             return method(*arguments)
 
-        monkeypatch.setattr(PromptEngine, name, count)
+        monkeypatch.setattr(owner, name, count)
     return counts
 
 
@@ -73,12 +75,13 @@ def test_prompts_are_read_alike(model_path: Path, monkeypatch: pytest.MonkeyPatc
     counts = counted(monkeypatch)
     with opened(model_path) as llm:
         alone = read(llm)
-    assert counts == {"_multiply": 0, "_attend": 0}
+    assert not any(counts.values())
     with opened(model_path, prompt_engine="onnxruntime") as llm:
         ours, again = read(llm), read(llm)
     layers = counts["_attend"] // 4  # two chunks, twice
     assert counts["_attend"] == 4 * layers > 0
-    assert counts["_multiply"] >= 4 * layers * 4
+    assert counts["multiply"] == 4 * layers * 4  # queries, keys, values, attention's output
+    assert counts["feed_forward"] == 4 * (layers - 1)  # the last layer's is left to rows whose logits are wanted
     assert np.array_equal(ours, again)
     assert 0 < difference(ours, alone) < 0.05
 
@@ -93,13 +96,13 @@ def test_attention_alone_is_llama_cpps(model_path: Path, monkeypatch: pytest.Mon
 
 
 def test_products_alone(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prompt_engine, "ATTENTION", ())
+    monkeypatch.setattr(prompt_engine, "PLAIN", ())
     counts = counted(monkeypatch)
     with opened(model_path) as llm:
         alone = read(llm)
     with opened(model_path, prompt_engine="onnxruntime") as llm:
         assert 0 < difference(read(llm), alone) < 0.05
-    assert counts["_attend"] == 0 < counts["_multiply"]
+    assert counts["_attend"] == counts["feed_forward"] == 0 < counts["multiply"]
 
 
 OTHERS = (
@@ -116,6 +119,36 @@ def test_other_caches_and_attentions(model_path: Path, choices: dict[str, Any]) 
         alone = read(llm)
     with opened(model_path, prompt_engine="onnxruntime", **choices) as llm:
         assert 0 < difference(read(llm), alone) < 0.05
+
+
+def test_chunks_of_one_call_have_masks_of_their_own(model_path: Path) -> None:
+    """llama.cpp cuts a batch into micro-batches, whose masks may lie in the same memory."""
+    tokens = [int(one) for one in np.random.default_rng(3).integers(0, 100, 192)]
+    found = []
+    for micro_batch in (64, 192):
+        options = LoadOptions(threads=2, gpu_layers=0, batch=192, micro_batch=micro_batch, prompt_engine="onnxruntime")
+        with closing(Llm(model_path, options=options)) as llm:
+            llm.ensure_context(256)
+            llm.decode_tokens(tokens, 0, logits=True)
+            found.append(llm.logits())
+    assert difference(*found) < 1e-3
+
+
+def test_a_gate_whose_feed_forward_is_cut(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened(model_path, prompt_engine="onnxruntime") as llm:
+        whole = read(llm)
+        monkeypatch.setattr(PromptEngine, "_feed_forwards", lambda *_: ({}, set()))
+        assert difference(read(llm), whole) < 1e-3
+
+
+def test_prepared(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a prompt needs is made before it."""
+    with opened(model_path, prompt_engine="onnxruntime") as llm:
+        engine = llm._engine
+        assert engine is not None
+        engine.prepare()
+        monkeypatch.setattr(Multiplier, "_quantized", None)
+        read(llm)
 
 
 def test_two_models_do_not_disturb_each_other(model_path: Path) -> None:
@@ -135,14 +168,14 @@ def test_a_chunk_below_the_least_is_llama_cpps(model_path: Path, monkeypatch: py
     with opened(model_path) as llm:
         llm.decode_tokens([1] * 63, 0, logits=True)
         assert np.array_equal(few, llm.logits())
-    assert counts == {"_multiply": 0, "_attend": 0}
+    assert not any(counts.values())
 
 
 def test_cancelled_between_products(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     multiplied, wanted = threading.Event(), threading.Event()
-    multiply = PromptEngine._multiply
+    multiply = Multiplier.multiply
 
-    def slow(self: PromptEngine, *arguments: Any) -> None:
+    def slow(self: Multiplier, *arguments: Any) -> None:
         multiply(self, *arguments)
         multiplied.set()
         wanted.wait(5)
@@ -150,7 +183,7 @@ def test_cancelled_between_products(model_path: Path, monkeypatch: pytest.Monkey
     with opened(model_path, prompt_engine="onnxruntime") as llm:
         expected = read(llm)
         llm.truncate(0)
-        monkeypatch.setattr(PromptEngine, "_multiply", slow)
+        monkeypatch.setattr(Multiplier, "multiply", slow)
 
         def cancelled() -> bool:
             if multiplied.is_set():
@@ -160,18 +193,18 @@ def test_cancelled_between_products(model_path: Path, monkeypatch: pytest.Monkey
 
         with pytest.raises(Cancelled):
             llm.decode_tokens([1] * 64, 0, logits=True, cancelled=cancelled)
-        monkeypatch.setattr(PromptEngine, "_multiply", multiply)
+        monkeypatch.setattr(Multiplier, "multiply", multiply)
         assert np.array_equal(read(llm), expected)
 
 
 def test_an_error_inside_is_the_callers(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(self: PromptEngine, *_: Any) -> None:
+    def broken(self: Multiplier, *_: Any) -> None:
         raise MemoryError("no memory for a product")
 
     with opened(model_path, prompt_engine="onnxruntime") as llm:
         expected = read(llm)
         with monkeypatch.context() as patch:
-            patch.setattr(PromptEngine, "_multiply", broken)
+            patch.setattr(Multiplier, "multiply", broken)
             with pytest.raises(MemoryError, match="no memory for a product"):
                 read(llm, seed=1)
         assert np.array_equal(read(llm), expected)
@@ -241,33 +274,10 @@ def test_refused_means_llama_cpp_alone(model_path: Path, monkeypatch: pytest.Mon
         raise NativeError(expected="llama-cpp-python: 0.3.36", got="0.4.0", fix="")
 
     monkeypatch.setattr(choice, "register", refuse)
-    monkeypatch.setattr(choice, "has_amx", lambda: True)
-    monkeypatch.setattr(choice, "EXACT", ())
-    monkeypatch.setattr(choice, "LEAST_WEIGHTS", 0)
+    monkeypatch.setattr(choice, "FULL_PRECISION", ())
+    monkeypatch.setattr(choice, "LEAST_FOR_INT8", 0)
+    monkeypatch.setattr(choice, "int8_sums_overflow", lambda: False)
     options, why = settle_prompt_engine(model_path, LoadOptions(gpu_layers=0))
     assert (options.prompt_engine, why) == ("llama.cpp", "llama-cpp-python: 0.3.36, found 0.4.0")
     with pytest.raises(OptionError, match=r"0\.4\.0"):
         settle_prompt_engine(model_path, LoadOptions(gpu_layers=0, prompt_engine="onnxruntime"))
-
-
-# --- what auto is ---
-
-
-def settled(path: Path, **choices: Any) -> tuple[str, str]:
-    options, why = settle_prompt_engine(path, LoadOptions(gpu_layers=0, **choices))
-    return options.prompt_engine, why
-
-
-def test_auto(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "has_amx", lambda: True)
-    assert settled(model_path) == ("llama.cpp", "a model in f32 is read exactly")
-    assert settled(model_path, prompt_engine="llama.cpp") == ("llama.cpp", "")
-    assert settled(model_path, prompt_engine="onnxruntime") == ("onnxruntime", "")
-    monkeypatch.setattr(choice, "EXACT", ())
-    assert settled(model_path) == ("llama.cpp", "a small model")
-    monkeypatch.setattr(choice, "LEAST_WEIGHTS", 0)
-    assert settled(model_path) == ("onnxruntime", "")
-    monkeypatch.setattr(choice, "available_memory", lambda: 2**30)
-    assert settled(model_path)[1].startswith("memory: int8 weights take 0.0 GiB more")
-    monkeypatch.setattr(choice, "has_amx", lambda: False)
-    assert settled(model_path) == ("llama.cpp", "no AMX; elsewhere it is not measured yet")
