@@ -131,14 +131,15 @@ def test_chunks_of_one_call_have_masks_of_their_own(model_path: Path) -> None:
             llm.ensure_context(256)
             llm.decode_tokens(tokens, 0, logits=True)
             found.append(llm.logits())
-    assert difference(*found) < 1e-3
+    assert difference(*found) < 5e-3
 
 
 def test_a_gate_whose_feed_forward_is_cut(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with opened(model_path, prompt_engine="onnxruntime") as llm:
         whole = read(llm)
         monkeypatch.setattr(PromptEngine, "_feed_forwards", lambda *_: ({}, set()))
-        assert difference(read(llm), whole) < 1e-3
+        parts = read(llm)
+    assert difference(parts, whole) < 5e-3
 
 
 def test_prepared(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
