@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
+from types import SimpleNamespace
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +12,8 @@ import onnx
 import pytest
 from llava_edge.runtime.onnx_runtime.graphs import CONTRIB, Node, model_bytes
 from llava_edge.runtime.prompt_engine import products
+from llava_edge.runtime.prompt_engine.crew import Crew
+from llava_edge.runtime.prompt_engine.multiplier import PIECE, Multiplier, _Shared
 from llava_edge.runtime.prompt_engine.products import (
     FeedForward,
     Product,
@@ -134,6 +138,41 @@ def test_feed_forward() -> None:
     assert np.array_equal(results, np.concatenate(parts))
     activations[3] = 0
     assert not fed_forward(three, activations)[3].any()
+
+
+@pytest.mark.parametrize("shift", [-300, -1, 0, 1, 300])
+def test_feed_forward_whose_result_lies_where_its_input_was(shift: int) -> None:
+    """llama.cpp is done with the input when the result is written, and gives it the same memory."""
+    three, _ = three_matrices()
+    count = 2 * PIECE
+    activations = np.random.default_rng(1).standard_normal((count, INPUTS)).astype(np.float32)
+    memory = np.empty((count + 600, INPUTS), np.float32)
+    source, result = memory[300 : 300 + count], memory[300 + shift : 300 + shift + count]
+    source[:] = activations
+    with closing(Crew(2)) as crew:
+        multiplier = Multiplier(SimpleNamespace(), crew, gated=True, stopped=lambda: False)  # type: ignore[arg-type]
+        multiplier._feed_forwards["blk.0"] = FeedForward(*(quantized(one) for one in three))
+        place, node = source.ctypes.data, SimpleNamespace(data=result.ctypes.data, ne=(INPUTS, count))
+        multiplier.feed_forward("blk.0", SimpleNamespace(data=place), node)
+    assert np.array_equal(result, fed_forward(three, activations))
+
+
+def test_rounded_inputs_are_shared_within_a_layer_of_a_chunk() -> None:
+    shared = _Shared()
+    for name, source, filled in (
+        ("blk.0.attn_q.weight", 8, False),
+        ("blk.0.attn_v.weight", 8, True),
+        ("blk.0.attn_k.weight", 8, True),
+        ("blk.0.attn_output.weight", 16, False),
+        ("blk.0.attn_q.weight", 8, False),
+        ("blk.0.attn_q.weight", 8, False),  # the next chunk, of a model with one layer
+        ("blk.1.attn_k.weight", 8, False),
+    ):
+        shared.wanted_by(name, source, 64, 32)
+        assert shared.filled == filled
+        shared.filled = True
+    shared.wanted_by("blk.1.attn_v.weight", 8, 65, 32)
+    assert not shared.filled
 
 
 def test_gate_alone() -> None:
