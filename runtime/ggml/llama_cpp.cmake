@@ -55,7 +55,7 @@ if (PROJECT_NAME STREQUAL "llama_cpp" AND NOT MSVC)
     # a name that two files define, and a header that refuses to stand behind another, keep some of them alone
     cmake_language(DEFER CALL compile_lightly llama 30
         "llama-(batch|grammar|kv-cache|sampler|vocab)" "llama-kv-cache-dsv4|unicode.*")
-    cmake_language(DEFER CALL compile_lightly mtmd 30 "clip|mtmd-image|mtmd-helper" "mtmd-helper-gen")
+    cmake_language(DEFER CALL compile_lightly mtmd 30 "clip|mtmd-image" "mtmd-helper|mtmd-helper-gen")
     cmake_language(DEFER CALL compile_files_lightly ggml-base gguf.cpp ggml-backend-meta.cpp ggml-opt.cpp)
     cmake_language(DEFER CALL compile_files_lightly ggml-rpc ggml-rpc.cpp)
 endif()
