@@ -6,6 +6,8 @@ BIN = $(VENV)/bin
 # The file leaves out half of llama.cpp's compiling, which nobody here loads, and mends its AMX products for older GCC.
 export CMAKE_ARGS ?= -DGGML_RPC=on -DCMAKE_PROJECT_INCLUDE='$(CURDIR)/runtime/ggml/llama_cpp.cmake'
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# pip install, with how far the compiling is on the screen
+INSTALL = $(BIN)/python -P runtime/ggml/installing.py
 
 .PHONY: chat test quick docs check clean
 
@@ -31,13 +33,13 @@ check: $(VENV)/dev-installed
 
 $(VENV)/runtime-installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -c constraints-dev.txt -e ".[cpu]"
+	$(INSTALL) -c constraints-dev.txt -e ".[cpu]"
 	touch $@
 
 $(VENV)/dev-installed: pyproject.toml constraints-dev.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -c constraints-dev.txt torch==2.13.0
-	$(BIN)/python -m pip install -c constraints-dev.txt -e ".[cpu,heic,schema,export,quantize,train,benchmark,serve,clients,dev]"
+	$(INSTALL) -c constraints-dev.txt -e ".[cpu,heic,schema,export,quantize,train,benchmark,serve,clients,dev]"
 	touch $@
 
 clean:

@@ -21,7 +21,7 @@ CHAT = "/v1/chat/completions"
 SIGN = (Path(__file__).parents[2] / "examples" / "sign.png").read_bytes()
 URI = f"data:image/png;base64,{base64.b64encode(SIGN).decode()}"
 DESCRIPTORS = Path("/proc/self/fd")
-SECONDS = float(os.environ.get("LLAVA_EDGE_TEST_SOAK", "8"))
+SECONDS = float(os.environ.get("LLAVA_EDGE_TEST_SOAK", "4"))
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
@@ -98,7 +98,7 @@ def test_nothing_grows(isolate: Any) -> None:
                 one.join()
             wait_until(lambda: not server.server.server_state.connections)
 
-        all_clients(max(SECONDS / 10, 3.0))
+        all_clients(max(SECONDS / 10, 2.0))
         before, opened, memory = asked[0], descriptors(), resident()
         all_clients(SECONDS)
         more = asked[0] - before

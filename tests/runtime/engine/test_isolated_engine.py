@@ -163,8 +163,9 @@ def test_its_end_is_one_error_and_the_conversation_goes_on(
 @pytest.mark.slow
 @pytest.mark.usefixtures("often")
 def test_fifty_ends(isolated: Model, here: Model, tiny_bundle: Path) -> None:
+    """Of one engine; with those above, which each begin with a new one."""
     kinds = [(phase, ended_by) for phase in PHASES for ended_by in SIGNALS]
-    for number in range(50):
+    for number in range(len(kinds), 50):
         phase, ended_by = kinds[number % len(kinds)]
         check_one_crash(isolated, here, tiny_bundle, phase, ended_by, 10 + number)
 

@@ -212,7 +212,7 @@ def test_commas_inside_strings_stay(tmp_path: Path) -> None:
     ("content", "said"),
     [
         (b"PAR1\x15\x04\xff\xff", "a Parquet file; write its rows as JSON"),
-        (gzip.compress(b"[]"), "a gzip file; unpack it"),
+        (gzip.compress(b"[]", mtime=0), "a gzip file; unpack it"),
         ("[]".encode("utf-16"), "UTF-16 text; save it as UTF-8"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "a Git LFS pointer; fetch the file"),
         (b"\n<!DOCTYPE html><html>", "a web page; fetch the file"),

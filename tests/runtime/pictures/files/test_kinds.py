@@ -104,7 +104,7 @@ FOREIGN: dict[str, tuple[Callable[[], bytes], str]] = {
     "RAF": (lambda: b"FUJIFILMCCD-RAW 0201" + bytes(50), "a camera's RAW file"),
     "RW2": (lambda: b"IIU\0\x18\0\0\0" + bytes(50), "a camera's RAW file"),
     "Office document": (zipped, "a ZIP archive"),
-    "gzip": (lambda: gzip.compress(b"<svg/>"), "a gzip archive"),
+    "gzip": (lambda: gzip.compress(b"<svg/>", mtime=0), "a gzip archive"),
     "companion of macOS": (lambda: b"\0\5\x16\7\0\2\0\0Mac OS X" + bytes(50), "AppleDouble"),
     "NumPy": (lambda: b"\x93NUMPY\1\0" + bytes(50), "a NumPy array file"),
     "model": (lambda: b"GGUF\3\0\0\0" + bytes(50), "a GGUF model"),
