@@ -282,7 +282,6 @@ def test_refused_means_llama_cpp_alone(model_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(choice, "register", refuse)
     monkeypatch.setattr(choice, "FULL_PRECISION", ())
     monkeypatch.setattr(choice, "LEAST_FOR_INT8", 0)
-    monkeypatch.setattr(choice, "int8_sums_overflow", lambda: False)
     options, why = settle_prompt_engine(model_path, LoadOptions(gpu_layers=0))
     assert (options.prompt_engine, why) == ("llama.cpp", "llama-cpp-python: 0.3.36, found 0.4.0")
     with pytest.raises(OptionError, match=r"0\.4\.0"):
