@@ -217,7 +217,6 @@ def _allocate(ends: ExitStack, context: int, buffer_type: int) -> None:
 
 
 def _set(tensor: int, data: npt.NDArray[Any]) -> None:
-    assert RawTensor.from_address(tensor).data
     ggml_function("ggml_backend_tensor_set", None, _P, _P, _SIZE, _SIZE)(tensor, data.ctypes.data, 0, data.nbytes)
 
 
