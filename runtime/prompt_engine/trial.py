@@ -22,7 +22,7 @@ import numpy.typing as npt
 from ..errors import NativeError
 from ..ggml.devices import CPU
 from ..ggml.library import ggml_function, library_digest
-from ..ggml.tensor import InitParameters, RawTensor
+from ..ggml.tensor import InitParameters
 from ..ggml.types import BY_NUMBER, F32
 from ..onnx_runtime.importing import import_onnxruntime
 from ..system.filesystems import make_private
