@@ -1,7 +1,7 @@
 """The vehicle from a GGUF and the demo: folders in transformers' layout, drawn data, and our trainer on a connector.
 
-``python -m llava_edge.train.vehicle.build CHECKPOINT --llm SmolLM2.gguf`` makes it; ``llava-edge export CHECKPOINT -o BUNDLE``
-takes it. The language model and the tower are frozen, so the connector is all that is new. What is in between lies in
+``python -m llava_edge.train.vehicle.build CHECKPOINT --llm SmolLM2.gguf`` makes it, and ``llava-edge export`` takes it.
+Language model and tower are frozen, so the connector is all that is new. What is in between lies in
 ``CHECKPOINT.work``; run again, and what is finished is kept and what was interrupted goes on.
 """
 
@@ -47,10 +47,12 @@ def build(llm: Path, out: Path, *, config: Path = RECIPE, tower: Path | None = N
 def _placed(recipe: Recipe, llm: Path, work: Path, config: Path) -> Recipe:
     """The recipe with this build's folders and files in it."""
     if not llm.is_file() and not (llm / "config.json").is_file():
-        raise OptionError(expected=f"a GGUF file, or a folder with a config.json, at {llm}", got="none", fix="check --llm")
+        raise OptionError(
+            expected=f"a GGUF file, or a folder with a config.json, at {llm}", got="none", fix="check --llm"
+        )
 
     def here(data: DataRecipe) -> DataRecipe:
-        if FILES.get(Path(data.samples).stem, data.samples) not in FILES.values() or not data.count:
+        if data.samples not in FILES or not data.count:
             raise OptionError(
                 expected=f"samples among {', '.join(FILES)}, and their count, in {config}",
                 got=f"{data.samples[:80]!r}, {data.count}",
