@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from llava_edge.train.vehicle.llm import write_llm
 from llava_edge.train.vehicle.tower import unpack_graph, write_tower
 from support.reference_training import weights
 from support.tokenizers_fixture import TokenizerFiles, digits_tokenizer
+from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -109,8 +111,10 @@ def test_a_gguf_becomes_the_model_that_it_was(
 def test_a_tokenizer_that_gives_other_ids_is_refused(
     gguf_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(llm_module, "SINGLE_DIGITS", ())
-    monkeypatch.setattr(llm_module, "TEXTS", ("12 12 123 2026-11-22",))
+    def split_otherwise(tokenizer: Any, pre: str) -> None:
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+
+    monkeypatch.setattr(llm_module, "_split_digits", split_otherwise)
     with pytest.raises(CheckpointError, match=r"llama\.cpp's ids"):
         write_llm(gguf_file, tmp_path / "llm")
     assert not (tmp_path / "llm").exists()
@@ -150,7 +154,7 @@ def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped recipe with a handful of samples."""
     text = RECIPE.read_text()
     for line in [line for line in text.splitlines() if "count = " in line]:
-        text = text.replace(line, line[: line.index("count")] + "count = 8 }]")
+        text = text.replace(line, line[: line.index("count")] + "count = 24 }]")
     path = tmp_path_factory.mktemp("recipe") / "vehicle.toml"
     path.write_text(text)
     return path
@@ -175,11 +179,11 @@ def test_only_the_connector_learns_and_the_exporter_knows_the_rest(
     assert plan.template.stop_tokens[0] == "<|im_end|>"
     assert plan.vocabulary.pre == "refact"
     asked = json.loads((tmp_path / "out.work" / "data" / "conversations.json").read_text())
-    assert len(asked) == 8
+    assert len(asked) == 24
 
 
 def test_a_recipe_without_counts_is_refused(gguf_file: Path, recipe_file: Path, tmp_path: Path) -> None:
-    (tmp_path / "r.toml").write_text(recipe_file.read_text().replace(", count = 8", ""))
+    (tmp_path / "r.toml").write_text(recipe_file.read_text().replace(", count = 24", ""))
     with pytest.raises(OptionError, match="and their count"):
         build(gguf_file, tmp_path / "out", config=tmp_path / "r.toml")
     assert not (tmp_path / "out.work").exists()
