@@ -19,6 +19,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from ...runtime.system.filesystems import sync_files
 from ..data.dataset import Collator, SampleDataset
 from ..data.grouping import GroupedSampler
+from ..data.sequences import IGNORED
 from ..model.parts import parameter_groups
 from ..model.saved_weights import load_saved_weights
 from ..recipe import Recipe, StageRecipe, accumulation
@@ -59,6 +60,10 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             self.optimizer: torch.optim.Optimizer = kind(groups, **settings)
         return self.optimizer
 
+    def compute_loss(self, model: Any, inputs: dict[str, Any], **more: Any) -> Any:
+        """The model's own loss, with logits from the first position that counts: pictures stand before it."""
+        return super().compute_loss(model, without_unscored_logits(inputs), **more)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Weights by the names the model has; sharded ones are the Trainer's and accelerate's own."""
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
@@ -72,6 +77,17 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
             mark_complete(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+
+
+def without_unscored_logits(inputs: dict[str, Any]) -> dict[str, Any]:
+    """A batch that asks the model for logits from the first labelled position's predecessor on; the loss is the same.
+
+    With a picture's thousands of positions and a vocabulary of a hundred thousand, logits are most of a step's memory.
+    """
+    labels = inputs["labels"]
+    scored = (labels != IGNORED).any(0).nonzero()
+    kept = labels.shape[1] - max(0, int(scored[0]) - 1) if len(scored) else labels.shape[1]
+    return {**inputs, "labels": labels[:, -kept:], "logits_to_keep": kept}
 
 
 def mark_complete(folder: Path) -> None:
