@@ -168,7 +168,14 @@ def test_closed_and_forgotten_in_the_middle(model_path: Path, monkeypatch: pytes
     assert engine.size == 0
 
 
-def test_a_load_that_prepares_can_be_cancelled(model_path: Path) -> None:
+def test_a_load_that_prepares_can_be_cancelled(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = Multiplier.make
+
+    def slow(self: Multiplier, name: str) -> None:
+        time.sleep(0.05)  # longer than it takes until the caller is asked
+        make(self, name)
+
+    monkeypatch.setattr(Multiplier, "make", slow)
     heard: list[float] = []
     options = LoadOptions(threads=2, gpu_layers=0, prompt_engine="onnxruntime", prepare=True)
     before = threading.active_count()
