@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from llava_edge.runtime import GenerationOptions, LoadOptions, Model, load
+from llava_edge.runtime.engine.engine import Engine
 from llava_edge.runtime.errors import (
     BundleError,
     BusyError,
@@ -196,11 +197,13 @@ def test_cancel_between_tiles_keeps_conversation_and_encodes_no_more(fresh: Mode
     answer = chat.generate(
         "What is this?",
         images=[picture(1)],
-        cancelled=count_calls(2),
+        cancelled=lambda: len(tiles) >= 2,
         on_encode=lambda done, _: tiles.append(done),
     )
     assert (answer.finish_reason, answer.text, chat.turns) == ("cancel", "", ())
-    assert tiles == [1, 2]
+    assert tiles[:2] == [1, 2]
+    if isinstance(fresh.engine, Engine):  # a process of its own goes on until it hears of it
+        assert len(tiles) == 2
     with pytest.raises(Cancelled):
         fresh.encode_image(picture(1), cancelled=lambda: True)
 

@@ -157,7 +157,7 @@ def test_exact_integer_products_only_where_they_overflow(
 
 def test_threads_that_wait_sleep() -> None:
     """Where another program computes too, one that spins keeps the one that it waits for from a core."""
-    options = session._session_options(import_onnxruntime(), 2)
+    options = session.session_options(import_onnxruntime(), 2)
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 

@@ -150,7 +150,7 @@ def test_a_gate_whose_feed_forward_is_cut(model_path: Path, monkeypatch: pytest.
 def test_prepared(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a prompt needs is made before it."""
     with opened(model_path, prompt_engine="onnxruntime") as llm:
-        engine = llm._engine
+        engine = llm._prompts.engine
         assert engine is not None
         engine.prepare()
         monkeypatch.setattr(Multiplier, "_quantized", None)
