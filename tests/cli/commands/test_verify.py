@@ -88,8 +88,9 @@ def test_with_what_would_answer(bundle: Path, monkeypatch: pytest.MonkeyPatch) -
     attended: list[int] = []
     attend = prompt_engine.PromptEngine._attend
     monkeypatch.setattr(prompt_engine.PromptEngine, "_attend", lambda *a: (attended.append(1), attend(*a))[1])
-    monkeypatch.setattr(choice, "has_amx", lambda: True)
-    monkeypatch.setattr(choice, "LEAST_WEIGHTS", 0)
+    monkeypatch.setattr(choice, "int8_sums_known", lambda: True)
+    monkeypatch.setattr(choice, "LEAST_FOR_INT8", 0)
+    monkeypatch.setattr(choice, "speed_up", lambda *_, **__: 2.0)
     alone = strict(run_here("verify", str(bundle), "--json")[1])
     assert not attended
     status, out, _ = run_here("verify", str(bundle), "--as-loaded", "--json")
