@@ -64,7 +64,7 @@ class Session:
         images, known = [], set()
         for picture in (one for turn in turns for one in turn.pictures):
             path = find_file(picture, given, lambda one, wrong: self._ask_where(one.name, wrong, lines))
-            images.append(self._encode(path, "low" if picture.low else "high", self._sampling.picture_tokens))
+            images.append(self._encode(path, "low" if picture.low else "high", picture.picture_tokens))
             known.add(picture.sha256)
         self.conversation.restore([turn.message for turn in turns], images)
         if turns:
