@@ -40,6 +40,7 @@ class Session:
         self._model = model
         self._named = named
         self._sampling = sampling
+        self._told: tuple[str, ...] = ()
         self.conversation = Conversation(model, system)
         self._commands: dict[str, Callable[[str], object]] = {
             "/image": self._image,
@@ -260,7 +261,9 @@ class Session:
         if answer is None:
             return
         for warning in answer.warnings:
-            note(_dim(visible(warning)))
+            if self.conversation.brought_pictures or warning not in self._told:
+                note(_dim(visible(warning)))
+        self._told = answer.warnings
         if answer.finish_reason != "stop":
             note(f"(ended by {answer.finish_reason})")
         if answer.finish_reason == "length" and len(answer.tokens) < self._sampling.max_tokens:

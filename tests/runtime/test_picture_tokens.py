@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from llava_edge.runtime import Model, load
+from llava_edge.runtime.engine.asking import AskedPicture, Conversation
+from llava_edge.runtime.options import GenerationOptions
 from llava_edge.runtime.pictures.encoder import PictureEncoder
 from llava_edge.runtime.pictures.pack import keep
 from llava_edge.runtime.pictures.tiles import lay_out
+from llava_edge.runtime.prompts.template import TemplateMessage
 from PIL import Image
 
 
@@ -83,7 +86,23 @@ def test_a_chat_goes_on_with_what_was_kept(model: Model) -> None:
     second = chat.generate("And now?", max_tokens=2)
     assert second.image_tokens == first.image_tokens == (21,)
     assert second.cached_tokens >= first.prompt_tokens
-    assert second.warnings == ()
+    assert second.warnings == first.warnings  # which hold for this answer too
+
+
+def test_earlier_pictures_of_a_request_are_said_too(model: Model) -> None:
+    """Messages that come all at once, as over HTTP, with pictures in the first question: one sentence for all."""
+    messages = (
+        TemplateMessage("user", "What?", 2),
+        TemplateMessage("assistant", "A sign."),
+        TemplateMessage("user", "And?"),
+    )
+    asked = [AskedPicture(picture(seed), name, "high", 20) for seed, name in ((1, "a.png"), (2, "b.png"))]
+    checked = model.engine.check(Conversation(messages, tuple(asked), GenerationOptions()))
+    whole = 2 * lay_out((140, 130), model.manifest.geometry).image_tokens
+    assert checked.warnings == (
+        f"Of a.png, b.png together 42 of {whole} positions were kept (picture tokens): "
+        "small text and places are lost first.",
+    )
 
 
 def test_what_fits_with_fewer_is_not_lowered(tiny_bundle: Path) -> None:

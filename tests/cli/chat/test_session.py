@@ -374,3 +374,14 @@ def test_closed_streams_are_said_before_anything_is_loaded(name: str) -> None:
     assert done.returncode == 1
     assert f"a closed standard {'input' if name == 'stdin' else 'output'}" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_was_kept_is_said_once_a_picture(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    enter(session, "/set picture-tokens 20", f"./sign.png {QUESTION}")
+    assert "positions were kept" in said(capsys)[1]
+    enter(session, QUESTION)
+    assert "positions were kept" not in said(capsys)[1]
+    assert session.conversation.answer is not None
+    assert session.conversation.answer.warnings
+    enter(session, f"./sign.png {QUESTION}")
+    assert "positions were kept" in said(capsys)[1]
