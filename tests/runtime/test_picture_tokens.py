@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from llava_edge.runtime.options import GenerationOptions
 from llava_edge.runtime.pictures.encoder import PictureEncoder
 from llava_edge.runtime.pictures.pack import keep
 from llava_edge.runtime.pictures.tiles import lay_out
+from llava_edge.runtime.planning.shape_sources import bundle_shape
+from llava_edge.runtime.planning.vision_memory import picture_bytes
 from llava_edge.runtime.prompts.template import TemplateMessage
 from PIL import Image
 
@@ -143,3 +146,12 @@ def test_so_it_is_in_a_process_of_its_own(model: Model) -> None:
         kept = apart.encode_image(picture(), picture_tokens="20%")
         np.testing.assert_array_equal(kept.embeddings, model.encode_image(picture(), picture_tokens="20%").embeddings)
         assert chat.generate("And?", max_tokens=2).image_tokens == answer.image_tokens
+
+
+def test_more_than_all_is_all(model: Model) -> None:
+    """However large the number is; it costs the plan nothing either."""
+    assert GenerationOptions(picture_tokens=10**30) == GenerationOptions(picture_tokens=str(10**30))
+    assert model.count_tokens("Hi?", picture(), picture_tokens=10**30) == model.count_tokens("Hi?", picture())
+    shape = bundle_shape(model.engine.bundle)
+    sizes = [picture_bytes(replace(shape, kept=kept), 2) for kept in (None, 10**6, "100%", 20)]
+    assert sizes[0] == sizes[1] == sizes[2] != sizes[3]
