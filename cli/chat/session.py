@@ -248,6 +248,8 @@ class Session:
         conversation, ways = self.conversation, ["shorten the question"]
         if conversation.waiting and self._sampling.detail == "high":
             ways.append("/set detail low")
+        if conversation.waiting and self._sampling.picture_tokens is None:
+            ways.append("/set picture-tokens 25% (lossy)")
         if conversation.waiting:
             ways.append("/undo takes back a waiting picture")
         if conversation.answered:
