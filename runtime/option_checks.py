@@ -146,6 +146,10 @@ def check_declared(options: Any) -> None:
 _SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%")
 
 
+MOST_PICTURE_TOKENS = 2**24
+"""More than any picture has: a larger number is all of it too."""
+
+
 def picture_share(value: Any) -> int | str | None:
     """``picture_tokens`` in one spelling: a number of positions from 2, a share such as "25%", or None for all.
 
@@ -157,11 +161,13 @@ def picture_share(value: Any) -> int | str | None:
         share = _SHARE.fullmatch(text)
         if share is not None and 0 < float(share[1]) <= 100:
             return f"{float(share[1]):.9g}%"
-        value = int(text) if text.isascii() and text.isdecimal() and len(text) < 9 else value
-    if value is None or (type(value) is int and 2 <= value < 2**24):
-        return value
+        value = int(text) if text.isascii() and text.isdecimal() and len(text) < 100 else value
+    if value is None:
+        return None
+    if type(value) is int and value >= 2:
+        return min(value, MOST_PICTURE_TOKENS)
     raise OptionError(
         expected="picture_tokens as a number of positions from 2, or a share above 0% and up to 100%",
         got=repeated(value),
-        fix="write it like 256 or 25%, or leave it out for all",
+        fix="write it like 256 or 25%; 100% is all",
     )

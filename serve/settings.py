@@ -50,7 +50,8 @@ class Settings:
     """How a server is reached and guarded. ``token`` empty means none is asked for; loopback alone may have that.
 
     ``allowed_hosts`` and ``allowed_origins`` come on top of the server's own. ``detail`` overrides what clients ask
-    for. ``idle_unload`` are seconds after which a model that nobody asks is unloaded; None means never.
+    for; ``picture_tokens`` are for requests that say nothing. ``idle_unload`` are seconds after which a model that
+    nobody asks is unloaded; None means never.
     ``alive_seconds`` is how long a reply may be silent before something is sent that only says so.
     """
 
@@ -60,6 +61,7 @@ class Settings:
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
     detail: Detail | None = None
+    picture_tokens: int | str | None = None
     idle_unload: float | None = None
     alive_seconds: float = 15.0
     shutdown_endpoint: bool = False

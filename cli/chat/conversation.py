@@ -46,6 +46,12 @@ class Conversation:
         """Whether there is a question to take back."""
         return self._last() is not None
 
+    @property
+    def brought_pictures(self) -> bool:
+        """Whether the last question came with pictures of its own."""
+        at = self._last()
+        return at is not None and bool(self.turns[at].images)
+
     def encode(self, path: str, **callbacks: Any) -> EncodedImage:
         """Encode a picture, called as its file is, without the folders. Raises ImageError, Cancelled."""
         image = self._model.encode_image(path, **callbacks)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from ...runtime.bundle.strict_reading import StrictReader
 from ...runtime.engine.asking import Turn
@@ -39,7 +39,7 @@ _NAME = re.compile(r"\w[\w .-]{0,99}(?<![ .])")
 class KeptPicture:
     """A picture of a turn: ``path`` is where its file was, of so many ``bytes``, or its data: address.
 
-    ``low`` is the overview alone.
+    ``low`` is the overview alone, ``picture_tokens`` the positions that were kept of it, None all.
     """
 
     name: str
@@ -47,6 +47,7 @@ class KeptPicture:
     bytes: int
     sha256: str
     low: bool
+    picture_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,13 @@ class KeptTurn:
     def message(self) -> TemplateMessage:
         """The turn as the chat template takes it. Raises what that does."""
         return TemplateMessage(self.role, self.text, len(self.pictures), self.places)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class _File:
+    path: str = ""
+    bytes: int = 0
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,7 +99,7 @@ class NamedConversation:
         self.name = name
         self._path = root / CONVERSATIONS / f"{name}.json"
         make_private(self._path.parent)
-        self._files: dict[str, KeptPicture] = {}
+        self._files: dict[str, _File] = {}
         self._written: str | None = None
         lock = self._path.with_suffix(".lock")
         self._lock: IO[bytes] = open_private(lock)
@@ -131,18 +139,17 @@ class NamedConversation:
 
     def note_file(self, image: EncodedImage, path: str) -> None:
         """Note which file a picture was read from, or which data: address."""
-        low = image.layout.grid == (0, 0)
         if _is_data(path):
-            self._files[image.key] = KeptPicture(image.name, path, 0, "", low)
+            self._files[_content(image)] = _File(path)
             return
         with suppress(OSError):
             whole = Path(os.path.abspath(path))
-            self._files[image.key] = KeptPicture(image.name, str(whole), whole.stat().st_size, file_sha256(whole), low)
+            self._files[_content(image)] = _File(str(whole), whole.stat().st_size, file_sha256(whole))
 
     def write(self, turns: Sequence[Turn], *, model: str) -> None:
         """Write what was said, whole, where it is not written yet. Raises StorageError."""
         kept = _Kept(SCHEMA, model, tuple(self._kept(turn) for turn in turns))
-        text = json.dumps(dataclasses.asdict(kept), ensure_ascii=True, indent=1) + "\n"
+        text = json.dumps(dataclasses.asdict(kept, dict_factory=_given), ensure_ascii=True, indent=1) + "\n"
         if len(text) > LARGEST:
             raise StorageError(
                 expected=f"at most {LARGEST} bytes of a conversation to keep",
@@ -159,8 +166,9 @@ class NamedConversation:
         return KeptTurn(message.role, message.text, message.places, tuple(map(self._kept_picture, turn.images)))
 
     def _kept_picture(self, image: EncodedImage) -> KeptPicture:
-        low = image.layout.grid == (0, 0)
-        return self._files.get(image.key) or KeptPicture(image.name, "", 0, "", low)
+        file, layout = self._files.get(_content(image), _File()), image.layout
+        fewer = max(2, sum(layout.kept)) if any(layout.kept) else None  # 1 is of a lowered one, and not to be asked for
+        return KeptPicture(image.name, file.path, file.bytes, file.sha256, layout.grid == (0, 0), fewer)
 
 
 def find_file(picture: KeptPicture, others: Iterable[str], ask: Callable[[KeptPicture, str], str | None]) -> str:
@@ -189,6 +197,16 @@ def _is_open(file: IO[bytes], path: Path) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
         return False
+
+
+def _content(image: EncodedImage) -> str:
+    """What its key has of the picture, however much of it is kept: that changes while it waits for a question."""
+    return image.key.partition(":")[0]
+
+
+def _given(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object without what is not there, which versions that know no such key can read."""
+    return {name: value for name, value in pairs if value is not None}
 
 
 def _is_data(path: str) -> bool:

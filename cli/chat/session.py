@@ -40,6 +40,7 @@ class Session:
         self._model = model
         self._named = named
         self._sampling = sampling
+        self._told: tuple[str, ...] = ()
         self.conversation = Conversation(model, system)
         self._commands: dict[str, Callable[[str], object]] = {
             "/image": self._image,
@@ -64,7 +65,7 @@ class Session:
         images, known = [], set()
         for picture in (one for turn in turns for one in turn.pictures):
             path = find_file(picture, given, lambda one, wrong: self._ask_where(one.name, wrong, lines))
-            images.append(self._encode(path, "low" if picture.low else "high", self._sampling.picture_tokens))
+            images.append(self._encode(path, "low" if picture.low else "high", picture.picture_tokens))
             known.add(picture.sha256)
         self.conversation.restore([turn.message for turn in turns], images)
         if turns:
@@ -247,6 +248,8 @@ class Session:
         conversation, ways = self.conversation, ["shorten the question"]
         if conversation.waiting and self._sampling.detail == "high":
             ways.append("/set detail low")
+        if conversation.waiting and self._sampling.picture_tokens is None:
+            ways.append("/set picture-tokens 25% (lossy)")
         if conversation.waiting:
             ways.append("/undo takes back a waiting picture")
         if conversation.answered:
@@ -260,7 +263,9 @@ class Session:
         if answer is None:
             return
         for warning in answer.warnings:
-            note(_dim(visible(warning)))
+            if self.conversation.brought_pictures or warning not in self._told:
+                note(_dim(visible(warning)))
+        self._told = answer.warnings
         if answer.finish_reason != "stop":
             note(f"(ended by {answer.finish_reason})")
         if answer.finish_reason == "length" and len(answer.tokens) < self._sampling.max_tokens:

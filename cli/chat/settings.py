@@ -55,7 +55,8 @@ def _known(word: str) -> str:
 def _value(name: str, words: Sequence[str]) -> Any:
     hint = types_of(GenerationOptions)[name]
     kinds = set(get_args(hint)) or {hint}
-    if len(words) == 1 and words[0].lower() in DEFAULT_WORDS:
+    defaults = (*DEFAULT_WORDS, "all") if name == "picture_tokens" else DEFAULT_WORDS
+    if len(words) == 1 and words[0].lower() in defaults:
         return getattr(GenerationOptions, name)
     if get_origin(hint) is tuple:
         return tuple(words)

@@ -113,6 +113,7 @@ def serve(
         allowed_hosts=tuple(allow_host or ()),
         allowed_origins=tuple(allow_origin or ()),
         detail=detail,
+        picture_tokens=sampling.picture_tokens,
         idle_unload=_idle_seconds(idle_unload, several=len(models or ()) > 1),
         shutdown_endpoint=sidecar,
         queue=queue,

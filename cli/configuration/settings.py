@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import typer
 
 from ...runtime.errors import OptionError
-from ...runtime.option_checks import parse_endpoint
+from ...runtime.option_checks import parse_endpoint, picture_share
 from ...runtime.options import GenerationOptions, LoadOptions, declared, types_of
 from ..terminal.options import parse_size, shares
 from ..terminal.visible import quoted, shortened
@@ -162,15 +162,17 @@ def checked(key: str, setting: Setting, value: Any, where: str) -> Any:
     """
     value = _word_for(key, value)
     values = value if setting.many and isinstance(value, list) else [value]
+    if setting.form == _COUNT:
+        values = [str(one) if type(one) is int else one for one in values]
     for one in values:
         _check_one(setting, one, where)
+        _check_range(key, one, where)
     if setting.count is not None and len(values) != setting.count:
         kind = _KINDS[setting.kind].removeprefix("a ")
         raise wrong(where, f"[{', '.join([kind] * setting.count)}]", shortened(repr(value)))
-    _check_range(key, tuple(values) if setting.many else value, where)
     if setting.kind is bool:
         return value
-    return [str(one) for one in values] if setting.many else str(value)
+    return [str(one) for one in values] if setting.many else str(values[0])
 
 
 def _word_for(key: str, value: Any) -> Any:
@@ -250,6 +252,13 @@ def _shares(text: str) -> None:
     LoadOptions(tensor_split=shares(text))
 
 
-_FORMS: dict[str, Check] = {"HOST:PORT": parse_endpoint, "SIZE": parse_size, "SHARES": _shares}
+_COUNT = "N|N%"
+"""The form of a number, which may also be written as one, or a share."""
+_FORMS: dict[str, Check] = {
+    "HOST:PORT": parse_endpoint,
+    "SIZE": parse_size,
+    "SHARES": _shares,
+    _COUNT: picture_share,
+}
 _DEVICES: dict[str, Check] = {"NAME=": _gpu, "HOST:PORT=": _worker, "64G": _host}
 """By what the form begins with; the rest of it tells of parts that may be left out."""

@@ -76,15 +76,23 @@ class Checked:
     ticket: Any = field(default=None, repr=False, compare=False)
 
 
-def said_of(asked: Sequence[Opened], whole: Callable[[Layout], Layout]) -> list[str]:
-    """What is to be said of a question's pictures; ``whole`` gives a layout with all its positions."""
-    said = [warning for picture in asked for warning in picture.warnings]
-    for picture in asked:
-        if any((layout := picture.layout).kept):
-            said.append(
-                f"Of {shown_name(picture.name)} {layout.image_tokens} of {whole(layout).image_tokens} positions were "
-                "kept (picture tokens): small text and places are lost first."
-            )
+def said_of(pictures: Sequence[Opened], asked: int, whole: Callable[[Layout], Layout]) -> list[str]:
+    """What is to be said of a conversation's pictures, of which the last ``asked`` are the question's.
+
+    What was kept is said of all: a request may bring earlier turns that nobody was told about. ``whole`` gives a layout
+    with all its positions.
+    """
+    said = [warning for picture in pictures[len(pictures) - asked :] for warning in picture.warnings]
+    fewer = [picture for picture in pictures if any(picture.layout.kept)]
+    if fewer:
+        names = list(dict.fromkeys(shown_name(picture.name) for picture in fewer))
+        kept = sum(picture.layout.image_tokens for picture in fewer)
+        every = sum(whole(picture.layout).image_tokens for picture in fewer)
+        together = " together" if len(fewer) > 1 else ""
+        said.append(
+            f"Of {listed(names)}{together} {kept} of {every} positions were kept (picture tokens): "
+            "small text and places are lost first."
+        )
     return said
 
 

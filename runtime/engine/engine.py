@@ -287,8 +287,8 @@ class Engine:
             self.llm.check(settings)
         opened = self._decoded.opened(conversation, self.pictures, cancelled)
         prompt, fitting = self._fitting(conversation, opened)
-        asked = fitting[len(fitting) - conversation.messages[-1].images :]
-        warnings = [*thread_warnings(self.threads), *said_of(asked, self.pictures.whole), *lowered_of(opened, fitting)]
+        said = said_of(fitting, conversation.messages[-1].images, self.pictures.whole)
+        warnings = [*thread_warnings(self.threads), *said, *lowered_of(opened, fitting)]
         if conversation.messages[-1].places and not keeps_places(self.bundle.manifest.template):
             warnings.append("The chat template puts all pictures of a message in front of its text.")
         room = room_for_answer(prompt, self.context_limit, settings)

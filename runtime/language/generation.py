@@ -48,7 +48,8 @@ def room_for_answer(prompt: Prompt, limit: int, options: GenerationOptions) -> i
         raise ContextError(
             expected=f"a prompt of fewer than {limit} positions (the context)",
             got=f"{total} ({total - text} of pictures, {text} of text)",
-            fix='shorten the text, use fewer pictures or detail="low", or start a new conversation'
+            fix='shorten the text, use fewer pictures, detail="low" or picture_tokens="25%" (lossy), '
+            "or start a new conversation"
             if total > text
             else "shorten the text, or start a new conversation",
         )

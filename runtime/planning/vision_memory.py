@@ -36,6 +36,7 @@ def picture_bytes(model: ModelShape, pictures: int) -> int:
     geometry, dim = model.vision.geometry, model.llm.dim
     pixels = 3 * geometry.image_size**2 * _FLOAT
     features = geometry.features_per_tile * dim * _FLOAT
-    whole = replace(model, kept=None).picture_tokens if model.kept is not None else 0  # the one that is reduced
+    whole = replace(model, kept=None).picture_tokens
+    whole = whole if model.picture_tokens < whole else 0  # the one that is reduced, if any is
     kept = (pictures * model.picture_tokens + whole) * dim * _FLOAT
     return kept + model.picture_tiles * (pixels + features)

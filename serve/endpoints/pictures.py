@@ -83,7 +83,7 @@ def _wanted(service: Service, request: Request) -> _Wanted:
             expected="one of high, low, auto, original as detail", got=shown(detail), fix="correct it", param="detail"
         )
     entry = service.models.find(request.query_params.get("model"))
-    kept = read_share(Fields(dict(request.query_params)))
+    kept = read_share(Fields(dict(request.query_params))) or service.settings.picture_tokens
     return _Wanted(entry.facts.geometry, (service.settings.detail or detail) == "low", kept)
 
 

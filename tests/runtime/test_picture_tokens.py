@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from llava_edge.runtime import Model, load
+from llava_edge.runtime.engine.asking import AskedPicture, Conversation
+from llava_edge.runtime.options import GenerationOptions
 from llava_edge.runtime.pictures.encoder import PictureEncoder
 from llava_edge.runtime.pictures.pack import keep
 from llava_edge.runtime.pictures.tiles import lay_out
+from llava_edge.runtime.planning.shape_sources import bundle_shape
+from llava_edge.runtime.planning.vision_memory import picture_bytes
+from llava_edge.runtime.prompts.template import TemplateMessage
 from PIL import Image
 
 
@@ -83,7 +89,23 @@ def test_a_chat_goes_on_with_what_was_kept(model: Model) -> None:
     second = chat.generate("And now?", max_tokens=2)
     assert second.image_tokens == first.image_tokens == (21,)
     assert second.cached_tokens >= first.prompt_tokens
-    assert second.warnings == ()
+    assert second.warnings == first.warnings  # which hold for this answer too
+
+
+def test_earlier_pictures_of_a_request_are_said_too(model: Model) -> None:
+    """Messages that come all at once, as over HTTP, with pictures in the first question: one sentence for all."""
+    messages = (
+        TemplateMessage("user", "What?", 2),
+        TemplateMessage("assistant", "A sign."),
+        TemplateMessage("user", "And?"),
+    )
+    asked = [AskedPicture(picture(seed), name, "high", 20) for seed, name in ((1, "a.png"), (2, "b.png"))]
+    checked = model.engine.check(Conversation(messages, tuple(asked), GenerationOptions()))
+    whole = 2 * lay_out((140, 130), model.manifest.geometry).image_tokens
+    assert checked.warnings == (
+        f"Of a.png, b.png together 42 of {whole} positions were kept (picture tokens): "
+        "small text and places are lost first.",
+    )
 
 
 def test_what_fits_with_fewer_is_not_lowered(tiny_bundle: Path) -> None:
@@ -124,3 +146,12 @@ def test_so_it_is_in_a_process_of_its_own(model: Model) -> None:
         kept = apart.encode_image(picture(), picture_tokens="20%")
         np.testing.assert_array_equal(kept.embeddings, model.encode_image(picture(), picture_tokens="20%").embeddings)
         assert chat.generate("And?", max_tokens=2).image_tokens == answer.image_tokens
+
+
+def test_more_than_all_is_all(model: Model) -> None:
+    """However large the number is; it costs the plan nothing either."""
+    assert GenerationOptions(picture_tokens=10**30) == GenerationOptions(picture_tokens=str(10**30))
+    assert model.count_tokens("Hi?", picture(), picture_tokens=10**30) == model.count_tokens("Hi?", picture())
+    shape = bundle_shape(model.engine.bundle)
+    sizes = [picture_bytes(replace(shape, kept=kept), 2) for kept in (None, 10**6, "100%", 20)]
+    assert sizes[0] == sizes[1] == sizes[2] != sizes[3]

@@ -167,6 +167,18 @@ def test_fewer_positions(server: Reached, model: runtime.Model) -> None:
     assert server.json("GET", f"/v1/pictures/{shown['id']}?picture_tokens=1")[0] == 400
 
 
+def test_the_servers_picture_tokens_count_everywhere() -> None:
+    """What ``serve --picture-tokens`` says holds for uploads as for questions, unless the request says something."""
+    with running(picture_tokens="10%") as server:
+        asked = server.json("POST", f"{CHAT}/input_tokens", about(ASKED, URI))[1]["image_tokens"]
+        about_it = server.json("POST", "/v1/pictures", SIGN, headers={"Content-Type": "image/png"})[1]
+        assert [about_it["image_tokens"]] == asked
+        at = f"/v1/pictures/{about_it['id']}"
+        assert server.json("GET", at)[1] == about_it
+        assert server.json("GET", f"{at}?picture_tokens=20")[1]["image_tokens"] == 21
+        assert server.json("GET", f"{at}?picture_tokens=100%25")[1]["image_tokens"] > 21
+
+
 def test_auto_gives_up_tiles_where_they_do_not_fit(server: Reached) -> None:
     many = [URI] * 13
     status, body = server.json("POST", CHAT, about("x", *many, detail="high"))

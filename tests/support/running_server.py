@@ -221,11 +221,12 @@ def running(played: Played | None = None, limits: Limits | None = None, **settin
     listener = listen_at("127.0.0.1", 0)
     port = listener.getsockname()[1]
     chosen = Settings(port=port, token=token, limits=limits or Limits(), **settings)
+    sampling = GenerationOptions(picture_tokens=chosen.picture_tokens)
     logged: list[str] = []
     ready = threading.Event()
 
     def load(one: Facts, cancelled: Any) -> Any:
-        return played.opened(one) if played else LocalModel(one.path, loading, GenerationOptions(), cancelled)
+        return played.opened(one) if played else LocalModel(one.path, loading, sampling, cancelled)
 
     server = Server(chosen, facts, opener or load, on_ready=ready.set, log=logged.append)
     thread = threading.Thread(target=server.run_on, args=(listener,))

@@ -247,3 +247,18 @@ def test_a_picture_that_waits_is_said_not_to_be_kept(typed: str, chat: Chat) -> 
     _, _, said = chat("--name", "trip", typed=typed)
     assert "not kept in trip" in said.splitlines()[-1]
     assert "sign.png" in said.splitlines()[-1]
+
+
+def test_a_picture_keeps_the_positions_it_was_added_with(chat: Chat, tmp_path: Path) -> None:
+    """Also one that lost them while it waited; a whole one stays whole, as all of older files are."""
+    chat("sign.png", "--name", "trip", "--picture-tokens", "25%", typed=f"{QUESTION}\n")
+    chat("sign.png", "--name", "late", typed=f"/set picture-tokens 20\n{QUESTION}\n")
+    chat("sign.png", "--name", "whole", typed=f"{QUESTION}\n")
+    for name, positions in (("trip", 39), ("late", 20), ("whole", None)):
+        before = kept(tmp_path, name)["turns"]
+        (picture,) = before[0]["pictures"]
+        assert picture.get("picture_tokens") == positions
+        assert picture["sha256"]
+        status, _, _ = chat("--name", name, "--picture-tokens", "5", typed="And again?\n")
+        assert status == 0
+        assert kept(tmp_path, name)["turns"][:2] == before

@@ -186,7 +186,12 @@ LONG = "word " * 5000
         ([], ["shorten"], ["/clear", "/undo", "/set"]),
         ([f"./sign.png {QUESTION}"], ["shorten", "/clear", "/undo takes back the last question"], ["/set"]),
         (["/image sign.png"], ["/set detail low", "/undo takes back a waiting picture"], ["/clear"]),
-        (["/set detail low", "/image sign.png"], ["/undo takes back a waiting"], ["/clear", "/set"]),
+        (
+            ["/set detail low", "/image sign.png"],
+            ["/set picture-tokens 25%", "/undo takes back a waiting"],
+            ["/clear", "/set detail"],
+        ),
+        (["/set picture-tokens 9", "/image sign.png"], ["/set detail low"], ["/set picture-tokens"]),
         ([QUESTION, "/image sign.png"], ["/clear", "/set detail low", "/undo takes back a waiting"], []),
     ],
 )
@@ -374,3 +379,21 @@ def test_closed_streams_are_said_before_anything_is_loaded(name: str) -> None:
     assert done.returncode == 1
     assert f"a closed standard {'input' if name == 'stdin' else 'output'}" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_all_sets_picture_tokens_back(session: Session) -> None:
+    enter(session, "/set picture-tokens 20")
+    assert session._sampling.picture_tokens == 20
+    enter(session, "/set picture-tokens all")
+    assert session._sampling.picture_tokens is None
+
+
+def test_what_was_kept_is_said_once_a_picture(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    enter(session, "/set picture-tokens 20", f"./sign.png {QUESTION}")
+    assert "positions were kept" in said(capsys)[1]
+    enter(session, QUESTION)
+    assert "positions were kept" not in said(capsys)[1]
+    assert session.conversation.answer is not None
+    assert session.conversation.answer.warnings
+    enter(session, f"./sign.png {QUESTION}")
+    assert "positions were kept" in said(capsys)[1]

@@ -46,6 +46,16 @@ def test_a_table_overrides_the_top_and_commands_take_what_they_have(written: Any
     assert of("benchmark", "accuracy") == {"threads": "1"}
 
 
+def test_picture_tokens_are_a_number_or_a_text(written: Any) -> None:
+    written('picture_tokens = 40\n[chat]\npicture_tokens = "25%"\n[benchmark.accuracy]\npicture_tokens = [40, "10%"]\n')
+    assert (of("ask", "x"), of("chat")) == ({"picture_tokens": "40"}, {"picture_tokens": "25%"})
+    assert defaults(app, ["benchmark", "accuracy"])["benchmark"]["accuracy"] == {"picture_tokens": ["40", "10%"]}
+    for wrong in ("1", '"0%"'):
+        written(f"picture_tokens = {wrong}\n")
+        with pytest.raises(OptionError, match="a number of positions from 2"):
+            of("ask", "x")
+
+
 def test_the_environment_overrides_the_file(written: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     written("threads = 1\nflash_attention = true\n")
     monkeypatch.setenv("LLAVA_EDGE_THREADS", "2")
