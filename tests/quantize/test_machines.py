@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from llava_edge.cli.terminal.written import Written
 from llava_edge.quantize import machines, pipeline
 from llava_edge.quantize.machines import kind_of, recipes_for
 from llava_edge.quantize.vision.choice import choose_vision_here
 from llava_edge.runtime.bundle.bundle import Bundle, demo_bundle
+from llava_edge.runtime.bundle.disk_space import disk_need
 from llava_edge.runtime.bundle.manifest import Manifest
 from llava_edge.runtime.bundle.manifest_checks import check_manifest
 from llava_edge.runtime.errors import BundleError, OptionError
@@ -58,6 +61,15 @@ def test_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     found = recipes_for("this")
     assert found.machine == "avx2"
     assert found.vision == choose_vision_here()  # what was found here, not what is usual there
+
+
+def test_json_has_the_recipes_and_the_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = Bundle.open(demo_bundle()).manifest
+    written = Written(tmp_path / "b")
+    written.needs(disk_need(tmp_path / "b", {"a": 1}))
+    written.tell(dataclasses.replace(manifest, llm=dataclasses.replace(manifest.llm, machine="amx")), "", as_json=True)
+    said = json.loads(capsys.readouterr().out)
+    assert [said[name] for name in ("llm", "vision", "machine")] == [manifest.llm.recipe, manifest.vision.recipe, "amx"]
 
 
 def quantized(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
