@@ -38,7 +38,9 @@ class _Kind(NamedTuple):
 
 _KINDS = {
     "avx2": _Kind("q4_k_m", "its products are the fastest there in prompts and tokens", frozenset({"avx2"})),
-    "avx512": _Kind("q4_k_m", "its products are the fastest there", frozenset({"avx2", "avx512f", "avx512_vnni"})),
+    "avx512": _Kind(
+        "q4_k_m", "not measured there; its products are of avx2's kind", frozenset({"avx2", "avx512f", "avx512_vnni"})
+    ),
     "amx": _Kind(
         "q4_k_m",
         "prompts are read in int8 whatever the type, and types that decode faster cost more",

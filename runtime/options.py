@@ -128,7 +128,7 @@ class LoadOptions:
         Option(
             "Keep llama.cpp, or the whole engine, in a process of its own; llm without a word, workers imply it.",
             words=(*get_args(Isolation), "off"),
-            metavar="llm|engine",
+            metavar="llm|engine|off",
             show_default=False,
             bare="llm",
         ),

@@ -27,6 +27,10 @@ SHOWN = 60
 """Characters of a question that a message repeats."""
 
 
+class _PictureStopped(OptionError):
+    """Ctrl-C while a picture was read; within the session it is said, and the chat goes on."""
+
+
 class Session:
     """A conversation at a terminal or behind a pipe."""
 
@@ -53,6 +57,16 @@ class Session:
             "/stats": self._stats,
             "/help": lambda _: note(help_text(columns())),
         }
+
+    def begin(self, lines: Lines, given: list[str]) -> None:
+        """Take up the conversation of this name, and encode the ``given`` pictures.
+
+        Raises ImageError, and KeyboardInterrupt at Ctrl-C: no session has begun that it could leave as it was.
+        """
+        try:
+            self.add_images(self.resume(lines, given))
+        except _PictureStopped:
+            raise KeyboardInterrupt from None
 
     def resume(self, lines: Lines, given: list[str]) -> list[str]:
         """Go on with the conversation of this name; return the ``given`` pictures that are not its own already.
@@ -211,7 +225,9 @@ class Session:
                     path, detail=detail, picture_tokens=picture_tokens, on_progress=bar, cancelled=interrupted
                 )
         except Cancelled:
-            raise OptionError(expected="a picture", got="Ctrl-C", fix="nothing was added; ask for it again") from None
+            raise _PictureStopped(
+                expected="a picture", got="Ctrl-C", fix="nothing was added; ask for it again"
+            ) from None
         finally:
             bar.close()
         if self._named is not None:

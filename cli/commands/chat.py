@@ -59,7 +59,7 @@ def chat(
             note(loaded.provider)
         session = Session(loaded, system, sampling, named)
         lines = Lines(History(history_file() if history and sys.stdin.isatty() else None), completions)
-        session.add_images(session.resume(lines, list(images or [])))
+        session.begin(lines, list(images or []))
         if kept := remembered(loading).text:
             note(kept)
         session.run(lines)

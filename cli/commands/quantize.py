@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
 from ...quantize.presets import DEFAULT, PRESETS, describe, preset
+from ...runtime.bundle.disk_space import DiskNeed
 from ...runtime.ggml.llm_recipes import MACHINES
 from ...runtime.ggml.llm_recipes import QUANTIZED as LLM_RECIPES
 from ...runtime.pictures.vision_recipes import QUANTIZED as VISION_RECIPES
@@ -67,39 +68,73 @@ def quantize(
     from ..terminal.progress import Bar
     from ..terminal.written import Written
 
-    llm_recipe, vision_recipe, matrix, kind = _choose(preset_name, machine)
+    choice = _choose(preset_name, machine, llm, vision)
+    lines = [choice.line] if choice.line else []
+
     written = Written(output)
+
+    def step(said: str) -> None:
+        if lines:  # only now: the pipeline has checked that it can be done
+            note(lines.pop())
+        note(said)
+
+    def need(disk: DiskNeed) -> None:
+        if lines:
+            note(lines.pop())
+        written.needs(disk)
+
     with written.interrupting():
         manifest = quantize_bundle(
             bundle,
             output,
-            llm=llm or llm_recipe,
-            vision=vision or vision_recipe,
-            imatrix=imatrix or (matrix if llm != "keep" else "none"),
-            machine=kind,
+            llm=choice.llm,
+            vision=choice.vision,
+            imatrix=imatrix or (choice.imatrix if llm != "keep" else "none"),
+            machine=choice.machine,
             imatrix_prompts=imatrix_prompts,
             save_imatrix=save_imatrix,
             split_size=parse_size(split_size),
             resume=resume,
-            on_step=note,
-            on_need=written.needs,
+            on_step=step,
+            on_need=need,
             progress=Bar("language model"),
         )
     error = f"vision feature error {manifest.vision.feature_error:.2%}"
     written.tell(manifest, error, as_json=as_json)
 
 
-def _choose(preset_name: str | None, machine: str | None) -> tuple[str, str, str, str | None]:
-    """Recipes of both parts, matrix and the kind of machine they are for, and say so where any of it was asked for."""
+class _Choice(NamedTuple):
+    """What is made, the kind of machine it was chosen for, and the line that says so."""
+
+    llm: str
+    vision: str
+    imatrix: str
+    machine: str | None = None
+    line: str = ""
+
+
+def _choose(preset_name: str | None, machine: str | None, llm: str | None, vision: str | None) -> _Choice:
+    """The choice of a preset or a machine, with ``llm`` and ``vision`` instead of its own where they are given."""
     from ...quantize.machines import recipes_for  # loads llama.cpp
 
     if machine is None:
         chosen = preset(preset_name)
-        if preset_name is not None:
-            note(f"preset {preset_name}, for {chosen.machines}: LLM {chosen.llm}, vision {chosen.vision}")
-        return chosen.llm, chosen.vision, chosen.imatrix, None
+        said = f"preset {preset_name}, for {chosen.machines}: {_said(chosen.llm, llm, chosen.vision, vision)}"
+        line = said if preset_name is not None else ""
+        return _Choice(llm or chosen.llm, vision or chosen.vision, chosen.imatrix, line=line)
     if preset_name is not None:
         raise typer.BadParameter("--for and --preset both choose recipes; give one of them.")
     found = recipes_for(machine)
-    note(f"for {found.machine}: LLM {found.llm} ({found.why}), vision {found.vision}")
-    return found.llm, found.vision, "none", found.machine
+    line = f"for {found.machine}: {_said(found.llm, llm, found.vision, vision, why=found.why)}"
+    kind: str | None = found.machine
+    if (llm or found.llm) != found.llm and (vision or found.vision) != found.vision:
+        kind, line = None, f"{line}; both are other than for {kind}, so it is not recorded"
+    return _Choice(llm or found.llm, vision or found.vision, "none", kind, line)
+
+
+def _said(llm: str, own_llm: str | None, vision: str, own_vision: str | None, *, why: str = "") -> str:
+    """Both recipes; where one was asked for by itself, what it is instead of."""
+    reason = f" ({why})" if why else ""
+    first = f"LLM {llm}{reason}" if own_llm in (None, llm) else f"LLM {own_llm} (asked for, instead of {llm})"
+    second = vision if own_vision in (None, vision) else f"{own_vision} (asked for, instead of {vision})"
+    return f"{first}, vision {second}"

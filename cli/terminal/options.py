@@ -62,6 +62,10 @@ BARE = {
     if declaration.bare
 }
 """Options that may be given without a value, and what they mean then."""
+_BARE_WORDS = {
+    _flag(LoadOptions, name): tuple(filter(None, one.words)) for name, one in declared(LoadOptions).items() if one.bare
+}
+"""The values they may have. Behind such an option, these are its value; another word is an argument."""
 
 
 def option(kind: type[Any], name: str) -> Any:
@@ -148,6 +152,13 @@ RIVALS = (("cache", "no_cache"), ("socket", "port"), ("socket", "host"))
 class Command(typer.core.TyperCommand):
     """A command as click has it, but some options may be given without their value: ``--isolate sign.png``."""
 
+    def __init__(self, *positional: Any, **given: Any) -> None:
+        super().__init__(*positional, **given)
+        parameters: list[Any] = self.params
+        for one in parameters if self._takes_words() else ():
+            if any(flag in BARE for flag in one.opts):
+                one.get_help_record = functools.partial(_bare_record, one.get_help_record)
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse ``args`` with the values that such options have then."""
         end = args.index("--") if "--" in args else len(args)
@@ -162,10 +173,13 @@ class Command(typer.core.TyperCommand):
 
     def _with_values(self, words: list[str]) -> Iterator[str]:
         """``words`` with the values of options that came without; a command that takes no words has them behind."""
-        takes_words = any(one.param_type_name == "argument" for one in self.params)
+        takes_words = self._takes_words()
         for word, behind in itertools.pairwise([*words, "-"]):
-            value_follows = not takes_words and not behind.startswith("-")
+            value_follows = behind in _BARE_WORDS.get(word, ()) if takes_words else not behind.startswith("-")
             yield word if value_follows else BARE.get(word, word)
+
+    def _takes_words(self) -> bool:
+        return any(one.param_type_name == "argument" for one in self.params)
 
 
 def _settle_name(ctx: Any) -> None:
@@ -212,6 +226,15 @@ def watch(app: typer.Typer, group: Any) -> None:
     for inner in app.registered_groups:
         assert inner.typer_instance is not None
         watch(inner.typer_instance, group.commands[inner.name])
+
+
+def _bare_record(record: Callable[[Any], tuple[str, str] | None], context: Any) -> tuple[str, str] | None:
+    """An option's line of the help, its value in brackets: it may be left out."""
+    said = record(context)
+    if said is None:
+        return None
+    flag, _, values = said[0].partition(" ")
+    return f"{flag}[={values}]", said[1]
 
 
 def _holds_path(hint: Any) -> bool:

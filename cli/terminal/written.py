@@ -44,4 +44,5 @@ class Written:
             files = {entry.name: entry.size for entry in manifest.files}
             measured = manifest.parity.measured
             disk = self._need.to_json()
-            say_json({"bundle": str(self._output), "files": files, "measured": measured, "disk": disk})
+            made = {"llm": manifest.llm.recipe, "vision": manifest.vision.recipe, "machine": manifest.llm.machine}
+            say_json({"bundle": str(self._output), **made, "files": files, "measured": measured, "disk": disk})

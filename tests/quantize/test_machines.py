@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from llava_edge.cli.terminal.written import Written
 from llava_edge.quantize import machines, pipeline
 from llava_edge.quantize.machines import kind_of, recipes_for
 from llava_edge.quantize.vision.choice import choose_vision_here
 from llava_edge.runtime.bundle.bundle import Bundle, demo_bundle
+from llava_edge.runtime.bundle.disk_space import disk_need
 from llava_edge.runtime.bundle.manifest import Manifest
 from llava_edge.runtime.bundle.manifest_checks import check_manifest
 from llava_edge.runtime.errors import BundleError, OptionError
@@ -60,11 +63,26 @@ def test_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.vision == choose_vision_here()  # what was found here, not what is usual there
 
 
+def test_json_has_the_recipes_and_the_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = Bundle.open(demo_bundle()).manifest
+    written = Written(tmp_path / "b")
+    written.needs(disk_need(tmp_path / "b", {"a": 1}))
+    written.tell(dataclasses.replace(manifest, llm=dataclasses.replace(manifest.llm, machine="amx")), "", as_json=True)
+    said = json.loads(capsys.readouterr().out)
+    assert [said[name] for name in ("llm", "vision", "machine")] == [manifest.llm.recipe, manifest.vision.recipe, "amx"]
+
+
 def quantized(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the command asks of the pipeline, which hands a manifest back and writes nothing."""
     asked: dict[str, Any] = {}
     manifest = Bundle.open(demo_bundle()).manifest
-    monkeypatch.setattr(pipeline, "quantize_bundle", lambda *_, **given: (asked.update(given), manifest)[1])
+
+    def quantize_bundle(*_: object, **given: Any) -> Manifest:
+        asked.update(given)
+        given["on_step"]("LLM")
+        return manifest
+
+    monkeypatch.setattr(pipeline, "quantize_bundle", quantize_bundle)
     return asked
 
 
@@ -80,6 +98,24 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert status == 0
     assert asked["machine"] is None
     assert err.startswith("preset best, for any machine: LLM q8_0, vision f16")
+
+
+def test_the_line_says_what_is_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = quantized(monkeypatch)
+    words = ("quantize", str(demo_bundle()), "-o", str(tmp_path / "b"), "--for", "cuda", "--llm", "keep")
+    line = "for cuda: LLM keep (asked for, instead of q4_k_m), vision f16\n"
+    assert run_here(*words)[2].startswith(line)
+    assert asked["machine"] == "cuda"
+    status, _, err = run_here(*words, "--vision", "keep")
+    assert (status, asked["llm"], asked["vision"], asked["machine"]) == (0, "keep", "keep", None)
+    assert "vision keep (asked for, instead of f16); both are other than for cuda, so it is not recorded\n" in err
+    assert "not measured" in recipes_for("avx512").why
+
+
+def test_nothing_is_said_of_recipes_before_the_source_is_checked(tmp_path: Path) -> None:
+    status, _, err = run_here("quantize", str(tmp_path / "none"), "-o", str(tmp_path / "b"), "--for", "cuda")
+    assert status != 0
+    assert err.startswith("llava-edge: expected")
 
 
 def test_a_machine_and_a_preset_are_a_wrong_command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

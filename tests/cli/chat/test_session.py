@@ -7,6 +7,7 @@ import io
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import pytest
 from llava_edge.cli.chat.history import History
 from llava_edge.cli.chat.lines import Entry, Lines
 from llava_edge.cli.chat.session import Session
+from llava_edge.runtime.errors import Cancelled
 from llava_edge.runtime.model import Model, load
 from llava_edge.runtime.options import GenerationOptions
 
@@ -397,3 +399,24 @@ def test_what_was_kept_is_said_once_a_picture(session: Session, capsys: pytest.C
     assert session.conversation.answer.warnings
     enter(session, f"./sign.png {QUESTION}")
     assert "positions were kept" in said(capsys)[1]
+
+
+class _Silent:
+    """Nobody at a terminal."""
+
+    interactive = False
+
+
+def test_an_interrupt_at_a_picture_ends_a_chat_only_where_it_begins_with_that(
+    session: Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **_given: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        raise Cancelled
+
+    monkeypatch.setattr(session.conversation, "encode", interrupted)
+    with pytest.raises(KeyboardInterrupt):  # exit status 130
+        session.begin(_Silent(), ["sign.png"])  # type: ignore[arg-type]
+    assert said(capsys) == ("", "")
+    enter(session, "/image sign.png")
+    assert "nothing was added" in said(capsys)[1]

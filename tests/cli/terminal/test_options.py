@@ -13,6 +13,7 @@ from llava_edge.cli.main import app
 from llava_edge.cli.terminal.options import Command, shares, with_options
 from llava_edge.runtime.errors import OptionError
 from llava_edge.runtime.options import GenerationOptions, LoadOptions, declared
+from support.command_line import run_here
 
 LOADING: dict[str, tuple[list[str], Any]] = {
     "threads": (["--threads", "2"], 2),
@@ -142,3 +143,32 @@ def test_an_option_of_the_command_itself_wins() -> None:
     with contextlib.suppress(SystemExit):
         small(["--seed", "words", "--top-k", "5"])
     assert taken == [("words", GenerationOptions(top_k=5))]
+
+
+@pytest.mark.parametrize(
+    ("words", "isolate", "left"),
+    [
+        (["--isolate", "engine", "sign.png"], "engine", ["sign.png"]),
+        (["sign.png", "--isolate", "llm"], "llm", ["sign.png"]),
+        (["--isolate", "off", "sign.png"], False, ["sign.png"]),
+        (["--isolate=engine", "llm"], "engine", ["llm"]),
+        (["--isolate", "sign.png"], "llm", ["sign.png"]),
+        (["sign.png", "--isolate", "--", "engine"], "llm", ["sign.png", "engine"]),
+    ],
+)
+def test_the_word_behind_an_option_that_may_be_bare(words: list[str], isolate: object, left: list[str]) -> None:
+    taken: list[Any] = []
+    small = typer.Typer()
+
+    @small.command(cls=Command)
+    @with_options
+    def command(names: list[str], *, loading: LoadOptions) -> None:
+        taken.append((loading.isolate, names))
+
+    small(words, standalone_mode=False)
+    assert taken == [(isolate, left)]
+
+
+def test_the_help_says_that_its_value_may_be_left_out() -> None:
+    assert "--isolate[=llm|engine|off]" in run_here("ask", "--help")[1]
+    assert "--isolate engine|llm|off" in run_here("serve", "--help")[1]
