@@ -105,9 +105,7 @@ def test_spellings(given: object, meant: object) -> None:
     assert GenerationOptions(picture_tokens=given).picture_tokens == meant  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    "wrong", [1, 0, -3, "1", "0%", "0.0%", "101%", "-5%", "%", "", "all", "٣", 2.5, True, [4], 2**30]
-)
+@pytest.mark.parametrize("wrong", [1, 0, -3, "1", "0%", "0.0%", "101%", "-5%", "%", "", "all", "٣", 2.5, True, [4]])
 def test_what_is_no_number_of_positions(wrong: object) -> None:
     with pytest.raises(OptionError, match="picture_tokens as a number of positions from 2, or a share above 0%"):
         GenerationOptions(picture_tokens=wrong)  # type: ignore[arg-type]
