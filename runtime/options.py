@@ -155,7 +155,7 @@ class LoadOptions:
     prepare: Annotated[
         bool | None,
         Option(
-            "Make the prompt engine's weights in the load, or at the first long prompt; else when nothing is asked."
+            "Where onnxruntime reads prompts: make its weights in the load or at the first long prompt; else when idle."
         ),
     ] = None
     images_kept: Annotated[

@@ -82,6 +82,7 @@ def plan(
         prompt_engine=_engine(prompt_engine, described=bool(host)),  # type: ignore[arg-type]
     )
     made = make_plan(shape, devices, request)
+    _check_engine(prompt_engine, made.placement.prompt_engine)
     nearest = suggestions(made, devices, request)
     if as_json:
         say_json(plan_dictionary(made, nearest))
@@ -98,6 +99,18 @@ def _engine(word: str, *, described: bool) -> str:
 
     LoadOptions(prompt_engine=word)  # type: ignore[arg-type]  # refuses other words
     return "llama.cpp" if word == "auto" and not described and not usual_here() else word
+
+
+def _check_engine(asked: str, planned: str) -> None:
+    """As a load does. Raises OptionError."""
+    from ...runtime.errors import OptionError
+
+    if asked == "onnxruntime" != planned:
+        raise OptionError(
+            expected="prompt engine onnxruntime, with all layers on the host",
+            got="layers on a GPU or on workers",
+            fix="choose auto or llama.cpp, or --gpu-layers 0",
+        )
 
 
 def _at_least(name: str, value: int, low: int) -> int:

@@ -60,6 +60,8 @@ def verify(
         say(line + (f"{loaded.measured.get(name, float('nan')):>12.3g}" if loaded else ""))
     if loaded is not None:
         say(f"as loaded: {loaded.placement}")
+        if not loaded.held:
+            say("as loaded: no divergence was recorded (export --no-verify), so what answers is not held to one")
     if error:
         raise error
     say("parity holds" if recorded else "no parity was recorded (export --no-verify), so there is none to hold")
@@ -71,10 +73,12 @@ class _AsLoaded(NamedTuple):
     placement: str
     measured: Mapping[str, float]
     worse: Sequence[str]
+    held: bool
+    """Whether there was a divergence to hold: without one nothing is said of the engine that reads prompts."""
 
     def as_dict(self) -> dict[str, Any]:
         numbers = {name: _number(value) for name, value in sorted(self.measured.items())}
-        return {"placement": self.placement, "measured": numbers, "worse": list(self.worse)}
+        return {"placement": self.placement, "measured": numbers, "worse": list(self.worse), "held": self.held}
 
 
 def _measure_as_loaded(opened: Bundle, recorded: Mapping[str, float]) -> _AsLoaded:
@@ -83,7 +87,8 @@ def _measure_as_loaded(opened: Bundle, recorded: Mapping[str, float]) -> _AsLoad
     placement: list[str] = []
     measured = measure(opened.path, as_loaded=True, on_placement=placement.append)
     worse = [name for name in sorted(recorded) if not holds(name, recorded, measured, as_loaded=True)]
-    return _AsLoaded(placement[0], measured, worse)
+    held = "logits_kl" in recorded and "logits_kl" in measured
+    return _AsLoaded(placement[0], measured, worse, held)
 
 
 def _files(opened: Bundle) -> Iterator[str]:

@@ -75,9 +75,10 @@ def stages(answer: Answer, model: Model) -> list[str]:
     times, computed = answer.timings, answer.prompt_tokens - answer.cached_tokens
     pictures = f"{amount(len(answer.image_tokens), 'picture')}, {sum(answer.image_tokens)} positions"
     memory = model.memory()
+    int8 = f", of them {memory.prompts / 2**30:.2f} GiB weights in int8 for prompts" if memory.prompts else ""
     return [
         f"threads  {model.threads}",
-        f"memory   {memory.total / 2**30:.2f} GiB, of them {memory.prompts / 2**30:.2f} weights in int8 for prompts",
+        f"memory   {memory.total / 2**30:.2f} GiB" + int8,
         f"cache    {model.context_size} positions, of them {answer.cached_tokens} of the prompt from before",
         f"load     {times.load:9.3f} s",
         f"encode   {times.encode:9.3f} s, {pictures}",

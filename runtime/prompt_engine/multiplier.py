@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import Cancelled
+from ..errors import Cancelled, NativeError
 from ..system.lifetime import give_memory_back
 from .crew import Crew
 from .products import FeedForward, Product, Quantized, gate, quantize
@@ -84,7 +86,7 @@ class Multiplier:
     def make(self, name: str) -> None:
         """Make one of ``names``, where it is not there, from any thread. Who makes it already is waited for.
 
-        Raises :class:`Cancelled` where all was stopped.
+        Raises :class:`Cancelled` where all was stopped, NativeError where memory is too little.
         """
         with self._making:
             while name in self._underway:
@@ -95,11 +97,12 @@ class Multiplier:
                 raise Cancelled
             self._underway.add(name)
         try:
-            if name.endswith(".weight"):
-                self._products[name] = Product(self._quantized(name))
-            else:
-                matrices = [self._quantized(f"{name}.{one}.weight") for one in FEED_FORWARD]
-                self._feed_forwards[name] = FeedForward(*matrices)
+            with enough_memory():
+                if name.endswith(".weight"):
+                    self._products[name] = Product(self._quantized(name))
+                else:
+                    matrices = [self._quantized(f"{name}.{one}.weight") for one in FEED_FORWARD]
+                    self._feed_forwards[name] = FeedForward(*matrices)
         finally:
             with self._making:
                 self._underway.discard(name)
@@ -235,3 +238,26 @@ def _pieces(count: int, threads: int) -> Iterator[slice]:
     step = -(-count // tasks)
     for first in range(0, count, step):
         yield slice(first, min(first + step, count))
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Turn what numpy, the system and onnxruntime raise for want of memory into :class:`NativeError`."""
+    try:
+        yield
+    except Exception as error:
+        if not _is_want_of_memory(error):
+            raise
+        raise NativeError(
+            expected="memory for a byte a weight more", got="too little", fix="choose prompt engine llama.cpp"
+        ) from error
+
+
+def _is_want_of_memory(error: Exception) -> bool:
+    """onnxruntime's errors have the allocator's words, those of a mapped file have a number."""
+    said = str(error).lower()
+    return (
+        isinstance(error, MemoryError)
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        or any(words in said for words in ("allocate memory", "bad_alloc", "bad allocation"))
+    )

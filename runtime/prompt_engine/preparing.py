@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import Cancelled, NativeError
+from ..errors import Cancelled
 from ..system.lifetime import Lifetime, give_memory_back
 from .prompt_engine import PromptEngine
 
@@ -68,14 +68,7 @@ class Prompts:
         Raises Cancelled, and NativeError where memory is too little.
         """
         assert self.engine is not None
-        try:
-            self.engine.prepare(tell)
-        except MemoryError as error:
-            raise NativeError(
-                expected="memory for a byte a weight more",
-                got="too little",
-                fix="choose prompt_engine llama.cpp, or prepare False",
-            ) from error
+        self.engine.prepare(tell)
 
     # --- in idle time ---
 

@@ -14,7 +14,7 @@ from ..ggml.types import F16, F32
 from .attention import Block, attention_tasks, masked_blocks, scores_settings, view
 from .backend import register
 from .crew import Crew
-from .multiplier import Multiplier
+from .multiplier import Multiplier, enough_memory
 from .structures import OPERATIONS, SWIGLU, operation_number, raw
 from .weights import Weights
 
@@ -92,7 +92,8 @@ class PromptEngine:
 
     def embeddings(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         """Rows (tokens, dim) of the model's embedding matrix, which llama.cpp takes in the place of the tokens."""
-        return self._weights.gather(EMBEDDINGS, tokens)
+        with enough_memory():
+            return self._weights.gather(EMBEDDINGS, tokens)
 
     # --- what is asked of a graph's nodes ---
 
@@ -167,7 +168,14 @@ class PromptEngine:
     # --- computing ---
 
     def compute(self, nodes: Sequence[int]) -> None:
-        """Compute nodes that were claimed, in their order. Raises Cancelled, and what onnxruntime does."""
+        """Compute nodes that were claimed, in their order.
+
+        Raises Cancelled, NativeError where memory is too little, and what onnxruntime does.
+        """
+        with enough_memory():
+            self._compute(nodes)
+
+    def _compute(self, nodes: Sequence[int]) -> None:
         whole, parts = self._feed_forwards(nodes)
         scores = {
             raw(tensor.src[1]).src[0]

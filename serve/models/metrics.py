@@ -28,7 +28,7 @@ HELP = {
     "cache_state_hits_total": "Times that a conversation was taken from the durable cache.",
     "cache_picture_hits_total": "Times that an encoded picture was taken from the durable cache.",
     "kept_state_bytes": "Size of displaced conversations in memory.",
-    "prompt_weight_bytes": "Size of the weights in int8 that the prompt engine has made, at the last request.",
+    "prompt_weight_bytes": "Size of the weights in int8 that the prompt engine has made; 0 before the first request.",
     "cache_state_bytes": "Size of conversations in the durable cache.",
     "cache_picture_bytes": "Size of encoded pictures in the durable cache.",
     "uploads": "Uploaded pictures that are kept.",

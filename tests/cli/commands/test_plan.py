@@ -64,7 +64,9 @@ def test_stats_say_where_the_model_is() -> None:
     assert "KV q8_0/q8_0 | flash attention on" in placement
     assert "cpu" in provider.lower()
     assert "first token after" in statistics
-    assert [line.split()[0] for line in stages] == ["threads", "cache", "load", "encode", "prefill", "decode", "seed"]
+    named = {line.split()[0]: line for line in stages}
+    assert list(named) == ["threads", "memory", "cache", "load", "encode", "prefill", "decode", "seed"]
+    assert "int8" not in named["memory"]  # the demo is small: llama.cpp reads its prompts
 
 
 @pytest.mark.parametrize(
@@ -81,6 +83,7 @@ def test_stats_say_where_the_model_is() -> None:
         (["plan", "llava-72b", "--ctx", "99999999"], "ctx from 0 to 16777215"),
         (["plan", "llava-72b", "--gpu", "a=0G"], "memory above 0 for a"),
         (["plan", "llava-72b", "--gpu", f"a={'9' * 400}G"], "memory above 0 for a"),
+        (["plan", "llava-72b", "--prompt-engine", "onnxruntime", "--gpu", "a=99G"], "got layers on a GPU"),
         (["plan", "../nothing"], "got no folder; check the path"),
         (["plan", "pics/a.png"], "a folder, a hub id"),
         (["plan", SIGN], "the folder of a bundle or a checkpoint at"),

@@ -99,9 +99,10 @@ def test_with_what_would_answer(bundle: Path, monkeypatch: pytest.MonkeyPatch) -
     assert attended
     assert {name: one for name, one in found.items() if name != "as_loaded"} == alone
     loaded = found["as_loaded"]
-    assert list(loaded) == ["placement", "measured", "worse"]
+    assert list(loaded) == ["placement", "measured", "worse", "held"]
     assert "prompts onnxruntime" in loaded["placement"]
     assert loaded["worse"] == []
+    assert loaded["held"] is True
     assert set(loaded["measured"]) == set(found["measured"])
     assert loaded["measured"]["logits_kl"] != found["measured"]["logits_kl"]
     assert loaded["measured"]["features"] == found["measured"]["features"]
@@ -122,3 +123,21 @@ def test_what_would_answer_is_held_to_the_record(bundle: Path, monkeypatch: pyte
         assert "as loaded: cpu" in out
         assert ("as loaded: worse" in err) == bool(status)
     assert manifest.parity.measured["argmax"] == 1
+
+
+def test_a_record_without_divergence_does_not_hold_the_prompt_engine(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llava_edge.runtime import parity
+
+    manifest = Bundle.open(bundle).manifest
+    numbers = {name: one for name, one in manifest.parity.measured.items() if name != "logits_kl"}
+    record = dataclasses.replace(manifest.parity, measured=numbers)
+    write_manifest(bundle, dataclasses.replace(manifest, parity=record))
+    monkeypatch.setattr(parity, "measure", lambda _, as_loaded=False, on_placement=print: (
+        (on_placement("cpu"), numbers)[1] if as_loaded else numbers
+    ))  # fmt: skip
+    status, out, _ = run_here("verify", str(bundle), "--as-loaded")
+    assert status == 0
+    assert "as loaded: no divergence was recorded" in out
+    assert strict(run_here("verify", str(bundle), "--as-loaded", "--json")[1])["as_loaded"]["held"] is False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import threading
@@ -23,6 +24,7 @@ from llava_edge.runtime.prompt_engine import preparing
 from llava_edge.runtime.prompt_engine.multiplier import Multiplier
 from llava_edge.runtime.prompt_engine.prompt_engine import PromptEngine
 from llava_edge.runtime.system.lifetime import give_memory_back
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 from support.sparse_gguf import Sizes, write_sparse
 
 POSITIONS = 80
@@ -185,11 +187,19 @@ def test_a_load_that_prepares_can_be_cancelled(model_path: Path, monkeypatch: py
     assert threading.active_count() == before
 
 
-def test_too_little_memory(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        Fail("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Failed to allocate memory for requested buffer"),
+    ],
+)
+def test_too_little_memory(model_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     """In a load it is said; in idle time who needs the product meets it."""
 
     def none(*_: Any) -> None:
-        raise MemoryError
+        raise error
 
     monkeypatch.setattr(Multiplier, "_quantized", none)
     with pytest.raises(NativeError, match="memory for a byte a weight more"), opened(model_path, prepare=True):
@@ -197,7 +207,7 @@ def test_too_little_memory(model_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with opened(model_path) as llm:
         until(lambda: llm._prompts._stopped)
         llm.decode_tokens([1], 0, logits=True)
-        with pytest.raises(MemoryError):
+        with pytest.raises(NativeError, match="memory for a byte a weight more"):
             read(llm)
 
 
