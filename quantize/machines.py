@@ -9,6 +9,7 @@ from typing import NamedTuple
 from ..runtime.errors import OptionError
 from ..runtime.ggml.devices import has_gpu
 from ..runtime.ggml.llm_recipes import MACHINES
+from ..runtime.option_checks import repeated
 from ..runtime.pictures.vision_recipes import choose_vision
 from ..runtime.system.machine import processor_flags
 from .vision.choice import choose_vision_here
@@ -57,7 +58,9 @@ def recipes_for(machine: str) -> Chosen:
         kind = kind_of(processor_flags(), platform.machine(), gpu=has_gpu())
         return Chosen(kind, _KINDS[kind].llm, choose_vision_here(), _KINDS[kind].why)
     if machine not in _KINDS:
-        raise OptionError(expected=f"a machine among {', '.join((HERE, *MACHINES))}", got=machine, fix="choose one")
+        raise OptionError(
+            expected=f"a machine among {', '.join((HERE, *MACHINES))}", got=repeated(machine), fix="choose one"
+        )
     one = _KINDS[machine]
     return Chosen(machine, one.llm, choose_vision(one.flags, [one.provider]), one.why)
 

@@ -17,6 +17,7 @@ from ..runtime.bundle.manifest import Importance, LlmPart, Manifest, VisionPart
 from ..runtime.bundle.work_folder import Work, continuing_bundle, copy_files, kept_bytes
 from ..runtime.callbacks import Progress
 from ..runtime.errors import OptionError, StorageError
+from ..runtime.option_checks import repeated
 from ..runtime.parity import measure
 from ..runtime.pictures.built_in import built_in_picture
 from ..runtime.pictures.tiles import pixels_of
@@ -109,7 +110,7 @@ def _checked(manifest: Manifest, llm: str, vision: str, imatrix: str) -> str:
         )
     if vision not in (*QUANTIZED, AUTO, KEEP):
         expected = f"a vision recipe among {', '.join(QUANTIZED)}, {AUTO}, {KEEP}"
-        raise OptionError(expected=expected, got=vision, fix="choose one")
+        raise OptionError(expected=expected, got=repeated(vision), fix="choose one")
     return choose_vision_here() if vision == AUTO else vision
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ..runtime.bundle.manifest import Manifest
 from ..runtime.errors import OptionError
+from ..runtime.option_checks import repeated
 from .preset_costs import COSTS
 
 
@@ -38,7 +39,7 @@ def preset(name: str | None) -> Preset:
     if name is None:
         return DEFAULT
     if name not in PRESETS:
-        raise OptionError(expected=f"a preset among {', '.join(PRESETS)}", got=name, fix="choose one")
+        raise OptionError(expected=f"a preset among {', '.join(PRESETS)}", got=repeated(name), fix="choose one")
     return PRESETS[name]
 
 

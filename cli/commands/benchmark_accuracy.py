@@ -96,7 +96,8 @@ def accuracy(
     from ..terminal.visible import visible
 
     _check(json_file, as_json, out, judge, judge_model)
-    kept = [share for one in picture_tokens or () if (share := picture_share(one)) is not None]
+    shares = (picture_share(one) for one in picture_tokens or ())
+    kept = list(dict.fromkeys(share for share in shares if share is not None))  # each once
     if (given := answers or cache) is not None:
         check_output_folder(given, KEPT, "--answers" if answers is not None else "--cache")
     questions = load_questions(data, limit=limit, unconfirmed=unconfirmed)

@@ -41,7 +41,10 @@ def speed(
         bool, typer.Option("--roofline/--no-roofline", help="Measure the machine's best rates too.")
     ] = True,
     beside: Annotated[
-        int, typer.Option("--beside", min=0, metavar="N", help="Let N busy processes compute beside each contestant.")
+        int,
+        typer.Option(
+            "--beside", min=0, max=64, metavar="N", help="Let N busy processes compute beside each contestant."
+        ),
     ] = 0,
 ) -> None:
     """Time the first token, decoding and a second question, beside other ways to run the same weights.

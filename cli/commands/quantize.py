@@ -121,15 +121,20 @@ def _choose(preset_name: str | None, machine: str | None, llm: str | None, visio
         chosen = preset(preset_name)
         said = f"preset {preset_name}, for {chosen.machines}: {_said(chosen.llm, llm, chosen.vision, vision)}"
         line = said if preset_name is not None else ""
-        return _Choice(llm or chosen.llm, vision or chosen.vision, chosen.imatrix, line=line)
+        return _Choice(_first(llm, chosen.llm), _first(vision, chosen.vision), chosen.imatrix, line=line)
     if preset_name is not None:
         raise typer.BadParameter("--for and --preset both choose recipes; give one of them.")
     found = recipes_for(machine)
     line = f"for {found.machine}: {_said(found.llm, llm, found.vision, vision, why=found.why)}"
     kind: str | None = found.machine
-    if (llm or found.llm) != found.llm and (vision or found.vision) != found.vision:
+    if llm not in (None, found.llm) and vision not in (None, found.vision):
         kind, line = None, f"{line}; both are other than for {kind}, so it is not recorded"
-    return _Choice(llm or found.llm, vision or found.vision, "none", kind, line)
+    return _Choice(_first(llm, found.llm), _first(vision, found.vision), "none", kind, line)
+
+
+def _first(given: str | None, chosen: str) -> str:
+    """``given``, be it an empty word, which is then refused."""
+    return chosen if given is None else given
 
 
 def _said(llm: str, own_llm: str | None, vision: str, own_vision: str | None, *, why: str = "") -> str:

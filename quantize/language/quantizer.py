@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ...runtime.errors import OptionError
 from ...runtime.ggml.llm_recipes import FULL_PRECISION, LLM_RECIPES, QUANTIZED, LlmRecipe
 from ...runtime.ggml.types import BY_NAME
+from ...runtime.option_checks import repeated
 from ...runtime.system.machine import physical_cores
 
 ImportanceByWeight = Mapping[str, npt.NDArray[np.float32]]
@@ -22,7 +23,9 @@ ImportanceByWeight = Mapping[str, npt.NDArray[np.float32]]
 def check_llm_recipe(recipe: str, source_recipe: str) -> None:
     """Refuse an unknown recipe, and one that would quantize twice. Raises :class:`OptionError`."""
     if recipe not in QUANTIZED:
-        raise OptionError(expected=f"an LLM recipe among {', '.join(QUANTIZED)}, keep", got=recipe, fix="choose one")
+        raise OptionError(
+            expected=f"an LLM recipe among {', '.join(QUANTIZED)}, keep", got=repeated(recipe), fix="choose one"
+        )
     if source_recipe not in FULL_PRECISION:
         raise OptionError(
             expected=f"an LLM in {', '.join(FULL_PRECISION)} to quantize",

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from ...runtime.distances import relative_error
 from ...runtime.errors import BundleError, OptionError, first_line
 from ...runtime.onnx_runtime.session import open_session
+from ...runtime.option_checks import repeated
 from ...runtime.pictures.tower import FEATURES, PIXELS
 from ...runtime.pictures.vision_recipes import QUANTIZED
 from .activation import fold_quick_gelu
@@ -61,7 +62,9 @@ def quantize_vision(
     """
     tell = progress or (lambda _: None)
     if recipe not in QUANTIZED:
-        raise OptionError(expected=f"a vision recipe among {', '.join(QUANTIZED)}", got=recipe, fix="choose one")
+        raise OptionError(
+            expected=f"a vision recipe among {', '.join(QUANTIZED)}", got=repeated(recipe), fix="choose one"
+        )
     model = widen(_load(source))
     pixels = _noise(model) if calibration is None else calibration
     tell("features of the source")

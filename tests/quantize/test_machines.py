@@ -44,6 +44,15 @@ def test_a_machine_that_is_none_of_them() -> None:
         recipes_for("zen3")
 
 
+@pytest.mark.parametrize("word", ["", "zen 3"])
+@pytest.mark.parametrize("option", ["--for", "--preset", "--llm", "--vision"])
+def test_a_wrong_word_is_in_quotes(option: str, word: str, tmp_path: Path) -> None:
+    keep = ("--llm", "keep") if option == "--vision" else ()
+    status, _, err = run_here("quantize", str(demo_bundle()), "-o", str(tmp_path / "b"), *keep, option, word)
+    assert status == 2
+    assert f"got '{word}'; choose one" in err
+
+
 def test_every_kind_has_recipes_that_exist() -> None:
     for name in MACHINES:
         found = recipes_for(name)
