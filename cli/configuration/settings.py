@@ -20,6 +20,8 @@ from ..terminal.visible import quoted, shortened
 
 _BUNDLES = ("BUNDLE", "MODEL")
 """Arguments that are what ``--model`` is elsewhere; the key "model" sets them too."""
+_OWN_CHOICES = ("machine", "preset_name")
+"""Parameters of commands that are one of the words in their metavar; the runtime's options are held to its own."""
 _YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text in quotes"}
 
@@ -74,6 +76,8 @@ def _settings(command: Any) -> list[tuple[str, Setting]]:
             continue
         inner = get_args(hint)[0]
         kind, many, words = _kind(inner)
+        if name in _OWN_CHOICES:
+            words = tuple((info.metavar or "").split("|"))
         count = len(get_args(inner)) if get_origin(inner) is tuple and ... not in get_args(inner) else None
         setting = Setting(
             name, kind, many, words, info.min, info.max, count, info.metavar or "", Path in (inner, *get_args(inner))

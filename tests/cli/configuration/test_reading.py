@@ -304,3 +304,15 @@ def test_a_configured_bundle_is_no_endpoints_model() -> None:
     (build,) = (one for name, one in settings_of(app)["benchmark"].items() if name == "build")
     assert build["model"].parameter == "bundle"
     assert build["endpoint_model"].parameter == "endpoint_model"
+
+
+@pytest.mark.parametrize(("key", "expected"), [("for", "this or avx2 or"), ("preset", "small or balanced or best")])
+def test_a_wrong_machine_or_preset_is_named_by_key_and_file(key: str, expected: str, written: Any) -> None:
+    path = written(f'[quantize]\n{key} = "mars"\n')
+    with pytest.raises(OptionError) as raised:
+        of("quantize", "b")
+    assert expected in raised.value.expected
+    assert raised.value.expected.endswith(f"as quantize.{key} in {path}")
+    assert raised.value.got == "'mars'"
+    written(f'[quantize]\n{key} = "{"amx" if key == "for" else "best"}"\n')
+    assert len(of("quantize", "b")) == 1
