@@ -179,7 +179,16 @@ def test_how_much_is_said() -> None:
     assert (status, out, err) == (0, "OPEN\n", "")
     assert len(run_here(*asked)[2].splitlines()) == 1
     said = run_here(*asked, "-v")[2].splitlines()
-    assert [line.split()[0] for line in said[3:]] == ["threads", "cache", "load", "encode", "prefill", "decode", "seed"]
+    assert [line.split()[0] for line in said[3:]] == [
+        "threads",
+        "memory",
+        "cache",
+        "load",
+        "encode",
+        "prefill",
+        "decode",
+        "seed",
+    ]
     assert len(run_here(*asked, "--stats")[2].splitlines()) == len(said)
     (hint, _) = run_here("ask", "What is this?", "--max-tokens", "1")[2].splitlines()
     assert hint.startswith("no picture was given")
