@@ -11,6 +11,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -115,12 +116,11 @@ def main() -> None:
     """Parse the command line, measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path, help="a GGUF file")
-    weights = Weights(parser.parse_args().model)
-    names = [name for name in weights.tensors if name.startswith("blk.0.")]
-    layers = 1 + max(int(name.split(".")[1]) for name in weights.tensors if name.startswith("blk."))
-    with tempfile.TemporaryDirectory() as folder:
+    with closing(Weights(parser.parse_args().model)) as weights, tempfile.TemporaryDirectory() as folder:
+        names = [name for name in weights.tensors if name.startswith("blk.0.")]
+        layers = 1 + max(int(name.split(".")[1]) for name in weights.tensors if name.startswith("blk."))
         found = [measure(weights, name, Path(folder)) for name in names]
-    size = sum(math.prod(weights.shape(name)) for name in names)
+        size = sum(math.prod(weights.shape(name)) for name in names)
     print(f"{machine_line(describe_machine())}\n\n{report(found, layers, size)}")
 
 
