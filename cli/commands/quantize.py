@@ -73,14 +73,17 @@ def quantize(
 
     written = Written(output)
 
-    def step(said: str) -> None:
-        if lines:  # only now: the pipeline has checked that it can be done
+    def checked() -> None:
+        """Say the choice, once: the pipeline calls back when it has checked that it can be done."""
+        if lines:
             note(lines.pop())
+
+    def step(said: str) -> None:
+        checked()
         note(said)
 
     def need(disk: DiskNeed) -> None:
-        if lines:
-            note(lines.pop())
+        checked()
         written.needs(disk)
 
     with written.interrupting():

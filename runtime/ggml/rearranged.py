@@ -25,6 +25,7 @@ ROWS = 32
 """The unit computes so many outputs at a time: it refuses a matrix whose rows are no multiple."""
 TABLE = "token_embd.weight"
 """Looked up in by rows, which needs the file's order; of a tied model it is the head as well."""
+_P = ctypes.c_void_p
 
 
 class Stored(Protocol):
@@ -67,24 +68,26 @@ def set_buffers(parameters: Any, tensors: Iterable[Stored], *, rearrange: bool, 
     parameters.overridden = overrides  # lives as long as the parameters
 
 
+def special_buffers() -> list[int]:
+    """Handles of the CPU's buffer types for rearranged weights. Raises AttributeError where ggml lacks a function."""
+    device = ggml_function("ggml_backend_dev_by_type", _P, ctypes.c_int)(CPU)
+    registry = ggml_function("ggml_backend_dev_backend_reg", _P, _P)(device)
+    address = ggml_function("ggml_backend_reg_get_proc_address", _P, _P, ctypes.c_char_p)(
+        registry, b"ggml_backend_dev_get_extra_bufts"
+    )
+    if not address:
+        return []
+    listed = ctypes.CFUNCTYPE(ctypes.POINTER(_P), _P)(address)(device)
+    found: list[int] = []
+    while listed and listed[len(found)]:
+        found.append(int(listed[len(found)]))
+    return found
+
+
 def _matrix_unit() -> int | None:
     """The handle of the AMX buffer type; None where this ggml has none, or does not tell."""
-    pointers = ctypes.POINTER(ctypes.c_void_p)
     try:
-        by_type = ggml_function("ggml_backend_dev_by_type", ctypes.c_void_p, ctypes.c_int)
-        registry_of = ggml_function("ggml_backend_dev_backend_reg", ctypes.c_void_p, ctypes.c_void_p)
-        address_of = ggml_function(
-            "ggml_backend_reg_get_proc_address", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p
-        )
-        name_of = ggml_function("ggml_backend_buft_name", ctypes.c_char_p, ctypes.c_void_p)
-        device = by_type(CPU)
-        address = address_of(registry_of(device), b"ggml_backend_dev_get_extra_bufts")
+        name_of = ggml_function("ggml_backend_buft_name", ctypes.c_char_p, _P)
+        return next((one for one in special_buffers() if name_of(one) == MATRIX_UNIT.encode()), None)
     except AttributeError:
         return None
-    found = ctypes.CFUNCTYPE(pointers, ctypes.c_void_p)(address)(device) if address else None
-    index = 0
-    while found and (handle := found[index]):
-        if name_of(handle) == MATRIX_UNIT.encode():
-            return int(handle)
-        index += 1
-    return None

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from ..errors import Cancelled
 from ..ggml.devices import CPU
 from ..ggml.library import ggml_function, start_native
+from ..ggml.rearranged import special_buffers
 from .structures import (
     ABORTED,
     ACCELERATOR,
@@ -179,19 +180,3 @@ def _properties(_: int, place: int) -> None:
     properties.type = ACCELERATOR
     properties.id = None
     properties.abilities.mmap = True
-
-
-def special_buffers() -> list[int]:
-    """The CPU's buffer types for rearranged weights, which are read from the model's file instead."""
-    device = ggml_function("ggml_backend_dev_by_type", _P, ctypes.c_int)(CPU)
-    registry = ggml_function("ggml_backend_dev_backend_reg", _P, _P)(device)
-    address = ggml_function("ggml_backend_reg_get_proc_address", _P, _P, ctypes.c_char_p)(
-        registry, b"ggml_backend_dev_get_extra_bufts"
-    )
-    if not address:
-        return []
-    listed = ctypes.CFUNCTYPE(ctypes.POINTER(_P), _P)(address)(device)
-    found: list[int] = []
-    while listed and listed[len(found)]:
-        found.append(int(listed[len(found)]))
-    return found

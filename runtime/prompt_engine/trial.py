@@ -22,6 +22,7 @@ import numpy.typing as npt
 from ..errors import NativeError
 from ..ggml.devices import CPU
 from ..ggml.library import ggml_function, library_digest
+from ..ggml.rearranged import special_buffers
 from ..ggml.tensor import InitParameters
 from ..ggml.types import BY_NUMBER, F32
 from ..onnx_runtime.importing import import_onnxruntime
@@ -29,7 +30,6 @@ from ..system.filesystems import make_private
 from ..system.machine import cache_folder, processor_flags, processor_name
 from ..system.native_thread import NativeThread
 from ..system.storage import write_text
-from .backend import special_buffers
 from .products import Product, Quantized, quantize
 from .weights import Weights
 
