@@ -9,14 +9,18 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # pip install, with how far the compiling is on the screen
 INSTALL = $(BIN)/python -P runtime/ggml/installing.py
 
-.PHONY: chat test quick docs check clean
+.PHONY: chat test coverage quick docs check clean
 
 chat: $(VENV)/runtime-installed
 	$(BIN)/llava-edge ask examples/sign.png "What does the sign say?"
 
 test: $(VENV)/dev-installed
-	$(BIN)/python -m pytest --cov --cov-fail-under=95 --durations=25
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=25
 	$(MAKE) check
+
+# apart from test: tracing every line, in commands too, makes the tests take nearly twice as long
+coverage: $(VENV)/dev-installed
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-fail-under=95
 
 quick: $(VENV)/dev-installed
 	$(BIN)/python -m pytest -q -m "not slow and not network"

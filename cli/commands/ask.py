@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from ...runtime.model import Model
 
 Shown = Literal["text", "object", "stream"]
+LEAST_POSITIONS = 500
+"""A prompt has to have them for the prompt engine's weights to pay, made for it alone (docs/prompt-engine.md)."""
+_OVERVIEW = 576
+"""Positions that a picture has at least, where nothing says how many to keep."""
+_BYTES = 4
+"""Of text in a position, about."""
 _KEPT = "\0"
 """Before a word that begins with "-" and is no option; no word of a command line has it."""
 
@@ -76,7 +82,7 @@ def ask(
     if not pictures:
         tell(NO_PICTURE)
     loading = arguments.with_cache(loading, no_cache)
-    loading = replace(loading, prepare=loading.prepare or False)  # between a load and one question nothing is idle
+    loading = _settled(loading, sampling, pictures, f"{system or ''}{question}")
     kept = remembered(loading)
     with load(model, on_load=None if quiet else Bar("loading").share, **vars(loading)) as loaded:
         unkept = [kept.text] if kept.new and not kept.works else []
@@ -85,6 +91,15 @@ def ask(
         shown: Shown = "stream" if json_stream else "object" if as_json else "text"
         answer = _print(loaded.chat(system=system), question, pictures, sampling, shown, quiet)
         _tell(answer, loaded, tell, verbose, kept.text if (kept.new or verbose) and not unkept else "")
+
+
+def _settled(loading: LoadOptions, sampling: GenerationOptions, pictures: Sequence[object], text: str) -> LoadOptions:
+    """``loading`` for one question: between a load and it nothing is idle, and its prompt may be a short one."""
+    kept = sampling.picture_tokens
+    each = kept if isinstance(kept, int) else _OVERVIEW
+    short = each * len(pictures) + len(text.encode()) // _BYTES < LEAST_POSITIONS
+    engine = "llama.cpp" if short and loading.prompt_engine == "auto" and not loading.prepare else loading.prompt_engine
+    return replace(loading, prepare=loading.prepare or False, prompt_engine=engine)
 
 
 def _silent(text: str) -> None:

@@ -254,7 +254,7 @@ def test_what_is_forgotten_is_freed(tiny_bundle: Path, monkeypatch: pytest.Monke
         assert len(freed) == 2  # the vision session and the language model
     finally:
         gc.enable()
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 @pytest.fixture

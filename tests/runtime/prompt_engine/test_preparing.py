@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +25,6 @@ from llava_edge.runtime.planning.shape_sources import llm_shape
 from llava_edge.runtime.prompt_engine import preparing
 from llava_edge.runtime.prompt_engine.multiplier import Multiplier
 from llava_edge.runtime.prompt_engine.prompt_engine import PromptEngine
-from llava_edge.runtime.system.lifetime import give_memory_back
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 from support.sparse_gguf import Sizes, write_sparse
 
@@ -149,6 +150,13 @@ def test_nothing_begins_while_tokens_are_computed(model_path: Path, monkeypatch:
 def test_a_cancelled_question_ends_no_preparing(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with opened(model_path) as llm:
         until(lambda: bool(made(llm)))
+        begun = llm._prompts.begun
+
+        def computed_for_long() -> Any:  # so small a model has its answer before anyone asks whether it is wanted
+            until(llm._native.switch.is_set)
+            return begun()
+
+        monkeypatch.setattr(llm._prompts, "begun", computed_for_long)
         with pytest.raises(Cancelled):
             llm.decode_tokens([1] * 256, 0, logits=True, cancelled=lambda: True)
         until(lambda: made(llm) == needed(llm))
@@ -160,13 +168,13 @@ def test_closed_and_forgotten_in_the_middle(model_path: Path, monkeypatch: pytes
     assert slow.begun.acquire(timeout=30)
     threading.Timer(0.05, slow.end).start()
     llm.close()
-    until(lambda: threading.active_count() == before)
+    until(lambda: threading.active_count() <= before)
     llm = Llm(model_path, options=LoadOptions(threads=2, gpu_layers=0, prompt_engine="onnxruntime"))
     engine = llm._prompts.engine
     assert engine is not None
     del llm
     gc.collect()
-    until(lambda: threading.active_count() == before)
+    until(lambda: threading.active_count() <= before)
     assert engine.size == 0
 
 
@@ -184,7 +192,7 @@ def test_a_load_that_prepares_can_be_cancelled(model_path: Path, monkeypatch: py
     with pytest.raises(Cancelled):
         Llm(model_path, options=options, on_load=heard.append, cancelled=lambda: bool(heard) and heard[-1] >= 0.5)
     assert heard[-1] < 1.0
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 @pytest.mark.parametrize(
@@ -249,25 +257,37 @@ def test_in_a_process_of_its_own(exported: Any, isolate: Any) -> None:
         assert model.ask("What is it?", max_tokens=2).tokens
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc")
 def test_memory_is_what_was_said(tmp_path: Path) -> None:
-    """The engine makes what the planner counts for the shape, and the process grows by no more."""
+    """The engine makes what the planner counts for the shape, and a process grows by no more.
+
+    In a process of its own: what another test has given back would be taken again, and not be seen.
+    """
     path = write_sparse(tmp_path / "llm.gguf", Sizes("llama", 8, 1024, 16, 4, 3072, 512))
-    engine = PromptEngine(path, threads=1, stopped=lambda: False)
-    try:
-        engine.prepare()  # once before, for what the libraries keep
-        size, again = engine.size, PromptEngine(path, threads=1, stopped=lambda: False)
-        give_memory_back()
-        before = resident()
-        again.prepare()
-        assert again.size == size == prompt_bytes(llm_shape(path, recipe="f16"))
-        assert 0.7 * size < resident() - before < size + 2**23  # some lies in memory kept from the first engine
-        again.close()
-    finally:
-        engine.close()
+    done = subprocess.run([sys.executable, "-c", GROWTH, path], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    size, grown = map(int, done.stdout.split())
+    assert size == prompt_bytes(llm_shape(path, recipe="f16"))
+    assert 0.7 * size < grown < size + 2**23  # some lies in memory kept from the first engine
 
 
-def resident() -> int:
-    """Anonymous bytes of this process that are in memory: what is mapped from a file may be dropped at any time."""
+GROWTH = """
+import sys
+from pathlib import Path
+from llava_edge.runtime.prompt_engine.prompt_engine import PromptEngine
+from llava_edge.runtime.system.lifetime import give_memory_back
+
+def resident():  # anonymous bytes in memory: what is mapped from a file may be dropped at any time
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")) * 1024
+
+first, engine = (PromptEngine(Path(sys.argv[1]), threads=1, stopped=lambda: False) for _ in range(2))
+first.prepare()  # once before, for what the libraries keep
+give_memory_back()
+before = resident()
+engine.prepare()
+assert engine.size == first.size
+print(engine.size, resident() - before)
+engine.close()
+first.close()
+"""

@@ -221,7 +221,7 @@ def test_threads_end_with_the_model(model_path: Path) -> None:
     for _ in range(3):
         with opened(model_path, prompt_engine="onnxruntime") as llm:
             read(llm)
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 def test_answers_and_its_placement(exported: Any, tmp_path: Path) -> None:

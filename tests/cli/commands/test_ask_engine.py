@@ -1,0 +1,43 @@
+"""Which prompt engine ``ask`` asks for: weights made for one short prompt take longer than they save."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from llava_edge.runtime import model
+from llava_edge.runtime.errors import OptionError
+from support.command_line import run_here
+
+SIGN = str(Path(__file__).parents[3] / "examples" / "sign.png")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["Who?"], "llama.cpp"),
+        (["Who?", "--system", "Be brief. " * 180], "llama.cpp"),
+        (["Who?", "--system", "Be brief. " * 220], "auto"),
+        (["写" * 600], "llama.cpp"),
+        (["写" * 700], "auto"),
+        ([SIGN, "Who?"], "auto"),
+        ([SIGN, "Who?", "--detail", "low"], "auto"),
+        ([SIGN, "Who?", "--picture-tokens", "400"], "llama.cpp"),
+        ([SIGN, SIGN, "Who?", "--picture-tokens", "400"], "auto"),
+        ([SIGN, "Who?", "--picture-tokens", "50%"], "auto"),
+        (["Who?", "--prompt-engine", "onnxruntime"], "onnxruntime"),
+        (["Who?", "--prepare"], "auto"),
+        ([SIGN, "Who?", "--prompt-engine", "llama.cpp"], "llama.cpp"),
+    ],
+)
+def test_a_short_prompt_is_llama_cpps(words: list[str], expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def load(*_: Any, prompt_engine: str, **__: Any) -> None:
+        asked.append(prompt_engine)
+        raise OptionError(expected="no more", got="enough", fix="stop")
+
+    monkeypatch.setattr(model, "load", load)
+    assert run_here("ask", *words)[0] != 0
+    assert asked == [expected]
