@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -113,6 +114,7 @@ def page() -> Page:
     return Page(PAGE.read_text(encoding="utf-8"))
 
 
+@functools.cache
 def file_arrows() -> dict[str, set[str]]:
     """Files of the checkout, and the files of ours that each imports."""
     by_name = {module_name(path): str(path.relative_to(ROOT)) for path in modules()}
