@@ -48,29 +48,6 @@ def least_milliseconds(action: Callable[[], object], runs: int = 5) -> float:
     return min(found[1:]) * 1e3
 
 
-def product_rows(rows: int = 512) -> Iterator[Row]:
-    """A product with packed weights, and with the same weights as an input."""
-    draw = np.random.default_rng(0)
-    weights = draw.integers(-127, 128, (DIM, INNER), np.int8)
-    numbers, scales = draw.integers(0, 256, (rows, DIM), np.uint8), np.ones(rows, np.float32)
-    results = np.empty((rows, INNER), np.float32)
-    product = products.Product(products.Quantized(weights, np.ones(INNER, np.float32)))
-    packed = least_milliseconds(lambda: product.compute(numbers, scales, results.ctypes.data))
-    yield f"product of {rows} rows, {DIM} to {INNER}: weights packed", packed
-    model = model_bytes(
-        [
-            Node("MatMulIntegerToFloat", ["q", "w", "one", "one", "zero"], ["sums"], domain=CONTRIB),
-            Node("Unsqueeze", ["scale", "axes"], ["column"]),
-            Node("Mul", ["sums", "column"], ["y"]),
-        ],
-        inputs={"q": ("uint8", ("rows", DIM)), "scale": ("float32", ("rows",)), "w": ("int8", (DIM, INNER))},
-        outputs={"y": ("float32", ("rows", INNER))},
-        constants={"one": np.float32(1), "zero": products.ZERO, "axes": np.array([-1])},
-    )
-    session, given = products.open_session(model), {"q": numbers, "scale": scales, "w": weights}
-    yield "the same, weights as an input", least_milliseconds(lambda: session.run(None, given))
-
-
 def feed_forward_rows(rows: int = 512) -> Iterator[Row]:
     """A feed-forward at once, in pieces, and as the products that it consists of."""
     draw = np.random.default_rng(0)
@@ -209,7 +186,7 @@ def main() -> None:
         for name, value in accuracy_rows(arguments.reference, arguments.candidate, text, **counts):
             print(f"| {name} | {value:.2e} |", flush=True)
     else:
-        for trial in (product_rows, feed_forward_rows, attention_rows):
+        for trial in (feed_forward_rows, attention_rows):
             for name, value in trial():
                 print(f"| {name} | {value:.1f} ms |", flush=True)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import math
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -23,6 +22,7 @@ from ...runtime.onnx_runtime.importing import import_onnxruntime
 from ...runtime.prompt_engine.products import Quantized
 from ...runtime.prompt_engine.weights import Weights
 from ..speed.machine import describe_machine, machine_line
+from .prompt_engine_trials import least_milliseconds
 
 POSITIONS, CHUNK, TURNS = 2048, 512, 2
 BLOB = "packed.bin"
@@ -30,12 +30,7 @@ BLOB = "packed.bin"
 
 def seconds(work: Callable[[], object]) -> float:
     """The least processor time of several turns."""
-    found = []
-    for _ in range(TURNS):
-        began = time.thread_time()
-        work()
-        found.append(time.thread_time() - began)
-    return min(found)
+    return least_milliseconds(work, TURNS) / 1e3
 
 
 def graph(inputs: int, outputs: int, *, constant: bool) -> bytes:
