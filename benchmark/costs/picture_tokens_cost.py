@@ -154,7 +154,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0)
     given = parser.parse_args()
-    with load(given.model, threads=given.threads, images_kept=0 if given.first_token else 1) as model:
+    kept = 0 if given.first_token else 1
+    with load(given.model, threads=given.threads, images_kept=kept, prepare=given.first_token or None) as model:
         if given.first_token:
             picture = Path(given.picture) if given.picture else built_in_picture(model.manifest.geometry)
             print(f"{'keep':>6} {'positions':>9} {'first token':>12} {'encode':>8}")
