@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ...runtime.options import GenerationOptions, LoadOptions
+from ...runtime.options import GenerationOptions, LoadOptions, PromptEngineName
 from ..terminal import options as arguments
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 Shown = Literal["text", "object", "stream"]
 LEAST_POSITIONS = 500
 """A prompt has to have them for the prompt engine's weights to pay, made for it alone (docs/prompt-engine.md)."""
-_OVERVIEW = 576
-"""Positions that a picture has at least, where nothing says how many to keep."""
+_OVERVIEW, _WHOLE = 576, 2928
+"""Positions of a picture in a model of the family: of the overview, and the most with tiles."""
 _BYTES = 4
 """Of text in a position, about."""
 _KEPT = "\0"
@@ -82,24 +82,40 @@ def ask(
     if not pictures:
         tell(NO_PICTURE)
     loading = arguments.with_cache(loading, no_cache)
-    loading = _settled(loading, sampling, pictures, f"{system or ''}{question}")
+    loading, engine = _settled(loading, sampling, pictures, f"{system or ''}{question}")
     kept = remembered(loading)
     with load(model, on_load=None if quiet else Bar("loading").share, **vars(loading)) as loaded:
         unkept = [kept.text] if kept.new and not kept.works else []
         for line in [*unheeded(loading), *unkept, *(placed(loaded) if verbose else ())]:
             tell(line)
+        if verbose and engine:
+            tell(engine)
         shown: Shown = "stream" if json_stream else "object" if as_json else "text"
         answer = _print(loaded.chat(system=system), question, pictures, sampling, shown, quiet)
         _tell(answer, loaded, tell, verbose, kept.text if (kept.new or verbose) and not unkept else "")
 
 
-def _settled(loading: LoadOptions, sampling: GenerationOptions, pictures: Sequence[object], text: str) -> LoadOptions:
-    """``loading`` for one question: between a load and it nothing is idle, and its prompt may be a short one."""
+def _settled(
+    loading: LoadOptions, sampling: GenerationOptions, pictures: Sequence[object], text: str
+) -> tuple[LoadOptions, str]:
+    """``loading`` for one question: between a load and it nothing is idle, and its prompt may be a short one.
+
+    The second is what there is to say about that.
+    """
+    positions = _positions(sampling) * len(pictures) + len(text.encode()) // _BYTES
+    short = loading.prompt_engine == "auto" and not loading.prepare and positions < LEAST_POSITIONS
+    engine: PromptEngineName = "llama.cpp" if short else loading.prompt_engine
+    said = "prompts llama.cpp: making weights for a prompt this short would take longer than they save" if short else ""
+    return replace(loading, prepare=loading.prepare or False, prompt_engine=engine), said
+
+
+def _positions(sampling: GenerationOptions) -> int:
+    """Of a picture, before it is opened: what is asked for, of a share the most, else the least that it can be."""
     kept = sampling.picture_tokens
-    each = kept if isinstance(kept, int) else _OVERVIEW
-    short = each * len(pictures) + len(text.encode()) // _BYTES < LEAST_POSITIONS
-    engine = "llama.cpp" if short and loading.prompt_engine == "auto" and not loading.prepare else loading.prompt_engine
-    return replace(loading, prepare=loading.prepare or False, prompt_engine=engine)
+    if isinstance(kept, str):
+        whole = _OVERVIEW if sampling.detail == "low" else _WHOLE
+        return round(whole * float(kept.rstrip("% ")) / 100)
+    return _OVERVIEW if kept is None else kept
 
 
 def _silent(text: str) -> None:

@@ -23,8 +23,8 @@ def verify(
         bool,
         typer.Option(
             "--as-loaded",
-            help="Measure also with what would answer on this machine, prompts read by the prompt engine that is "
-            "chosen there.",
+            help="Measure also with what would answer on this machine, prompts read by the prompt engine that auto "
+            "chooses there.",
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

@@ -18,15 +18,18 @@ NO_PICTURE: Final = "no picture was given, so the answer is made of the question
 
 def unheeded(loading: LoadOptions) -> list[str]:
     """What was asked of the load and has no effect here."""
+    found = []
     if loading.gpu_layers > 0 and not loading.workers:
         from ...runtime.ggml.devices import has_gpu
 
         if not has_gpu():
-            return [
+            found.append(
                 f"--gpu-layers {loading.gpu_layers} has no effect: llama.cpp found no GPU here, or was built without "
                 "one; all layers are on the CPU"
-            ]
-    return []
+            )
+    if loading.prepare and loading.prompt_engine == "llama.cpp":
+        found.append("--prepare has no effect with --prompt-engine llama.cpp: it needs no weights of its own")
+    return found
 
 
 class Kept(NamedTuple):

@@ -25,7 +25,10 @@ SIGN = str(Path(__file__).parents[3] / "examples" / "sign.png")
         ([SIGN, "Who?", "--detail", "low"], "auto"),
         ([SIGN, "Who?", "--picture-tokens", "400"], "llama.cpp"),
         ([SIGN, SIGN, "Who?", "--picture-tokens", "400"], "auto"),
-        ([SIGN, "Who?", "--picture-tokens", "50%"], "auto"),
+        ([SIGN, "Who?", "--picture-tokens", "18%"], "auto"),
+        ([SIGN, "Who?", "--picture-tokens", "16%"], "llama.cpp"),
+        ([SIGN, "Who?", "--picture-tokens", "80%", "--detail", "low"], "llama.cpp"),
+        ([SIGN, SIGN, "Who?", "--picture-tokens", "80%", "--detail", "low"], "auto"),
         (["Who?", "--prompt-engine", "onnxruntime"], "onnxruntime"),
         (["Who?", "--prepare"], "auto"),
         ([SIGN, "Who?", "--prompt-engine", "llama.cpp"], "llama.cpp"),
@@ -41,3 +44,11 @@ def test_a_short_prompt_is_llama_cpps(words: list[str], expected: str, monkeypat
     monkeypatch.setattr(model, "load", load)
     assert run_here("ask", *words)[0] != 0
     assert asked == [expected]
+
+
+def test_it_is_said() -> None:
+    _, _, said = run_here("ask", "Who?", "--max-tokens", "1", "-v")
+    assert "prompts llama.cpp: making weights for a prompt this short" in said
+    _, _, said = run_here("ask", "Who?", "--max-tokens", "1", "-v", "--prompt-engine", "llama.cpp", "--prepare")
+    assert "making weights" not in said
+    assert "--prepare has no effect with --prompt-engine llama.cpp" in said
