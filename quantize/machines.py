@@ -44,7 +44,7 @@ _KINDS = {
     ),
     "amx": _Kind(
         "q4_k_m",
-        "prompts are read in int8 whatever the type, and types that decode faster cost more",
+        "prompts are read in int8 whatever the type, and types that decode faster cost more accuracy",
         frozenset({"avx2", "avx512f", "avx512_vnni", "amx_tile", "amx_int8"}),
     ),
     "arm": _Kind("q4_k_m", "not measured there; llama.cpp has products for it", frozenset({"asimd", "asimddp"})),
