@@ -65,11 +65,11 @@ def quantize_bundle(
     built-in picture. Raises BundleError, OptionError, NativeError, StorageError; nothing is left
     behind then.
     """
-    bundle = Bundle.open(source, hash_all=True)
-    manifest = bundle.manifest
-    vision = _checked(manifest, llm, vision, imatrix)
     check_absent(Path(destination))
     check_outside_bundles(Path(destination))
+    vision = _checked(Bundle.open(source).manifest, llm, vision, imatrix)
+    bundle = Bundle.open(source, hash_all=True)  # reads every byte, so what can be refused without that comes first
+    manifest = bundle.manifest
     layout = _lay_out_llm(bundle, llm, split_size)
     importance = None
     if imatrix != NONE:

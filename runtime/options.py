@@ -296,7 +296,8 @@ class GenerationOptions:
     picture_tokens: Annotated[
         int | str | None,
         Option(
-            "Lossy: keep so many of a picture's positions, N or N%, those least like each other; all without it.",
+            "Lossy: keep so many of a picture's positions, N or N%, those least like each other, and one newline; "
+            "all without it.",
             metavar="N|N%",
         ),
     ] = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from llava_edge.quantize import pipeline
 from llava_edge.quantize.pipeline import quantize_bundle
 from llava_edge.runtime import Bundle, load
+from llava_edge.runtime.bundle import bundle as bundles
 from llava_edge.runtime.bundle import work_folder
 from llava_edge.runtime.errors import BundleError, NativeError, OptionError, StorageError
 from llava_edge.runtime.ggml.llm_recipes import QUANTIZED
@@ -99,6 +101,25 @@ def test_unknown_recipes_are_refused(arguments: dict[str, str], said: str, tiny_
     assert not list(tmp_path.iterdir())
 
 
+def test_what_was_asked_is_checked_before_every_byte_is_read(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large bundle takes a minute to hash: the hash of this one is wrong, and nobody has come so far to see it."""
+    monkeypatch.setattr(bundles, "HASH_ON_OPEN", 0)  # as if its files were large
+    damaged = tmp_path / "damaged"
+    shutil.copytree(tiny_bundle, damaged)
+    content = bytearray((damaged / "llm.gguf").read_bytes())
+    content[-1] ^= 1
+    (damaged / "llm.gguf").write_bytes(content)
+    with pytest.raises(OptionError, match="nope"):
+        quantize_bundle(damaged, tmp_path / "smaller", llm="nope")
+    (tmp_path / "there").mkdir()
+    with pytest.raises(StorageError, match="there"):
+        quantize_bundle(damaged, tmp_path / "there", llm="q8_0")
+    with pytest.raises(BundleError, match=r"llm\.gguf"):
+        quantize_bundle(damaged, tmp_path / "smaller", llm="q8_0")
+
+
 def test_quantizing_twice_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     quantize_bundle(tiny_bundle, tmp_path / "small", llm="q8_0", vision="keep")
     with pytest.raises(OptionError, match="got q8_0"):
@@ -126,6 +147,7 @@ KEEP = """
 import os, signal, sys
 from pathlib import Path
 from llava_edge.quantize.pipeline import quantize_bundle
+from llava_edge.runtime.bundle import bundle as bundles
 from llava_edge.runtime.bundle import work_folder
 
 work_folder.PIECE_BYTES = 100_000
