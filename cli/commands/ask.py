@@ -86,10 +86,8 @@ def ask(
     kept = remembered(loading)
     with load(model, on_load=None if quiet else Bar("loading").share, **vars(loading)) as loaded:
         unkept = [kept.text] if kept.new and not kept.works else []
-        for line in [*unheeded(loading), *unkept, *(placed(loaded) if verbose else ())]:
+        for line in [*unheeded(loading), *unkept, *((*placed(loaded), *engine) if verbose else ())]:
             tell(line)
-        if verbose and engine:
-            tell(engine)
         shown: Shown = "stream" if json_stream else "object" if as_json else "text"
         answer = _print(loaded.chat(system=system), question, pictures, sampling, shown, quiet)
         _tell(answer, loaded, tell, verbose, kept.text if (kept.new or verbose) and not unkept else "")
@@ -97,7 +95,7 @@ def ask(
 
 def _settled(
     loading: LoadOptions, sampling: GenerationOptions, pictures: Sequence[object], text: str
-) -> tuple[LoadOptions, str]:
+) -> tuple[LoadOptions, list[str]]:
     """``loading`` for one question: between a load and it nothing is idle, and its prompt may be a short one.
 
     The second is what there is to say about that.
@@ -105,17 +103,17 @@ def _settled(
     positions = _positions(sampling) * len(pictures) + len(text.encode()) // _BYTES
     short = loading.prompt_engine == "auto" and not loading.prepare and positions < LEAST_POSITIONS
     engine: PromptEngineName = "llama.cpp" if short else loading.prompt_engine
-    said = "prompts llama.cpp: making weights for a prompt this short would take longer than they save" if short else ""
-    return replace(loading, prepare=loading.prepare or False, prompt_engine=engine), said
+    said = ["prompts llama.cpp: making weights for a prompt this short would take longer than they save"]
+    return replace(loading, prepare=loading.prepare or False, prompt_engine=engine), said if short else []
 
 
 def _positions(sampling: GenerationOptions) -> int:
     """Of a picture, before it is opened: what is asked for, of a share the most, else the least that it can be."""
-    kept = sampling.picture_tokens
-    if isinstance(kept, str):
-        whole = _OVERVIEW if sampling.detail == "low" else _WHOLE
-        return round(whole * float(kept.rstrip("% ")) / 100)
-    return _OVERVIEW if kept is None else kept
+    from ...runtime.pictures.tiles import kept_features
+
+    if sampling.picture_tokens is None:
+        return _OVERVIEW
+    return kept_features(sampling.picture_tokens, _OVERVIEW if sampling.detail == "low" else _WHOLE)
 
 
 def _silent(text: str) -> None:

@@ -92,11 +92,16 @@ def lay_out(
     return whole if picture_tokens is None else _reduced(whole, geometry, picture_tokens)
 
 
+def kept_features(wanted: int | str, every: int) -> int:
+    """How many of ``every`` features ``picture_tokens`` asks for: a number, or a share such as "25%"."""
+    return wanted if isinstance(wanted, int) else max(2, round(every * float(wanted.rstrip("%")) / 100))
+
+
 def _reduced(whole: Layout, geometry: Geometry, wanted: int | str) -> Layout:
     """The layout with ``wanted`` features, half of them the overview's or all that it has, and a newline at the end."""
     overview, grid = geometry.features_per_tile, whole.unpadded[0] * whole.unpadded[1]
     every = overview + grid
-    count = wanted if isinstance(wanted, int) else max(2, round(every * float(wanted.rstrip("%")) / 100))
+    count = kept_features(wanted, every)
     if count >= every:
         return whole
     of_grid = min(max(count // 2, count - overview), grid)

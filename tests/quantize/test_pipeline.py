@@ -147,7 +147,6 @@ KEEP = """
 import os, signal, sys
 from pathlib import Path
 from llava_edge.quantize.pipeline import quantize_bundle
-from llava_edge.runtime.bundle import bundle as bundles
 from llava_edge.runtime.bundle import work_folder
 
 work_folder.PIECE_BYTES = 100_000

@@ -16,6 +16,7 @@ from llava_edge.runtime.asynchronous import call, iterate
 from llava_edge.runtime.callbacks import Cancel
 from llava_edge.runtime.errors import BusyError, OptionError
 from PIL import Image
+from support.running_server import wait_until
 
 LOOKS_INSIDE = pytest.mark.parametrize("model", [False], ids=["here"], indirect=True)
 """For what replaces or reads parts of an engine in this process."""
@@ -83,10 +84,7 @@ def test_a_cancelled_task_ends_the_answer(model: Model, monkeypatch: pytest.Monk
 
     asyncio.run(scenario())
     # the answer is there before its thread is gone
-    end = time.monotonic() + 30
-    while any(thread.name == "answer" for thread in threading.enumerate()):
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name == "answer"])
 
 
 @LOOKS_INSIDE

@@ -241,7 +241,7 @@ def test_what_is_forgotten_is_freed(tiny_bundle: Path, monkeypatch: pytest.Monke
     """Nothing holds it in a circle, and its threads end."""
     freed = []
     monkeypatch.setattr("llava_edge.runtime.system.lifetime.give_memory_back", lambda: freed.append(True))
-    before = threading.active_count()
+    before = set(threading.enumerate())
     gc.collect()
     gc.disable()
     try:
@@ -254,7 +254,7 @@ def test_what_is_forgotten_is_freed(tiny_bundle: Path, monkeypatch: pytest.Monke
         assert len(freed) == 2  # the vision session and the language model
     finally:
         gc.enable()
-    assert threading.active_count() <= before
+    assert not set(threading.enumerate()) - before
 
 
 @pytest.fixture

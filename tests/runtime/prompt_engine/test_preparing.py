@@ -163,18 +163,18 @@ def test_a_cancelled_question_ends_no_preparing(model_path: Path, monkeypatch: p
 
 
 def test_closed_and_forgotten_in_the_middle(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before, slow = threading.active_count(), Slow(monkeypatch)
+    before, slow = set(threading.enumerate()), Slow(monkeypatch)
     llm = Llm(model_path, options=LoadOptions(threads=2, gpu_layers=0, prompt_engine="onnxruntime"))
     assert slow.begun.acquire(timeout=30)
     threading.Timer(0.05, slow.end).start()
     llm.close()
-    until(lambda: threading.active_count() <= before)
+    until(lambda: not set(threading.enumerate()) - before)
     llm = Llm(model_path, options=LoadOptions(threads=2, gpu_layers=0, prompt_engine="onnxruntime"))
     engine = llm._prompts.engine
     assert engine is not None
     del llm
     gc.collect()
-    until(lambda: threading.active_count() <= before)
+    until(lambda: not set(threading.enumerate()) - before)
     assert engine.size == 0
 
 
@@ -188,11 +188,11 @@ def test_a_load_that_prepares_can_be_cancelled(model_path: Path, monkeypatch: py
     monkeypatch.setattr(Multiplier, "make", slow)
     heard: list[float] = []
     options = LoadOptions(threads=2, gpu_layers=0, prompt_engine="onnxruntime", prepare=True)
-    before = threading.active_count()
+    before = set(threading.enumerate())
     with pytest.raises(Cancelled):
         Llm(model_path, options=options, on_load=heard.append, cancelled=lambda: bool(heard) and heard[-1] >= 0.5)
     assert heard[-1] < 1.0
-    assert threading.active_count() <= before
+    assert not set(threading.enumerate()) - before
 
 
 @pytest.mark.parametrize(
