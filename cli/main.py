@@ -38,7 +38,7 @@ from .commands import (
     verify,
     worker,
 )
-from .configuration.reading import defaults, unknown_variables, wants_json
+from .configuration.reading import defaults, set_where, unknown_variables, wants_json
 from .terminal import failure, streams
 from .terminal.options import register, watch
 from .terminal.progress import clear_bars, note
@@ -113,6 +113,8 @@ def run(words: Sequence[str]) -> int:
     try:
         return _run(words)
     except LlavaEdgeError as error:
+        if where := set_where(app, words, error):
+            error.fix += f" (it is {where})"
         return _failed(error, words)
     except _USAGE_ERRORS as error:
         return _failed(failure.usage_error(error, _command(words)), words)

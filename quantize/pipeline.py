@@ -92,7 +92,7 @@ def quantize_bundle(
         llm_part = _write_llm(bundle, work, llm, layout, importance, progress)
         on_step(f"vision: {manifest.vision.recipe} to {vision}")
         vision_part = _write_vision(bundle, folder, vision)
-        llm_part = dataclasses.replace(llm_part, machine=machine)
+        llm_part = dataclasses.replace(llm_part, machine=machine or (llm_part.machine if llm == KEEP else None))
         smaller = dataclasses.replace(manifest, llm=llm_part, vision=vision_part)
         on_step("measuring parity")
         written = _write_measured(folder, smaller)

@@ -50,7 +50,8 @@ class Answer:
     """One answer. ``tokens`` are the generated ids without the end token.
 
     ``prompt_tokens`` counts every position of the prompt, pictures included; ``image_tokens`` has
-    one entry a picture of the conversation; ``cached_tokens`` were already prefilled. ``finish_reason`` "length" means
+    one entry a picture of the conversation; ``cached_tokens`` were already prefilled, and of the others
+    ``prompt_engine_tokens`` were read by onnxruntime, the rest by llama.cpp. ``finish_reason`` "length" means
     cut off at ``max_tokens`` or the context's end: an answer held to a schema may then be no whole JSON. ``warnings``
     are sentences about what was taken but may not be what was meant, as a cut JPEG.
     """
@@ -64,6 +65,7 @@ class Answer:
     seed: int
     timings: Timings
     warnings: tuple[str, ...] = ()
+    prompt_engine_tokens: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """The answer as JSON-ready values: the object that ``ask --json`` prints."""

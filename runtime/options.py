@@ -155,7 +155,8 @@ class LoadOptions:
     prepare: Annotated[
         bool | None,
         Option(
-            "Where onnxruntime reads prompts: make its weights in the load or at the first long prompt; else when idle."
+            "Where onnxruntime reads prompts: make its weights in the load, or at the first prompt of 64 positions; "
+            "else when idle."
         ),
     ] = None
     images_kept: Annotated[

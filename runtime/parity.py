@@ -16,7 +16,7 @@ from .distances import kl_divergence, log_softmax, relative_error
 from .errors import BundleError, LlavaEdgeError, first_line, listed
 from .language.scoring import logits_along
 from .model import Model, load
-from .options import LoadChoices
+from .options import LoadChoices, PromptEngineName
 from .pictures.built_in import built_in_picture, built_in_sizes
 from .pictures.encoded import EncodedImage
 from .pictures.pack import pack
@@ -33,12 +33,15 @@ Values = dict[str, npt.NDArray[Any]]
 
 
 def measure(
-    bundle_path: Path, *, as_loaded: bool = False, on_placement: Callable[[str], None] = lambda _: None
+    bundle_path: Path,
+    *,
+    prompt_engine: PromptEngineName = "llama.cpp",
+    on_placement: Callable[[str], None] = lambda _: None,
 ) -> dict[str, float]:
     """Measure a bundle against the reference values it carries.
 
-    Prompts are read by llama.cpp, or ``as_loaded`` by whatever would answer on this machine; ``on_placement`` hears
-    the line that says which that was.
+    Prompts are read by ``prompt_engine``, as ``load`` takes it; ``on_placement`` hears the line that says which that
+    was.
 
     Returns, for the values that are there: ``grids`` (1 where those of all built-in sizes are the reference's, small
     pictures among them, whose grid the manifest's reading decides), ``tiles`` (1 where bit-identical),
@@ -51,8 +54,7 @@ def measure(
     values = checked(bundle.parity_values(), str(bundle.path / bundle.manifest.parity.file))
     # a language model that was too large to run for reference values is only mapped, not copied
     options: LoadChoices = {} if "logprobs" in values else {"repack": False, "gpu_layers": 0}
-    if not as_loaded:
-        options["prompt_engine"] = "llama.cpp"
+    options["prompt_engine"] = prompt_engine
     with load(bundle_path, **options) as model:
         try:
             on_placement(model.placement)

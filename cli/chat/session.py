@@ -12,6 +12,7 @@ from ...runtime.model import Model
 from ...runtime.options import Detail, GenerationOptions
 from ...runtime.pictures.encoded import EncodedImage
 from ...runtime.system.storage import file_sha256
+from ..terminal.answers import stages
 from ..terminal.progress import Bar, columns, note, statistics
 from ..terminal.visible import name_of, printable, visible
 from . import transcript
@@ -40,9 +41,12 @@ class Session:
         system: str | None,
         sampling: GenerationOptions,
         named: NamedConversation | None = None,
+        *,
+        verbose: bool = False,
     ) -> None:
+        """``verbose`` says behind each answer what its stages took."""
         self._model = model
-        self._named = named
+        self._named, self._verbose = named, verbose
         self._sampling = sampling
         self._told: tuple[str, ...] = ()
         self.conversation = Conversation(model, system)
@@ -215,7 +219,8 @@ class Session:
         self.conversation.waiting.append(image)
         rows, across = image.layout.grid
         name, positions = visible(image.name), image.layout.image_tokens
-        return f"{name}: {rows}x{across} tiles and the overview, {positions} positions"
+        seen = f"{rows}x{across} tiles and the overview" if rows else "the overview alone"
+        return f"{name}: {seen}, {positions} positions"
 
     def _encode(self, path: str, detail: Detail, picture_tokens: int | str | None) -> EncodedImage:
         bar = Bar("encoding tiles")
@@ -282,6 +287,8 @@ class Session:
             if self.conversation.brought_pictures or warning not in self._told:
                 note(_dim(visible(warning)))
         self._told = answer.warnings
+        for line in stages(answer, self._model) if self._verbose else ():
+            note(_dim(visible(line)))
         if answer.finish_reason != "stop":
             note(f"(ended by {answer.finish_reason})")
         if answer.finish_reason == "length" and len(answer.tokens) < self._sampling.max_tokens:
@@ -297,7 +304,14 @@ class Session:
         self.add_images(typed_paths(rest))
 
     def _set(self, rest: str) -> None:
-        self._sampling, said = changed(self._sampling, split_words(rest))
+        before = self._sampling
+        self._sampling, said = changed(before, split_words(rest))
+        now = self._sampling
+        layouts = [image.layout for image in self.conversation.waiting]
+        tiles_wanted = before.detail == "low" != now.detail and any(one.grid == (0, 0) for one in layouts)
+        more_wanted = now.picture_tokens != before.picture_tokens and any(any(one.kept) for one in layouts)
+        if tiles_wanted or more_wanted:
+            said += " (what a waiting picture has lost does not come back: /undo, and add it again)"
         note(printable(said))
 
     def _system(self, rest: str) -> None:

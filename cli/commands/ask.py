@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from ...runtime.model import Model
 
 Shown = Literal["text", "object", "stream"]
-LEAST_POSITIONS = 500
-"""A prompt has to have them for the prompt engine's weights to pay, made for it alone (docs/prompt-engine.md)."""
 _OVERVIEW, _WHOLE = 576, 2928
 """Positions of a picture in a model of the family: of the overview, and the most with tiles."""
 _BYTES = 4
@@ -100,6 +98,8 @@ def _settled(
 
     The second is what there is to say about that.
     """
+    from ..terminal.answers import LEAST_POSITIONS
+
     positions = _positions(sampling) * len(pictures) + len(text.encode()) // _BYTES
     short = loading.prompt_engine == "auto" and not loading.prepare and positions < LEAST_POSITIONS
     engine: PromptEngineName = "llama.cpp" if short else loading.prompt_engine

@@ -35,7 +35,7 @@ def chat(
     system: arguments.SystemOption = None,
     loading: LoadOptions,
     no_cache: arguments.NoCacheOption = False,
-    stats: arguments.StatsOption = False,
+    verbose: arguments.VerboseOption = False,
 ) -> None:
     """Talk about pictures. Ctrl-C ends an answer and keeps the conversation; twice leaves."""
     from ...runtime.model import load
@@ -43,7 +43,7 @@ def chat(
     from ..chat.history import History, history_file
     from ..chat.lines import Lines
     from ..chat.session import Session
-    from ..terminal.answers import remembered
+    from ..terminal.answers import placed, remembered
     from ..terminal.progress import Bar, note
     from ..terminal.question import check_pictures
     from ..terminal.visible import visible
@@ -54,10 +54,9 @@ def chat(
         note(f"the conversation is kept as {visible(name)} all the same, as --name says; no_cache holds for the rest")
     place, loading = loading.cache or True, arguments.with_cache(loading, no_cache)
     with _named(name, place) as named, load(model, on_load=Bar("loading").share, **vars(loading)) as loaded:
-        if stats:
-            note(loaded.placement)
-            note(loaded.provider)
-        session = Session(loaded, system, sampling, named)
+        for line in placed(loaded) if verbose else ():
+            note(line)
+        session = Session(loaded, system, sampling, named, verbose=verbose)
         lines = Lines(History(history_file() if history and sys.stdin.isatty() else None), completions)
         session.begin(lines, list(images or []))
         if kept := remembered(loading).text:

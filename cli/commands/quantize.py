@@ -68,7 +68,7 @@ def quantize(
     from ..terminal.progress import Bar
     from ..terminal.written import Written
 
-    choice = _choose(preset_name, machine, llm, vision)
+    choice = _choose(preset_name, machine, llm, vision, bundle)
     lines = [choice.line] if choice.line else []
 
     written = Written(output)
@@ -116,23 +116,40 @@ class _Choice(NamedTuple):
     line: str = ""
 
 
-def _choose(preset_name: str | None, machine: str | None, llm: str | None, vision: str | None) -> _Choice:
-    """The choice of a preset or a machine, with ``llm`` and ``vision`` instead of its own where they are given."""
+def _choose(preset_name: str | None, machine: str | None, llm: str | None, vision: str | None, bundle: Path) -> _Choice:
+    """The choice of a preset or a machine, with ``llm`` and ``vision`` instead of its own where they are given.
+
+    Raises OptionError, and BundleError where what ``bundle`` is in has to be known.
+    """
     from ...quantize.machines import recipes_for  # loads llama.cpp
 
+    said_llm, said_vision = (llm, vision) if machine is preset_name is None else _meant(llm, vision, bundle)
     if machine is None:
         chosen = preset(preset_name)
-        said = f"preset {preset_name}, for {chosen.machines}: {_said(chosen.llm, llm, chosen.vision, vision)}"
+        said = f"preset {preset_name}, for {chosen.machines}: {_said(chosen.llm, said_llm, chosen.vision, said_vision)}"
         line = said if preset_name is not None else ""
         return _Choice(_first(llm, chosen.llm), _first(vision, chosen.vision), chosen.imatrix, line=line)
     if preset_name is not None:
         raise typer.BadParameter("--for and --preset both choose recipes; give one of them.")
     found = recipes_for(machine)
-    line = f"for {found.machine}: {_said(found.llm, llm, found.vision, vision, why=found.why)}"
+    line = f"for {found.machine}: {_said(found.llm, said_llm, found.vision, said_vision, why=found.why)}"
     kind: str | None = found.machine
-    if llm not in (None, found.llm) and vision not in (None, found.vision):
+    if said_llm not in (None, found.llm) and said_vision not in (None, found.vision):
         kind, line = None, f"{line}; both are other than for {kind}, so it is not recorded"
     return _Choice(_first(llm, found.llm), _first(vision, found.vision), "none", kind, line)
+
+
+def _meant(llm: str | None, vision: str | None, bundle: Path) -> tuple[str | None, str | None]:
+    """The recipes that words for them come to: of the bundle where they are kept, of this machine for "auto"."""
+    from ...quantize.pipeline import AUTO, KEEP
+    from ...quantize.vision.choice import choose_vision_here
+    from ...runtime.bundle.bundle import Bundle
+
+    if KEEP in (llm, vision):
+        manifest = Bundle.open(bundle).manifest
+        llm = manifest.llm.recipe if llm == KEEP else llm
+        vision = manifest.vision.recipe if vision == KEEP else vision
+    return llm, choose_vision_here() if vision == AUTO else vision
 
 
 def _first(given: str | None, chosen: str) -> str:

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from ...runtime.options import GenerationOptions
-from ...runtime.pictures.tiles import Layout
+from ...runtime.pictures.geometry import Geometry
+from ...runtime.pictures.tiles import Layout, lay_out, layout_entry, whole_layout
 from ..terminal import options as arguments
 
 
@@ -29,7 +30,6 @@ def tiles(
     """Show a picture's tile grid, padding and position count, without loading the model."""
     from ...runtime.bundle.bundle import Bundle, demo_bundle
     from ...runtime.pictures.picture import load_picture
-    from ...runtime.pictures.tiles import lay_out
     from ..terminal.progress import note
     from ..terminal.question import picture_of
     from ..terminal.streams import say, say_json
@@ -53,9 +53,9 @@ def tiles(
         save_overlay(save, picture.image, layout, geometry)
         note(f"saved to {visible(str(save))}")
     if as_json:
-        say_json(as_dict(layout))
+        say_json(layout_entry(layout, geometry))
     else:
-        say(_describe(layout, geometry.image_size))
+        say(_describe(layout, geometry))
 
 
 def _check_place(save: Path, image: str) -> None:
@@ -68,36 +68,26 @@ def _check_place(save: Path, image: str) -> None:
         raise OptionError(expected="--save to another file", got="the picture itself", fix="choose another name")
 
 
-def as_dict(layout: Layout) -> dict[str, object]:
-    """The object of ``tiles --json``."""
-    return {
-        "size": list(layout.size),
-        "grid": list(layout.grid),
-        "resized": list(layout.resized),
-        "unpadded": list(layout.unpadded),
-        "image_tokens": layout.image_tokens,
-    }
-
-
-def _describe(layout: Layout, side: int) -> str:
-    rows, columns = layout.grid
+def _describe(layout: Layout, geometry: Geometry) -> str:
+    side, (rows, columns) = geometry.image_size, layout.grid
     if not rows:
         return (
             f"picture    {layout.size[0]} x {layout.size[1]} px\n"
             f"tiles      none: the overview of {side} px alone\n"
-            f"positions  {_positions(layout)}"
+            f"positions  {_positions(layout, geometry)}"
         )
     return (
         f"picture    {layout.size[0]} x {layout.size[1]} px\n"
         f"tiles      {rows} rows x {columns} columns of {side} px, and the overview\n"
         f"resized    {layout.resized[0]} x {layout.resized[1]} px inside the grid\n"
         f"features   {layout.unpadded[0]} rows x {layout.unpadded[1]} columns after the padding is cut\n"
-        f"positions  {_positions(layout)}"
+        f"positions  {_positions(layout, geometry)}"
     )
 
 
-def _positions(layout: Layout) -> str:
+def _positions(layout: Layout, geometry: Geometry) -> str:
     if not any(layout.kept):
         return str(layout.image_tokens)
     overview, grid = layout.kept
-    return f"{layout.image_tokens}: {overview} of the overview, {grid} of the tiles and a newline are kept"
+    every = whole_layout(layout, geometry).image_tokens
+    return f"{layout.image_tokens} of {every}: {overview} of the overview, {grid} of the tiles and a newline are kept"

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from ...runtime.errors import BundleError, amount, listed
+from ...runtime.options import LoadOptions
+from ..terminal.options import PromptEngineOption
 
 if TYPE_CHECKING:
     from ...runtime.bundle.bundle import Bundle
@@ -23,10 +25,10 @@ def verify(
         bool,
         typer.Option(
             "--as-loaded",
-            help="Measure also with what would answer on this machine, prompts read by the prompt engine that auto "
-            "chooses there.",
+            help="Measure also with what would answer on this machine, prompts read by --prompt-engine.",
         ),
     ] = False,
+    prompt_engine: PromptEngineOption = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check every file's hash and measure the parity record again."""
@@ -43,7 +45,7 @@ def verify(
     measured = measure(opened.path)
     worse = [name for name in sorted(recorded) if not holds(name, recorded, measured)]
     error = _worse(opened, worse, measured) if worse else None
-    loaded = _measure_as_loaded(opened, recorded) if as_loaded else None
+    loaded = _measure_as_loaded(opened, recorded, prompt_engine) if as_loaded else None
     if loaded is not None and loaded.worse and error is None:
         error = _worse(opened, loaded.worse, loaded.measured, "as loaded: ")
     if as_json:
@@ -81,11 +83,12 @@ class _AsLoaded(NamedTuple):
         return {"placement": self.placement, "measured": numbers, "worse": list(self.worse), "held": self.held}
 
 
-def _measure_as_loaded(opened: Bundle, recorded: Mapping[str, float]) -> _AsLoaded:
+def _measure_as_loaded(opened: Bundle, recorded: Mapping[str, float], engine: str) -> _AsLoaded:
     from ...runtime.parity import holds, measure
 
     placement: list[str] = []
-    measured = measure(opened.path, as_loaded=True, on_placement=placement.append)
+    name = LoadOptions(prompt_engine=engine).prompt_engine  # type: ignore[arg-type]  # refuses other words
+    measured = measure(opened.path, prompt_engine=name, on_placement=placement.append)
     worse = [name for name in sorted(recorded) if not holds(name, recorded, measured, as_loaded=True)]
     held = "logits_kl" in recorded and "logits_kl" in measured
     return _AsLoaded(placement[0], measured, worse, held)
@@ -93,8 +96,15 @@ def _measure_as_loaded(opened: Bundle, recorded: Mapping[str, float]) -> _AsLoad
 
 def _files(opened: Bundle) -> Iterator[str]:
     yield f"{amount(len(opened.manifest.files), 'file has', 'files have')} the sizes and hashes of the manifest"
-    if unlisted := opened.unlisted():
+    if unlisted := _unlisted(opened):
         yield f"not listed there, and ignored: {listed(unlisted)}"
+
+
+def _unlisted(opened: Bundle) -> list[str]:
+    """What lies beside the bundle's files but its card, which every bundle of ours has."""
+    from ...store.card import CARD
+
+    return [name for name in opened.unlisted() if name != CARD]
 
 
 def _worse(opened: Bundle, worse: Sequence[str], measured: Mapping[str, float], how: str = "") -> BundleError:
@@ -113,7 +123,7 @@ def _as_dict(opened: Bundle, measured: Mapping[str, float], worse: Sequence[str]
     return {
         "bundle": str(opened.path),
         "files": [entry.name for entry in opened.manifest.files],
-        "unlisted": list(opened.unlisted()),
+        "unlisted": _unlisted(opened),
         "recorded": {name: _number(value) for name, value in sorted(recorded.items())},
         "measured": {name: _number(value) for name, value in sorted(measured.items())},
         "worse": list(worse),

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import typer
 
 from ...runtime.bundle.named import find_bundle
-from ...runtime.errors import OptionError
+from ...runtime.errors import LlavaEdgeError, OptionError
 from ...runtime.system.plain_files import read_plain_text
 from ..terminal.failure import asks_for
 from ..terminal.visible import quoted
@@ -56,6 +58,46 @@ def wants_json(app: typer.Typer, words: Sequence[str]) -> bool:
         inner = found.get(word)
         found = inner if isinstance(inner, dict) else found
     return found.get("as_json") is True or found.get("json_stream") is True
+
+
+def set_where(app: typer.Typer, words: Sequence[str], error: LlavaEdgeError) -> str:
+    """Where a value that ``error`` complains about was set, if the command ``words`` does not say it; else nothing.
+
+    The error knows the value, or the path, and not that a file or a variable set it.
+    """
+    with suppress(OptionError):
+        found: Any = defaults(app, words)
+        settings: Any = settings_of(app)
+        tables = [_read(settings)]
+        for word in [word for word in words if not word.startswith("-")][:2]:
+            if isinstance(found.get(word), dict):
+                found, settings = found[word], settings[word]
+                tables.append(tables[-1].get(word, {}))
+        for parameter, value in found.items():
+            keys = [key for key, one in settings.items() if isinstance(one, Setting) and one.parameter == parameter]
+            if _complained_about(value, error) and not any(_typed(words, key) for key in keys):
+                variables = [PREFIX + key.upper() for key in keys if os.environ.get(PREFIX + key.upper())]
+                written = [f"{key} in {configuration_file()}" for table in tables for key in keys if key in table]
+                where = next(iter(variables + written), "")
+                return "" if where in str(error) else where
+    return ""
+
+
+def _complained_about(value: Any, error: LlavaEdgeError) -> bool:
+    """Whether a value stands in what an option's error got, or a path in any error."""
+    for one in value if isinstance(value, list) else [value]:
+        text = os.path.expanduser(str(one))
+        said = error.got if isinstance(error, OptionError) else ""
+        if os.sep in text:
+            said += f" {error.expected}"
+        if text and not isinstance(one, bool) and re.search(rf"(?<![\w./-]){re.escape(text)}(?![\w.])", said):
+            return True
+    return False
+
+
+def _typed(words: Sequence[str], key: str) -> bool:
+    flag = "--" + key.replace("_", "-")
+    return any(word.partition("=")[0] in (flag, f"-{key[0]}") for word in words)
 
 
 def configuration_file() -> Path | None:
@@ -177,12 +219,13 @@ def _wrong_values(key: str, settings: Sequence[Setting]) -> Iterator[OptionError
 
 def unknown_variables(app: typer.Typer) -> list[str]:
     """A sentence for each variable that looks like an option's, and is none."""
-    known = {PREFIX + key.upper() for key in (*all_settings(settings_of(app)), *_TAKEN)}
+    known = {key.upper() for key in (*all_settings(settings_of(app)), *_TAKEN)}
     found = []
     for name in sorted(os.environ):
-        if name.startswith(PREFIX) and not name.startswith(f"{PREFIX}TEST_") and name not in known:
-            nearest = difflib.get_close_matches(name, sorted(known), 1, 0.8)
-            found.append(f"{quoted(name)} sets nothing: " + (f"did you mean {nearest[0]}?" if nearest else "unset it"))
+        if name.startswith(PREFIX) and not name.startswith(f"{PREFIX}TEST_") and name.removeprefix(PREFIX) not in known:
+            nearest = difflib.get_close_matches(name.removeprefix(PREFIX), sorted(known), 1, 0.7)
+            hint = f"did you mean {PREFIX}{nearest[0]}?" if nearest else "unset it"
+            found.append(f"{quoted(name)} sets nothing: {hint}")
     return found
 
 

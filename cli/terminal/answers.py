@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from ...runtime.answer import Answer
     from ...runtime.model import Model
 
+LEAST_POSITIONS: Final = 500
+"""A prompt has to have them for the prompt engine's weights to pay, made for it alone (docs/prompt-engine.md)."""
 NO_PICTURE: Final = "no picture was given, so the answer is made of the question alone; give one before the question"
 
 
@@ -68,6 +70,14 @@ def remembered(loading: LoadOptions) -> Kept:
     return Kept(where, new)
 
 
+def _read(positions: int, by_engine: int) -> str:
+    """How much of a prompt was read, and by what."""
+    said = f"{amount(positions, 'position')} by "
+    if not by_engine:
+        return f"{said}llama.cpp"
+    return f"{said}onnxruntime" + (f", of them {positions - by_engine} by llama.cpp" if by_engine < positions else "")
+
+
 def placed(model: Model) -> list[str]:
     """Where layers, KV cache and vision are."""
     return [model.placement, model.provider]
@@ -85,7 +95,7 @@ def stages(answer: Answer, model: Model) -> list[str]:
         f"cache    {model.context_size} positions, of them {answer.cached_tokens} of the prompt from before",
         f"load     {times.load:9.3f} s",
         f"encode   {times.encode:9.3f} s, {pictures}",
-        f"prefill  {times.prefill:9.3f} s, {computed} positions",
+        f"prefill  {times.prefill:9.3f} s, {_read(computed, answer.prompt_engine_tokens)}",
         f"decode   {times.decode:9.3f} s, {amount(len(answer.tokens), 'token')}",
         f"seed     {answer.seed}",
     ]

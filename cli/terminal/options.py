@@ -312,7 +312,6 @@ ModelOption = Annotated[
     ),
 ]
 SystemOption = Annotated[str | None, typer.Option("--system", help="System message of the conversation.")]
-StatsOption = Annotated[bool, typer.Option("--stats", help="Say on stderr where the model was placed.")]
 VerboseOption = Annotated[
     bool,
     typer.Option(

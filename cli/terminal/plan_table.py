@@ -9,6 +9,7 @@ from typing import Any
 from ...runtime.planning.planner import Plan
 from ...runtime.planning.rates import rates
 from ...runtime.planning.suggestions import Suggestion
+from .answers import LEAST_POSITIONS
 from .visible import name_of
 
 _GIGA = 2**30
@@ -61,6 +62,7 @@ def _entry(one: Suggestion) -> dict[str, Any]:
 def plan_table(plan: Plan, nearest: Sequence[Suggestion]) -> str:
     """The plan as text; sizes in GiB where no unit is said."""
     speed = rates(plan)
+    example = "--gpu a=24G@1008" if any(one.device.kind == "gpu" for one in plan.uses) else "--host 64G@60"
     lines = [
         f"{name_of(plan.model.name)}: {_count(plan.model.llm.parameters)} language model in {plan.recipe},"
         f" vision {plan.vision_recipe}",
@@ -69,7 +71,8 @@ def plan_table(plan: Plan, nearest: Sequence[Suggestion]) -> str:
         *_devices(plan),
         "",
         f"placement  {name_of(plan.placement.describe())}",
-        f"at most    {_speed(speed.prefill, speed.decode)}",
+        *([_SHORT] if any(one.prompts for one in plan.uses) else []),
+        f"at most    {_speed(speed.prefill, speed.decode, example)}",
         f"fits       {'yes' if plan.fits else 'no'}",
     ]
     if not plan.fits:
@@ -78,6 +81,7 @@ def plan_table(plan: Plan, nearest: Sequence[Suggestion]) -> str:
     return "\n".join(lines)
 
 
+_SHORT = f"{'':<11}(ask reads a prompt of less than some {LEAST_POSITIONS} positions without the column int8)"
 _NOTHING = "nothing near: another model, or a larger machine"
 
 
@@ -117,9 +121,9 @@ def _count(number: int) -> str:
     return f"{number / 1e9:.2f}B" if number >= 1e7 else f"{number / 1e6:.2f}M" if number >= 1e4 else str(number)
 
 
-def _speed(prefill: float | None, decode: float | None) -> str:
+def _speed(prefill: float | None, decode: float | None, example: str) -> str:
     if decode is None:
-        return "unknown: state the devices' bandwidth, as in --gpu a=24G@1008 (GB/s), and TFLOP/s after a comma"
+        return f"unknown: state the devices' bandwidth, as in {example} (GB/s), and TFLOP/s after a comma"
     read = f"prefill {_rate(prefill, 0)} tokens/s, " if prefill is not None else "prefill unknown (no TFLOP/s), "
     return f"{read}decode {_rate(decode, 1)} tokens/s with a full context"
 

@@ -157,6 +157,7 @@ def answer_of(checked: Checked, run: Run, load_seconds: float) -> Answer:
         seed=run.seed,
         timings=Timings(load_seconds, run.encode, run.prefill, run.decode, run.first_token),
         warnings=checked.warnings,
+        prompt_engine_tokens=run.prompt_engine_tokens,
     )
 
 

@@ -28,6 +28,7 @@ class Run:
     tokens: list[int] = field(default_factory=list)
     finish_reason: FinishReason = "cancel"
     cached_tokens: int = 0
+    prompt_engine_tokens: int = 0
     encode: float = 0.0
     prefill: float = 0.0
     decode: float = 0.0
@@ -80,6 +81,7 @@ def generate(
         return
     finally:
         run.prefill = time.perf_counter() - began
+        run.prompt_engine_tokens = cache.read_by_engine
     sampler = llm.sampler(options, seed=run.seed, recent=_recent_tokens(prompt.segments))
     try:
         yield from _decode(llm, cache, sampler, room, run, cancelled)

@@ -42,6 +42,8 @@ class KvCache:
         self._segments: list[Segment | OpenImage] = []  # what is in front of the open run of tokens
         self._tail: list[int] = []
         self._positions = 0
+        self.read_by_engine = 0
+        """Positions that the model's prompt engine has read in the latest :meth:`prefill`."""
 
     @property
     def positions(self) -> int:
@@ -84,6 +86,7 @@ class KvCache:
         a picture, and the next prompt goes on behind them in the same chunks.
         """
         total = total_positions(wanted)
+        self.read_by_engine = 0
         self._rewind(kept := self.reusable(wanted))
         for chunk in self._chunks(wanted, kept):
             if cancelled is not None and cancelled():
@@ -139,6 +142,7 @@ class KvCache:
             ]
             rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
             self._decode(lambda: self._llm.decode_embeddings(rows, position, logits=last, cancelled=cancelled), count)
+        self.read_by_engine += count if self._llm.joins_text and count >= LEAST else 0
         for piece in chunk:
             self._note(piece)
 

@@ -22,7 +22,7 @@ from .geometry import Geometry
 from .inputs import ImageInput
 from .pack import choose, keep, pack, positions_ready
 from .picture import Picture, load_picture
-from .tiles import Layout, cut_tiles, lay_out, normalise
+from .tiles import Layout, cut_tiles, lay_out, normalise, whole_layout
 from .tower import VisionEncoder
 
 OnRows = Callable[[Embeddings, int], None]
@@ -139,7 +139,7 @@ class PictureEncoder:
 
     def whole(self, layout: Layout) -> Layout:
         """The layout with all its positions."""
-        return lay_out(layout.size, self.geometry, overview_only=layout.grid == (0, 0))
+        return whole_layout(layout, self.geometry)
 
     def _fewer(self, image: EncodedImage, picture_tokens: int | str | None) -> EncodedImage:
         if picture_tokens is None or any(image.layout.kept):

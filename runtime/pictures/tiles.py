@@ -92,6 +92,27 @@ def lay_out(
     return whole if picture_tokens is None else _reduced(whole, geometry, picture_tokens)
 
 
+def whole_layout(layout: Layout, geometry: Geometry) -> Layout:
+    """The layout with all its positions."""
+    return _lay_out(layout.size, geometry, layout.grid == (0, 0))
+
+
+def layout_entry(layout: Layout, geometry: Geometry) -> dict[str, object]:
+    """What programs read of a layout: the object of ``tiles --json`` and, with an id, of ``POST /v1/pictures``.
+
+    Where features are left out, ``all_image_tokens`` are the positions with them.
+    """
+    every = {"all_image_tokens": whole_layout(layout, geometry).image_tokens} if any(layout.kept) else {}
+    return {
+        "size": list(layout.size),
+        "grid": list(layout.grid),
+        "resized": list(layout.resized),
+        "unpadded": list(layout.unpadded),
+        "image_tokens": layout.image_tokens,
+        **every,
+    }
+
+
 def kept_features(wanted: int | str, every: int) -> int:
     """How many of ``every`` features ``picture_tokens`` asks for: a number, or a share such as "25%"."""
     return wanted if isinstance(wanted, int) else max(2, round(every * float(wanted.rstrip("%")) / 100))

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from ..bundle.bundle import Bundle
+from ..ggml.devices import has_gpu
 from ..options import LoadOptions
 from ..system.machine import thread_warnings
 from .devices import detect_devices
@@ -92,8 +93,9 @@ def describe_placement(options: LoadOptions, *, on_cpu: bool, why_engine: str = 
     main = f", main GPU {options.main_gpu}" if options.main_gpu is not None else ""
     flash = {None: "off" if on_cpu else "llama.cpp's choice", True: "on", False: "off"}[options.wants_flash_attention]
     kinds = f"{options.kv_type_k or 'f16'}/{options.kv_type_v or 'f16'}"
-    layers = str(options.gpu_layers)
-    if options.gpu_layers < 0:
+    away_from_host = bool(options.workers) or (has_gpu() and options.device != "cpu")
+    layers = str(options.gpu_layers) if away_from_host and options.gpu_layers else "none"
+    if away_from_host and options.gpu_layers < 0:
         layers = "none" if on_cpu else "all"
     away = f" | workers {', '.join(options.workers)}" if options.workers else ""
     return (

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from ...runtime.pictures.geometry import Geometry
 from ...runtime.pictures.overlay import draw_overlay
 from ...runtime.pictures.picture import load_picture
-from ...runtime.pictures.tiles import Layout, cut_tiles, lay_out
+from ...runtime.pictures.tiles import Layout, cut_tiles, lay_out, layout_entry
 from ..errors import RequestError, shown
 from ..http.bodies import read_body
 from ..http.plain import json_reply
@@ -33,7 +33,7 @@ def picture_routes(service: Service) -> list[Route]:
     one_at_a_time = asyncio.Semaphore(1)  # an opened picture takes up to 300 MB
 
     def measured(name: str, data: bytes, wanted: _Wanted) -> dict[str, Any]:
-        return {"id": name, **_as_dict(wanted.layout(load_picture(data).size))}
+        return {"id": name, **layout_entry(wanted.layout(load_picture(data).size), wanted.geometry)}
 
     async def upload(request: Request) -> Response:
         wanted = _wanted(service, request)
@@ -85,17 +85,6 @@ def _wanted(service: Service, request: Request) -> _Wanted:
     entry = service.models.find(request.query_params.get("model"))
     kept = read_share(Fields(dict(request.query_params))) or service.settings.picture_tokens
     return _Wanted(entry.facts.geometry, (service.settings.detail or detail) == "low", kept)
-
-
-def _as_dict(layout: Layout) -> dict[str, Any]:
-    """As ``llava-edge tiles --json`` has it."""
-    return {
-        "size": list(layout.size),
-        "grid": list(layout.grid),
-        "resized": list(layout.resized),
-        "unpadded": list(layout.unpadded),
-        "image_tokens": layout.image_tokens,
-    }
 
 
 def _drawn(data: bytes, wanted: _Wanted) -> bytes:

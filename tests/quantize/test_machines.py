@@ -11,6 +11,7 @@ import pytest
 from llava_edge.cli.terminal.written import Written
 from llava_edge.quantize import machines, pipeline
 from llava_edge.quantize.machines import kind_of, recipes_for
+from llava_edge.quantize.vision import choice
 from llava_edge.quantize.vision.choice import choose_vision_here
 from llava_edge.runtime.bundle.bundle import Bundle, demo_bundle
 from llava_edge.runtime.bundle.disk_space import disk_need
@@ -109,16 +110,43 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert err.startswith("preset best, for any machine: LLM q8_0, vision f16")
 
 
-def test_the_line_says_what_is_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_line_says_what_is_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, exported: Any) -> None:
     asked = quantized(monkeypatch)
-    words = ("quantize", str(demo_bundle()), "-o", str(tmp_path / "b"), "--for", "cuda", "--llm", "keep")
-    line = "for cuda: LLM keep (asked for, instead of q4_k_m), vision f16\n"
+    source = exported("llama3")[1]
+    own = Bundle.open(source).manifest
+    words = ("quantize", str(source), "-o", str(tmp_path / "b"), "--for", "cuda", "--llm", "keep")
+    line = f"for cuda: LLM {own.llm.recipe} (asked for, instead of q4_k_m), vision f16\n"
     assert run_here(*words)[2].startswith(line)
     assert asked["machine"] == "cuda"
     status, _, err = run_here(*words, "--vision", "keep")
     assert (status, asked["llm"], asked["vision"], asked["machine"]) == (0, "keep", "keep", None)
-    assert "vision keep (asked for, instead of f16); both are other than for cuda, so it is not recorded\n" in err
+    assert (
+        f"vision {own.vision.recipe} (asked for, instead of f16); both are other than for cuda, so it is not recorded\n"
+        in err
+    )
     assert "not measured" in recipes_for("avx512").why
+
+
+@pytest.mark.parametrize("vision", ["keep", "auto", "int8"])
+def test_words_are_what_they_come_to(vision: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The demo's vision is in int8, this machine's choice here is, and avx512's: nothing is instead of anything."""
+    asked = quantized(monkeypatch)
+    monkeypatch.setattr(choice, "choose_vision_here", lambda: "int8")
+    words = ("quantize", str(demo_bundle()), "-o", str(tmp_path / "b"), "--for", "avx512", "--llm", "f16")
+    status, _, err = run_here(*words, "--vision", vision)
+    assert status == 0
+    assert err.startswith("for avx512: LLM f16 (asked for, instead of q4_k_m), vision int8\n")
+    assert (asked["vision"], asked["machine"]) == (vision, "avx512")
+
+
+def test_a_kept_model_keeps_its_machine(exported: Any, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    pipeline.quantize_bundle(exported("llama3")[1], first, llm="q8_0", vision="keep", machine="arm")
+    assert pipeline.quantize_bundle(first, second, llm="keep", vision="f16").llm.machine == "arm"
+    assert (
+        pipeline.quantize_bundle(first, tmp_path / "third", llm="keep", vision="f16", machine="amx").llm.machine
+        == "amx"
+    )
 
 
 def test_nothing_is_said_of_recipes_before_the_source_is_checked(tmp_path: Path) -> None:

@@ -308,6 +308,32 @@ def test_set_takes_effect(session: Session, capsys: pytest.CaptureFixture[str]) 
     assert "(ended by length)" in said(capsys)[1]
 
 
+def test_what_a_picture_has_lost_is_said_not_to_come_back(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    enter(session, "/set detail low", "/image sign.png")
+    assert said(capsys)[1] == "detail low\nsign.png: the overview alone, 37 positions\n"
+    enter(session, "/set detail low", "/set temperature 0.5", "/set picture-tokens 20")
+    assert "waiting" not in said(capsys)[1]
+    enter(session, "/undo", "/image sign.png")
+    for change in ("/set detail high", "/set picture-tokens all"):
+        said(capsys)
+        enter(session, change)
+        assert said(capsys)[1].endswith(
+            "(what a waiting picture has lost does not come back: /undo, and add it again)\n"
+        )
+    assert session.conversation.waiting[0].layout.image_tokens == 21
+
+
+def test_verbose_says_what_each_answer_took(model: Model, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    session = Session(model, None, GenerationOptions(max_tokens=8), verbose=True)
+    for _ in range(2):
+        enter(session, f"'{folder}/sign.png' {QUESTION}")
+        out, err = said(capsys)
+        assert out == "OPEN\n"
+        stages = [line.split()[0] for line in err.splitlines()[-8:]]
+        assert stages == ["threads", "memory", "cache", "load", "encode", "prefill", "decode", "seed"]
+        assert "by llama.cpp" in err
+
+
 def test_save_writes_a_transcript_whole_or_not_at_all(
     session: Session, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

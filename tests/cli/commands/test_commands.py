@@ -98,6 +98,10 @@ def test_tiles_json_is_the_contract(tmp_path: Path) -> None:
     with Image.open(tmp_path / "seen.png") as overlay:
         assert min(overlay.size) > 200
     assert str(layout.image_tokens) in run("tiles", "wide.png", folder=tmp_path).stdout
+    kept = ("tiles", "wide.png", "--picture-tokens", "20")
+    found = json.loads(run(*kept, "--json", folder=tmp_path).stdout)
+    assert (found["image_tokens"], found["all_image_tokens"]) == (21, layout.image_tokens)
+    assert f"21 of {layout.image_tokens}: " in run(*kept, folder=tmp_path).stdout
 
 
 @pytest.mark.parametrize(("ending", "kind"), [(".jpg", "JPEG"), (".JPEG", "JPEG"), (".webp", "WEBP"), ("", "PNG")])

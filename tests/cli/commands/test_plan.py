@@ -60,7 +60,7 @@ def test_stats_say_where_the_model_is() -> None:
     assert done.returncode == 0, done.stderr
     placement, provider, statistics, *stages = done.stderr.splitlines()
     assert "placement auto" in placement
-    assert "GPU layers 0, split none" in placement
+    assert "GPU layers none, split none" in placement
     assert "KV q8_0/q8_0 | flash attention on" in placement
     assert "cpu" in provider.lower()
     assert "first token after" in statistics

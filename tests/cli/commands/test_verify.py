@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from llava_edge.quantize.pipeline import quantize_bundle
 from llava_edge.runtime.bundle.bundle import Bundle, demo_bundle, write_manifest
 from llava_edge.runtime.parity import measure
 from support.command_line import run_here
@@ -108,6 +109,32 @@ def test_with_what_would_answer(bundle: Path, monkeypatch: pytest.MonkeyPatch) -
     assert loaded["measured"]["features"] == found["measured"]["features"]
 
 
+def test_what_would_answer_is_what_is_configured(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def placement(*words: str) -> str:
+        status, out, _ = run_here("verify", str(bundle), "--as-loaded", "--json", *words)
+        assert status == 0
+        return str(strict(out)["as_loaded"]["placement"])
+
+    assert "prompts llama.cpp (" in placement()  # auto: a small model
+    assert "prompts onnxruntime" in placement("--prompt-engine", "onnxruntime")
+    monkeypatch.setenv("LLAVA_EDGE_PROMPT_ENGINE", "onnxruntime")
+    assert "prompts onnxruntime" in placement()
+    assert placement("--prompt-engine", "llama.cpp").endswith("prompts llama.cpp")
+    assert run_here("verify", str(bundle), "--as-loaded", "--prompt-engine", "none")[0] == 2
+
+
+def test_the_card_is_no_stranger(tmp_path: Path, exported: Any) -> None:
+    """quantize writes it, and the manifest leaves it to who publishes the bundle."""
+    small = tmp_path / "q8"
+    quantize_bundle(exported("llama3")[1], small, llm="q8_0", vision="keep")
+    assert (small / "README.md").exists()
+    (small / "notes").touch()
+    status, out, _ = run_here("verify", str(small))
+    assert status == 0
+    assert "not listed there, and ignored: notes\n" in out
+    assert strict(run_here("verify", str(small), "--json")[1])["unlisted"] == ["notes"]
+
+
 def test_what_would_answer_is_held_to_the_record(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from llava_edge.runtime import parity
 
@@ -115,8 +142,8 @@ def test_what_would_answer_is_held_to_the_record(bundle: Path, monkeypatch: pyte
     manifest = Bundle.open(bundle).manifest
     for worse, status in (("argmax", 0), ("greedy", 0), ("logits_kl", 1), ("features", 1)):
         wrong = {**here, worse: 0.0 if worse in ("argmax", "greedy") else 3 * here[worse] + 1}
-        monkeypatch.setattr(parity, "measure", lambda _, as_loaded=False, on_placement=print, wrong=wrong: (
-            (on_placement("cpu"), wrong)[1] if as_loaded else here
+        monkeypatch.setattr(parity, "measure", lambda _, prompt_engine="llama.cpp", on_placement=print, wrong=wrong: (
+            (on_placement("cpu"), wrong)[1] if prompt_engine == "auto" else here
         ))  # fmt: skip
         found, out, err = run_here("verify", str(bundle), "--as-loaded")
         assert found == status, worse
@@ -134,8 +161,8 @@ def test_a_record_without_divergence_does_not_hold_the_prompt_engine(
     numbers = {name: one for name, one in manifest.parity.measured.items() if name != "logits_kl"}
     record = dataclasses.replace(manifest.parity, measured=numbers)
     write_manifest(bundle, dataclasses.replace(manifest, parity=record))
-    monkeypatch.setattr(parity, "measure", lambda _, as_loaded=False, on_placement=print: (
-        (on_placement("cpu"), numbers)[1] if as_loaded else numbers
+    monkeypatch.setattr(parity, "measure", lambda _, prompt_engine="llama.cpp", on_placement=print: (
+        (on_placement("cpu"), numbers)[1] if prompt_engine == "auto" else numbers
     ))  # fmt: skip
     status, out, _ = run_here("verify", str(bundle), "--as-loaded")
     assert status == 0

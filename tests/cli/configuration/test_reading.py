@@ -241,6 +241,35 @@ def test_a_variable_that_sets_nothing_is_said(monkeypatch: pytest.MonkeyPatch, t
     assert run_here("show", "-h")[2] == ""
 
 
+def test_a_variable_like_no_option_is_like_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLAVA_EDGE_FOO", "5")
+    assert run_here("show")[2] == "'LLAVA_EDGE_FOO' sets nothing: unset it\n"
+
+
+@pytest.mark.parametrize(("key", "value"), [("ctx", -5), ("context", -5), ("llm", "q9"), ("images", 2**30)])
+def test_what_a_command_refuses_is_said_to_be_configured(
+    key: str, value: Any, written: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values that only the command itself can refuse: where they were set, for the file, its table and a variable."""
+    text = json.dumps(value)
+    for content in (f"{key} = {text}", f"[plan]\n{key} = {text}"):
+        file = written(content)
+        status, _, err = run_here("plan", "llama3-8b")
+        assert status == 2
+        assert err.count(str(file)) == 1
+        assert f"{key} in {file}" in err
+    assert "it is" not in run_here("plan", "llama3-8b", f"--{key}", str(value))[2]
+    written("")
+    monkeypatch.setenv(f"LLAVA_EDGE_{key.upper()}", str(value))
+    assert run_here("plan", "llama3-8b")[2].count(f"LLAVA_EDGE_{key.upper()}") == 1
+
+
+def test_a_model_that_is_not_there_is_said_to_be_configured(written: Any, tmp_path: Path) -> None:
+    file = written(f'model = "{tmp_path}/none"')
+    assert run_here("show")[2].endswith(f" (it is model in {file})\n")
+    assert "(it is" not in run_here("show", f"{tmp_path}/other")[2]
+
+
 def test_a_file_that_is_named_has_to_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLAVA_EDGE_CONFIG", str(tmp_path / "none.toml"))
     status, _, err = run_here("show")

@@ -234,8 +234,14 @@ def test_answers_and_its_placement(exported: Any, tmp_path: Path) -> None:
         assert "prompts llama.cpp (" in model.placement
     for isolate in (False, "llm", "engine"):
         with load(bundle, threads=2, prompt_engine="onnxruntime", isolate=isolate) as model:
-            assert model.ask("What is it?", images=[picture], max_tokens=8).text == alone.text
+            answer = model.ask("What is it?", images=[picture], max_tokens=8)
+            assert answer.text == alone.text
             assert "| prompts onnxruntime" in model.placement
+            assert answer.prompt_engine_tokens == answer.prompt_tokens >= 64  # one run
+            again = model.ask("What is it?", images=[picture], max_tokens=1)
+            assert again.prompt_engine_tokens == 0  # one position, computed again for its logits
+            assert model.ask("Hi", max_tokens=1).prompt_engine_tokens == 0
+    assert alone.prompt_engine_tokens == 0
 
 
 # --- a library that is not what it says ---
