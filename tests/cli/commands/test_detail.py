@@ -62,7 +62,9 @@ def test_tiles_and_plan_count_the_positions_that_are_kept() -> None:
     status, out, _ = run_here("tiles", SIGN, "--picture-tokens", "25%", "--json")
     assert (status, json.loads(out)["image_tokens"]) == (0, expected.image_tokens)
     said = run_here("tiles", SIGN, "--picture-tokens", "25%")[1]
-    assert f"{expected.image_tokens}: {expected.kept[0]} of the overview, {expected.kept[1]} of the tiles" in said
+    every = lay_out(expected.size, geometry).image_tokens
+    counts = f"{expected.image_tokens} of {every}: {expected.kept[0]} of the overview, {expected.kept[1]} of the tiles"
+    assert counts in said
     found = {}
     for given in ("100%", "10%", "64"):
         status, out, _ = run_here("plan", "llama3-8b", *DEVICES, "--picture-tokens", given, "--json")
