@@ -16,7 +16,7 @@ from llava_edge.runtime.asynchronous import call, iterate
 from llava_edge.runtime.callbacks import Cancel
 from llava_edge.runtime.errors import BusyError, OptionError
 from PIL import Image
-from support.running_server import wait_until
+from support.waiting import wait_until
 
 LOOKS_INSIDE = pytest.mark.parametrize("model", [False], ids=["here"], indirect=True)
 """For what replaces or reads parts of an engine in this process."""

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from support.running_server import Reached, question, running, wait_until
+from support.running_server import Reached, question, running
+from support.waiting import wait_until
 
 CHAT = "/v1/chat/completions"
 COUNT = int(os.environ.get("LLAVA_EDGE_TEST_CANCELS", "40"))

@@ -27,7 +27,8 @@ from llava_edge.serve.server import Server
 from llava_edge.serve.settings import Settings
 from llava_edge.serve.sidecar import choose_token
 from support.command_line import run_here
-from support.running_server import SECONDS, question, wait_until
+from support.running_server import question
+from support.waiting import SECONDS, wait_until
 
 PROGRAM = "import sys; from llava_edge.cli.main import main; sys.argv[0] = 'llava-edge'; main()"
 TOKEN = "a-token-of-the-application"

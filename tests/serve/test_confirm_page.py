@@ -22,8 +22,9 @@ from llava_edge.serve.listening import listen_at
 from llava_edge.serve.settings import Settings
 from PIL import Image
 from support.own_benchmark import BROKEN, PICTURES, own_benchmark
-from support.running_server import SECONDS, TOKEN, Reached, wait_until
+from support.running_server import TOKEN, Reached
 from support.terminal import START
+from support.waiting import SECONDS, wait_until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
 ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]

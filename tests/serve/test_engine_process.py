@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from llava_edge.runtime.engine import engine_process
-from support.running_server import Reached, engines, question, running, wait_until
+from support.running_server import Reached, engines, question, running
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes in /proc")
 SIGN = base64.b64encode((Path(__file__).parents[2] / "examples" / "sign.png").read_bytes()).decode()

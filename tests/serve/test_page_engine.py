@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from support.page import CHROMIUM, SIGN, answers, ask, opened, started
-from support.running_server import SECONDS, Reached, running, wait_until
+from support.running_server import Reached, running
+from support.waiting import SECONDS, wait_until
 
 pytest.importorskip("playwright.sync_api", reason="the extra clients is not installed")
 pytestmark = [

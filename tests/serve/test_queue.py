@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from llava_edge.serve.settings import Limits
-from support.running_server import Played, Reached, question, running, wait_until
+from support.running_server import Played, Reached, question, running
+from support.waiting import wait_until
 
 CHAT = "/v1/chat/completions"
 

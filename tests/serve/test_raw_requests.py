@@ -11,7 +11,8 @@ import pytest
 from llava_edge.serve.endpoints.chat import Chunks
 from llava_edge.serve.models.events import Done
 from llava_edge.serve.settings import Limits
-from support.running_server import SECONDS, TOKEN, Played, Reached, question, running, wait_until
+from support.running_server import TOKEN, Played, Reached, question, running
+from support.waiting import SECONDS, wait_until
 
 CHAT = "/v1/chat/completions"
 

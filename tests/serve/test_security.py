@@ -12,7 +12,8 @@ from contextlib import closing
 import pytest
 from llava_edge.runtime.errors import OptionError
 from llava_edge.serve.settings import Limits, Settings, is_loopback, parse_duration
-from support.running_server import TOKEN, Played, Reached, question, running, wait_until
+from support.running_server import TOKEN, Played, Reached, question, running
+from support.waiting import wait_until
 
 CHAT = "/v1/chat/completions"
 ALLOWED = "https://app.example"

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.running_server import Reached, engines, running, wait_until
+from support.running_server import Reached, engines, running
+from support.waiting import wait_until
 
 CHAT = "/v1/chat/completions"
 SIGN = (Path(__file__).parents[2] / "examples" / "sign.png").read_bytes()

@@ -15,7 +15,8 @@ import pytest
 from llava_edge.runtime.engine import engine_process
 from llava_edge.runtime.processes import parent_side
 from llava_edge.serve.models import jobs
-from support.running_server import Reached, engines, question, running, wait_until
+from support.running_server import Reached, engines, question, running
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes in /proc")
 CHAT = "/v1/chat/completions"

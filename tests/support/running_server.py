@@ -26,10 +26,9 @@ from llava_edge.serve.models.registry import Facts, read_facts
 from llava_edge.serve.requests.values import Asked
 from llava_edge.serve.server import Server
 from llava_edge.serve.settings import Limits, Settings
+from support.waiting import SECONDS, wait_until
 
 TOKEN = "right-token"
-SECONDS = 20.0
-"""No test waits longer."""
 
 
 class Played:
@@ -128,13 +127,6 @@ class Played:
     def reached(self, phase: str) -> None:
         """Wait until a question is held in ``phase``; "" means that nothing computes."""
         wait_until(lambda: self.phase == phase and bool(self.computing) == bool(phase))
-
-
-def wait_until(true: Any, seconds: float = SECONDS) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.002)
 
 
 @dataclasses.dataclass

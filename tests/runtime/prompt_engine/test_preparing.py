@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from llava_edge.runtime.prompt_engine.multiplier import Multiplier
 from llava_edge.runtime.prompt_engine.prompt_engine import PromptEngine
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 from support.sparse_gguf import Sizes, write_sparse
+from support.waiting import wait_until
 
 POSITIONS = 80
 
@@ -69,13 +70,6 @@ def read(llm: Llm) -> Any:
     return llm.logits()
 
 
-def until(happened: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not happened():
-        assert time.monotonic() < end
-        time.sleep(0.005)
-
-
 class Slow:
     """Every product takes until it is let go."""
 
@@ -116,7 +110,7 @@ def test_the_same_numbers_whenever_they_are_made(model_path: Path) -> None:
     assert np.array_equal(read(llm), expected)
     llm.close()
     with opened(model_path) as idle:
-        until(lambda: made(idle) == needed(idle))
+        wait_until(lambda: made(idle) == needed(idle))
         assert np.array_equal(read(idle), expected)
 
 
@@ -134,7 +128,7 @@ def test_a_question_in_the_middle_waits_for_nothing_else(model_path: Path, monke
             slow.end()
             time.sleep(0.05)
             assert not slow.begun.acquire(timeout=0.05)
-        until(lambda: not llm._prompts._names)
+        wait_until(lambda: not llm._prompts._names)
 
 
 def test_nothing_begins_while_tokens_are_computed(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,22 +138,22 @@ def test_nothing_begins_while_tokens_are_computed(model_path: Path, monkeypatch:
             llm.decode_tokens([1], position, logits=True)
             time.sleep(0.03)
         assert not made(llm)
-        until(lambda: made(llm) == needed(llm))
+        wait_until(lambda: made(llm) == needed(llm))
 
 
 def test_a_cancelled_question_ends_no_preparing(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with opened(model_path) as llm:
-        until(lambda: bool(made(llm)))
+        wait_until(lambda: bool(made(llm)))
         begun = llm._prompts.begun
 
         def computed_for_long() -> Any:  # so small a model has its answer before anyone asks whether it is wanted
-            until(llm._native.switch.is_set)
+            wait_until(llm._native.switch.is_set)
             return begun()
 
         monkeypatch.setattr(llm._prompts, "begun", computed_for_long)
         with pytest.raises(Cancelled):
             llm.decode_tokens([1] * 256, 0, logits=True, cancelled=lambda: True)
-        until(lambda: made(llm) == needed(llm))
+        wait_until(lambda: made(llm) == needed(llm))
 
 
 def test_closed_and_forgotten_in_the_middle(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,13 +162,13 @@ def test_closed_and_forgotten_in_the_middle(model_path: Path, monkeypatch: pytes
     assert slow.begun.acquire(timeout=30)
     threading.Timer(0.05, slow.end).start()
     llm.close()
-    until(lambda: not set(threading.enumerate()) - before)
+    wait_until(lambda: not set(threading.enumerate()) - before)
     llm = Llm(model_path, options=LoadOptions(threads=2, gpu_layers=0, prompt_engine="onnxruntime"))
     engine = llm._prompts.engine
     assert engine is not None
     del llm
     gc.collect()
-    until(lambda: not set(threading.enumerate()) - before)
+    wait_until(lambda: not set(threading.enumerate()) - before)
     assert engine.size == 0
 
 
@@ -213,7 +207,7 @@ def test_too_little_memory(model_path: Path, monkeypatch: pytest.MonkeyPatch, er
     with pytest.raises(NativeError, match="memory for a byte a weight more"), opened(model_path, prepare=True):
         pass
     with opened(model_path) as llm:
-        until(lambda: llm._prompts._stopped)
+        wait_until(lambda: llm._prompts._stopped)
         llm.decode_tokens([1], 0, logits=True)
         with pytest.raises(NativeError, match="memory for a byte a weight more"):
             read(llm)
@@ -234,7 +228,7 @@ def test_forked_in_the_middle(model_path: Path, monkeypatch: pytest.MonkeyPatch)
             time.sleep(0.01)
         slow.end()
         assert os.waitstatus_to_exitcode(found[1]) == 7
-        until(lambda: made(llm) == needed(llm))
+        wait_until(lambda: made(llm) == needed(llm))
 
 
 @pytest.mark.parametrize("isolate", ["llm", "engine"])
@@ -242,7 +236,7 @@ def test_in_a_process_of_its_own(exported: Any, isolate: Any) -> None:
     picture = np.random.default_rng(3).integers(0, 255, (90, 120, 3), np.uint8)
     bundle = exported("llama3")[1]
     with load(bundle, threads=2, prompt_engine="onnxruntime", isolate=isolate) as model:
-        until(lambda: model.memory().prompts > 0)
+        wait_until(lambda: model.memory().prompts > 0)
         assert model.ask("What is it?", images=[picture], max_tokens=2).tokens
         assert model.memory().prompts <= model.memory().total
     with load(bundle, threads=2, prompt_engine="onnxruntime", isolate=isolate, prepare=True) as model:
