@@ -167,7 +167,7 @@ def picture_share(value: Any) -> int | str | None:
     if type(value) is int and value >= 2:
         return min(value, MOST_PICTURE_TOKENS)
     raise OptionError(
-        expected="picture_tokens as a number of positions from 2, or a share above 0% and up to 100%",
+        expected="picture_tokens as a number of positions from 2, or a share above 0% and up to 100% (6 decimals)",
         got=repeated(value),
         fix="write it like 256 or 25%; 100% is all",
     )

@@ -35,13 +35,13 @@ Values = dict[str, npt.NDArray[Any]]
 def measure(
     bundle_path: Path,
     *,
-    prompt_engine: PromptEngineName = "llama.cpp",
+    as_loaded: PromptEngineName | None = None,
     on_placement: Callable[[str], None] = lambda _: None,
 ) -> dict[str, float]:
     """Measure a bundle against the reference values it carries.
 
-    Prompts are read by ``prompt_engine``, as ``load`` takes it; ``on_placement`` hears the line that says which that
-    was.
+    Prompts are read by llama.cpp. With ``as_loaded`` it is what ``load`` makes of the bundle with that prompt engine;
+    ``on_placement`` hears the line that says what that was.
 
     Returns, for the values that are there: ``grids`` (1 where those of all built-in sizes are the reference's, small
     pictures among them, whose grid the manifest's reading decides), ``tiles`` (1 where bit-identical),
@@ -53,8 +53,10 @@ def measure(
     bundle = Bundle.open(bundle_path)
     values = checked(bundle.parity_values(), str(bundle.path / bundle.manifest.parity.file))
     # a language model that was too large to run for reference values is only mapped, not copied
-    options: LoadChoices = {} if "logprobs" in values else {"repack": False, "gpu_layers": 0}
-    options["prompt_engine"] = prompt_engine
+    mapped: LoadChoices = {} if "logprobs" in values else {"repack": False, "gpu_layers": 0}
+    options: LoadChoices = {**mapped, "prompt_engine": "llama.cpp"}
+    if as_loaded is not None:
+        options = {"prompt_engine": as_loaded}
     with load(bundle_path, **options) as model:
         try:
             on_placement(model.placement)

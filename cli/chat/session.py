@@ -285,10 +285,10 @@ class Session:
             return
         for warning in answer.warnings:
             if self.conversation.brought_pictures or warning not in self._told:
-                note(_dim(visible(warning)))
+                note(visible(warning), dim=True)
         self._told = answer.warnings
         for line in stages(answer, self._model) if self._verbose else ():
-            note(_dim(visible(line)))
+            note(visible(line), dim=True)
         if answer.finish_reason != "stop":
             note(f"(ended by {answer.finish_reason})")
         if answer.finish_reason == "length" and len(answer.tokens) < self._sampling.max_tokens:
@@ -377,7 +377,3 @@ def _on_the_web(address: str) -> OptionError:
 def _shortened(text: str) -> str:
     line = visible(" ".join(text.split()))
     return line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"
-
-
-def _dim(text: str) -> str:
-    return f"\x1b[2m{text}\x1b[0m" if sys.stderr.isatty() else text

@@ -83,4 +83,5 @@ def _number(text: str) -> int | float | None:
 def _line(sampling: GenerationOptions, name: str) -> str:
     value = getattr(sampling, name)
     shown = " ".join(map(repr, value)) if isinstance(value, tuple) else value
-    return f"{_spelt(name)} {'none' if shown in (None, '') else shown}"
+    unset = "all" if name == "picture_tokens" else "none"
+    return f"{_spelt(name)} {unset if shown in (None, '') else shown}"

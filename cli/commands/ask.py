@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ...runtime.errors import ContextError
 from ...runtime.options import GenerationOptions, LoadOptions, PromptEngineName
 from ..terminal import options as arguments
 
@@ -87,7 +88,10 @@ def ask(
         for line in [*unheeded(loading), *unkept, *((*placed(loaded), *engine) if verbose else ())]:
             tell(line)
         shown: Shown = "stream" if json_stream else "object" if as_json else "text"
-        answer = _print(loaded.chat(system=system), question, pictures, sampling, shown, quiet)
+        try:
+            answer = _print(loaded.chat(system=system), question, pictures, sampling, shown, quiet)
+        except ContextError as error:
+            raise _too_long(error, bool(pictures), loading.context) from error
         _tell(answer, loaded, tell, verbose, kept.text if (kept.new or verbose) and not unkept else "")
 
 
@@ -103,7 +107,10 @@ def _settled(
     positions = _positions(sampling) * len(pictures) + len(text.encode()) // _BYTES
     short = loading.prompt_engine == "auto" and not loading.prepare and positions < LEAST_POSITIONS
     engine: PromptEngineName = "llama.cpp" if short else loading.prompt_engine
-    said = ["prompts llama.cpp: making weights for a prompt this short would take longer than they save"]
+    said = [
+        f"prompts llama.cpp: making weights for a prompt of some {positions} positions, as estimated from its length, "
+        "would take longer than they save"
+    ]
     return replace(loading, prepare=loading.prepare or False, prompt_engine=engine), said if short else []
 
 
@@ -114,6 +121,16 @@ def _positions(sampling: GenerationOptions) -> int:
     if sampling.picture_tokens is None:
         return _OVERVIEW
     return kept_features(sampling.picture_tokens, _OVERVIEW if sampling.detail == "low" else _WHOLE)
+
+
+def _too_long(error: ContextError, pictures: bool, context: int) -> ContextError:
+    """The same in the command line's own words."""
+    ways = ["shorten the question"]
+    if pictures:
+        ways += ["give fewer pictures", "--detail low", "--picture-tokens 25% (lossy)"]
+    if context:
+        ways.append("a larger --context")
+    return ContextError(expected=error.expected, got=error.got, fix=", or ".join(ways))
 
 
 def _silent(text: str) -> None:

@@ -87,7 +87,7 @@ def plan(
     if as_json:
         say_json(plan_dictionary(made, nearest))
     else:
-        say(plan_table(made, nearest))
+        say(plan_table(made, nearest, short=prompt_engine == "auto"))
     if not made.fits:
         raise typer.Exit(DOES_NOT_FIT)
 

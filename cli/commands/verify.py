@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from ...runtime.errors import BundleError, amount, listed
-from ...runtime.options import LoadOptions
-from ..terminal.options import PromptEngineOption
+from ...runtime.options import LoadOptions, PromptEngineName
+from ..terminal.options import PromptEngineOption, typed
 
 if TYPE_CHECKING:
     from ...runtime.bundle.bundle import Bundle
 
 
 def verify(
+    ctx: typer.Context,
     bundle: Annotated[
         Path | None, typer.Argument(metavar="BUNDLE", help="Bundle folder or name; the demo without it.")
     ] = None,
@@ -35,8 +36,12 @@ def verify(
     from ...runtime.bundle.bundle import Bundle, demo_bundle
     from ...runtime.parity import holds, measure
     from ..terminal.failure import error_entry, report
+    from ..terminal.progress import note
     from ..terminal.streams import say, say_json
 
+    engine = LoadOptions(prompt_engine=prompt_engine).prompt_engine  # type: ignore[arg-type]  # refuses other words
+    if not as_loaded and typed(ctx, "prompt_engine"):
+        note("--prompt-engine has no effect without --as-loaded: the record is held to llama.cpp")
     opened = Bundle.open(bundle or demo_bundle(), hash_all=True)
     if not as_json:
         for line in _files(opened):
@@ -45,7 +50,7 @@ def verify(
     measured = measure(opened.path)
     worse = [name for name in sorted(recorded) if not holds(name, recorded, measured)]
     error = _worse(opened, worse, measured) if worse else None
-    loaded = _measure_as_loaded(opened, recorded, prompt_engine) if as_loaded else None
+    loaded = _measure_as_loaded(opened, recorded, engine) if as_loaded else None
     if loaded is not None and loaded.worse and error is None:
         error = _worse(opened, loaded.worse, loaded.measured, "as loaded: ")
     if as_json:
@@ -83,12 +88,11 @@ class _AsLoaded(NamedTuple):
         return {"placement": self.placement, "measured": numbers, "worse": list(self.worse), "held": self.held}
 
 
-def _measure_as_loaded(opened: Bundle, recorded: Mapping[str, float], engine: str) -> _AsLoaded:
+def _measure_as_loaded(opened: Bundle, recorded: Mapping[str, float], engine: PromptEngineName) -> _AsLoaded:
     from ...runtime.parity import holds, measure
 
     placement: list[str] = []
-    name = LoadOptions(prompt_engine=engine).prompt_engine  # type: ignore[arg-type]  # refuses other words
-    measured = measure(opened.path, prompt_engine=name, on_placement=placement.append)
+    measured = measure(opened.path, as_loaded=engine, on_placement=placement.append)
     worse = [name for name in sorted(recorded) if not holds(name, recorded, measured, as_loaded=True)]
     held = "logits_kl" in recorded and "logits_kl" in measured
     return _AsLoaded(placement[0], measured, worse, held)

@@ -189,7 +189,8 @@ def _word_for(key: str, value: Any) -> Any:
 def _check_one(setting: Setting, value: Any, where: str) -> None:
     right = isinstance(value, int | float if setting.kind is float else setting.kind)
     if not right or isinstance(value, bool) != (setting.kind is bool):
-        raise wrong(where, _KINDS[setting.kind], shortened(repr(value)))
+        kind = f"{_KINDS[int]}, or {_KINDS[str]}" if setting.form == _COUNT else _KINDS[setting.kind]
+        raise wrong(where, kind, shortened(repr(value)))
     if setting.words and value not in setting.words:
         raise wrong(where, " or ".join(setting.words), quoted(str(value)))
     if (setting.low is not None and value < setting.low) or (setting.high is not None and value > setting.high):

@@ -72,10 +72,10 @@ def remembered(loading: LoadOptions) -> Kept:
 
 def _read(positions: int, by_engine: int) -> str:
     """How much of a prompt was read, and by what."""
-    said = f"{amount(positions, 'position')} by "
-    if not by_engine:
-        return f"{said}llama.cpp"
-    return f"{said}onnxruntime" + (f", of them {positions - by_engine} by llama.cpp" if by_engine < positions else "")
+    shares = {"onnxruntime": by_engine, "llama.cpp": positions - by_engine}
+    if 0 in shares.values():
+        return f"{amount(positions, 'position')} by {'onnxruntime' if by_engine else 'llama.cpp'}"
+    return f"{positions} positions, " + " and ".join(f"{count} by {name}" for name, count in shares.items())
 
 
 def placed(model: Model) -> list[str]:
@@ -89,13 +89,16 @@ def stages(answer: Answer, model: Model) -> list[str]:
     pictures = f"{amount(len(answer.image_tokens), 'picture')}, {sum(answer.image_tokens)} positions"
     memory = model.memory()
     int8 = f", of them {memory.prompts / 2**30:.2f} GiB weights in int8 for prompts" if memory.prompts else ""
+    read = _read(computed, answer.prompt_engine_tokens)
+    if not answer.tokens and answer.finish_reason == "cancel":
+        read = f"stopped within {amount(computed, 'position')}"
     return [
         f"threads  {model.threads}",
         f"memory   {memory.total / 2**30:.2f} GiB" + int8,
         f"cache    {model.context_size} positions, of them {answer.cached_tokens} of the prompt from before",
         f"load     {times.load:9.3f} s",
         f"encode   {times.encode:9.3f} s, {pictures}",
-        f"prefill  {times.prefill:9.3f} s, {_read(computed, answer.prompt_engine_tokens)}",
+        f"prefill  {times.prefill:9.3f} s, {read}",
         f"decode   {times.decode:9.3f} s, {amount(len(answer.tokens), 'token')}",
         f"seed     {answer.seed}",
     ]

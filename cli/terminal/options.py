@@ -165,8 +165,8 @@ class Command(typer.core.TyperCommand):
         left = super().parse_args(ctx, [*self._with_values(args[:end]), *args[end:]])
         defaults = {one.name: one.default for one in self.params}
         for pair in RIVALS:
-            if ctx.params.keys() >= set(pair) and _typed_here(ctx, pair[0]) != _typed_here(ctx, pair[1]):
-                loser = pair[_typed_here(ctx, pair[0])]
+            if ctx.params.keys() >= set(pair) and typed(ctx, pair[0]) != typed(ctx, pair[1]):
+                loser = pair[typed(ctx, pair[0])]
                 ctx.params[loser] = defaults[loser]  # whatever a configuration says
         _settle_name(ctx)
         return left
@@ -189,9 +189,9 @@ def _settle_name(ctx: Any) -> None:
     """
     if not ctx.params.keys() >= {"name", "no_cache"} or ctx.params["name"] is None or not ctx.params["no_cache"]:
         return
-    if not _typed_here(ctx, "no_cache"):
+    if not typed(ctx, "no_cache"):
         return
-    if _typed_here(ctx, "name"):
+    if typed(ctx, "name"):
         raise OptionError(
             expected="--name, which keeps the conversation, or --no-cache, which keeps nothing",
             got="both",
@@ -200,7 +200,7 @@ def _settle_name(ctx: Any) -> None:
     ctx.params["name"] = None
 
 
-def _typed_here(ctx: Any, name: str) -> bool:
+def typed(ctx: Any, name: str) -> bool:
     """Whether an option stands on the command line."""
     return str(ctx.get_parameter_source(name).name) == "COMMANDLINE"
 

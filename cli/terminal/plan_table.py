@@ -59,8 +59,11 @@ def _entry(one: Suggestion) -> dict[str, Any]:
     return {"text": one.text, **one.change}
 
 
-def plan_table(plan: Plan, nearest: Sequence[Suggestion]) -> str:
-    """The plan as text; sizes in GiB where no unit is said."""
+def plan_table(plan: Plan, nearest: Sequence[Suggestion], *, short: bool = False) -> str:
+    """The plan as text; sizes in GiB where no unit is said.
+
+    ``short`` says that ``ask`` reads short prompts without the prompt engine's weights.
+    """
     speed = rates(plan)
     example = "--gpu a=24G@1008" if any(one.device.kind == "gpu" for one in plan.uses) else "--host 64G@60"
     lines = [
@@ -71,7 +74,7 @@ def plan_table(plan: Plan, nearest: Sequence[Suggestion]) -> str:
         *_devices(plan),
         "",
         f"placement  {name_of(plan.placement.describe())}",
-        *([_SHORT] if any(one.prompts for one in plan.uses) else []),
+        *([_SHORT] if short and any(one.prompts for one in plan.uses) else []),
         f"at most    {_speed(speed.prefill, speed.decode, example)}",
         f"fits       {'yes' if plan.fits else 'no'}",
     ]

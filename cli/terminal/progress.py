@@ -91,11 +91,15 @@ def clear_bars() -> None:
         one.close()
 
 
-def note(text: str) -> None:
-    """Say something on stderr; where stderr can't be written the work goes on without."""
+def note(text: str, *, dim: bool = False) -> None:
+    """Say something on stderr, on a terminal ``dim`` if it is an aside.
+
+    Where stderr can't be written the work goes on without.
+    """
     clear_bars()
+    said = f"\x1b[2m{printable(text)}\x1b[0m" if dim and _on_terminal() else printable(text)
     with contextlib.suppress(OSError, ValueError):
-        print(printable(text), file=sys.stderr, flush=True)
+        print(said, file=sys.stderr, flush=True)
 
 
 def _on_terminal() -> bool:

@@ -124,7 +124,7 @@ def _check_question(names: Sequence[str], last: str) -> None:
         raise OptionError(
             expected="pictures, and then the question as one word in quotes",
             got=f"{quoted(odd[0])}, which is no picture",
-            fix=_like([*pictures, " ".join([*odd, last])]),
+            fix=_like([*pictures, " ".join(filter(None, [*odd, last]))]),
         )
 
 

@@ -145,7 +145,7 @@ def _load(source: Path) -> onnx.ModelProto:
         raise OptionError(
             expected="a vision part in f32 or f16",
             got="one in int8" if "MatMulInteger" in quantized else "one in w8 or w4",
-            fix="quantize the exported bundle instead",
+            fix="quantize the exported bundle instead, or use --vision keep",
         )
     return model
 

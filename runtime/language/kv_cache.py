@@ -13,7 +13,7 @@ from ..prompts.segments import ImageSegment, OpenImage, Segment, TextSegment, co
 from .interface import LanguageModel
 
 LEAST = 64
-"""Positions of a prompt's last chunk, if it has more than one: kernels for many rows begin there."""
+"""Positions that kernels for many rows begin with; text behind the last picture that has fewer is read by itself."""
 
 
 @dataclass(frozen=True)
@@ -106,24 +106,22 @@ class KvCache:
         """What is behind ``kept``, in the pieces that are computed at once.
 
         Where text can't be read as embeddings, each segment has chunks of its own. The size of a chunk depends on
-        what is left alone: whoever goes on behind one that was computed computes the same ones.
+        what is left alone: whoever goes on behind one that was computed computes the same ones. What :func:`_apart`
+        counts is read by itself, as where all in front of it is there: an answer does not depend on what was cached.
         """
         left = list(_behind(wanted, kept))
         if not self._llm.joins_text:
             for piece in left:
                 yield from ([part] for part in _cut(piece, self._batch))
             return
+        apart = _apart(left)
+        together = sum(len(piece) for piece in left) - apart
+        while together:
+            size = _next_size(together, self._batch)
+            together -= size
+            yield _taken(left, size)
         while left:
-            room = _next_size(sum(len(piece) for piece in left), self._batch)
-            chunk: list[Piece] = []
-            while room:
-                piece = left.pop(0)
-                if len(piece) > room:
-                    left.insert(0, replace(piece, start=piece.start + room))
-                    piece = replace(piece, stop=piece.start + room)
-                chunk.append(piece)
-                room -= len(piece)
-            yield chunk
+            yield _taken(left, min(apart, LEAST - 1, self._batch, sum(len(piece) for piece in left)))
 
     def _compute(
         self, chunk: Sequence[Piece], embeddings: Mapping[str, Rows], last: bool, cancelled: Cancel | None
@@ -196,6 +194,29 @@ def _behind(wanted: Sequence[Segment], kept: int) -> Iterator[Piece]:
 def _cut(piece: Piece, size: int) -> Iterator[Piece]:
     for start in range(piece.start, piece.stop, size):
         yield replace(piece, start=start, stop=min(start + size, piece.stop))
+
+
+def _apart(left: Sequence[Piece]) -> int:
+    """Positions at the end of a prompt that are not in one chunk with what is in front of them.
+
+    A short text behind a picture, which is what is new where the picture is cached; of a long text the last position,
+    which is computed again where all is cached.
+    """
+    behind = len(left[-1]) if left and isinstance(left[-1].segment, TextSegment) else 0
+    return behind if behind <= LEAST else 1
+
+
+def _taken(left: list[Piece], size: int) -> list[Piece]:
+    """The first ``size`` positions, taken out of ``left``."""
+    chunk: list[Piece] = []
+    while size:
+        piece = left.pop(0)
+        if len(piece) > size:
+            left.insert(0, replace(piece, start=piece.start + size))
+            piece = replace(piece, stop=piece.start + size)
+        chunk.append(piece)
+        size -= len(piece)
+    return chunk
 
 
 def _next_size(left: int, batch: int) -> int:

@@ -119,7 +119,8 @@ def _for_memory(start: _Start, plan: Plan) -> Iterator[Suggestion]:
         )
     if not any(one.kind == "gpu" for one in start.devices):
         yield from _more_memory(start, plan)
-    yield from _more_gpus(start)
+    if request.prompt_engine != "onnxruntime":  # which reads prompts where all layers are on the host
+        yield from _more_gpus(start)
     if smaller and not found:
         yield from _shorter(smaller[-1], plan)
 

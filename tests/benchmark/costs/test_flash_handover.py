@@ -66,4 +66,4 @@ def test_the_prompt_as_one_run(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Llm, "_decode", counted)
     found = one_run_gain.measure(tiny_bundle / "llm.gguf", rounds=1, threads=2, picture=80)
     assert {name: len(pairs) for name, pairs in found.items()} == {"each in its own": 1, "one run": 1}
-    assert chunks == {False: [14, 80, 16] * 2, True: [110] * 2}
+    assert chunks == {False: [14, 80, 16] * 2, True: [94, 16] * 2}

@@ -93,6 +93,18 @@ def test_a_dropped_picture_and_its_question(folder: Path) -> None:
     assert terminal.finish() == 0
 
 
+def test_asides_are_dim_and_steer_nothing(folder: Path) -> None:
+    terminal = Terminal("chat", "-v", str(SIGN), "--picture-tokens", "25%", folder=folder)
+    terminal.wait_for_prompt()
+    said = terminal.ask("What does the sign say?")
+    assert "positions were kept (picture tokens)" in said
+    assert "threads  " in said
+    assert "x1b" not in said
+    assert "\x1b[2mthreads  " in terminal.all
+    terminal.type("/quit\r")
+    assert terminal.finish() == 0
+
+
 def test_tab_completes_commands_and_paths(folder: Path) -> None:
     terminal = Terminal("chat", folder=folder)
     terminal.wait_for_prompt()

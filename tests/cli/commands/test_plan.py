@@ -34,6 +34,30 @@ def test_plan_json_is_the_contract() -> None:
     assert found["rates"]["decode"] == pytest.approx(768e9 / read)
 
 
+def test_what_would_fit_is_taken() -> None:
+    """With a prompt engine by name: another GPU would be refused, because it wants all layers on the host."""
+    asked = ("plan", "llama3-8b", "--prompt-engine", "onnxruntime")
+    done = run(*asked, "--host", "8G", "--json")
+    assert done.returncode == 3
+    alternatives = json.loads(done.stdout)["alternatives"]
+    assert not any("gpus" in one for one in alternatives)
+    for one in alternatives:
+        options = {"host": "8G", "prompt-engine": "onnxruntime"}
+        options |= {key.replace("_", "-"): str(value) for key, value in one.items() if key not in ("text", "host")}
+        if "host" in one:
+            options["host"] = f"{one['host'] / 2**30:g}G"
+        words = [word for key, value in options.items() for word in (f"--{key}", value)]
+        assert run("plan", "llama3-8b", *words).returncode == 0, one
+    assert run(*asked, "--host", "8G", "--gpu", "a=24G").returncode == 2
+
+
+def test_what_ask_reads_without_weights_is_said_of_auto_alone() -> None:
+    said = "ask reads a prompt of less than some 500 positions"
+    assert said in run("plan", "llama3-8b", "--host", "64G").stdout
+    for engine in ("onnxruntime", "llama.cpp"):
+        assert said not in run("plan", "llama3-8b", "--host", "64G", "--prompt-engine", engine).stdout
+
+
 def test_a_plan_that_does_not_fit_says_what_would() -> None:
     devices = ("--gpu", "a=24G", "--gpu", "b=24G", "--host", "8G", "--ctx", "8192")
     done = run("plan", "llava-72b", *devices, "--json")

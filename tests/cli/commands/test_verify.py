@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from llava_edge import runtime
 from llava_edge.quantize.pipeline import quantize_bundle
 from llava_edge.runtime.bundle.bundle import Bundle, demo_bundle, write_manifest
 from llava_edge.runtime.parity import measure
@@ -120,7 +121,34 @@ def test_what_would_answer_is_what_is_configured(bundle: Path, monkeypatch: pyte
     monkeypatch.setenv("LLAVA_EDGE_PROMPT_ENGINE", "onnxruntime")
     assert "prompts onnxruntime" in placement()
     assert placement("--prompt-engine", "llama.cpp").endswith("prompts llama.cpp")
-    assert run_here("verify", str(bundle), "--as-loaded", "--prompt-engine", "none")[0] == 2
+    for words in (("--as-loaded",), ()):
+        status, out, _ = run_here("verify", str(bundle), *words, "--prompt-engine", "none")
+        assert (status, out) == (2, "")  # before a file was read
+    status, _, err = run_here("verify", str(bundle), "--prompt-engine", "onnxruntime")
+    assert (status, err) == (
+        0,
+        "--prompt-engine has no effect without --as-loaded: the record is held to llama.cpp\n",
+    )
+    assert run_here("verify", str(bundle))[2] == ""  # what is configured is for the commands that it is for
+
+
+def test_as_loaded_is_as_a_load_is(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without reference values of the language model the record is measured on mapped weights, a load is not."""
+    from llava_edge.runtime import parity
+
+    manifest, loaded = Bundle.open(bundle).manifest, []
+    values = dict(np.load(bundle / manifest.parity.file))
+    for name in ("logprobs", "greedy", "margins"):
+        values.pop(name)
+    monkeypatch.setattr(Bundle, "parity_values", lambda _: values)
+
+    def load(path: Path, **options: Any) -> Any:
+        loaded.append(options)
+        return runtime.load(path, **options)
+
+    monkeypatch.setattr(parity, "load", load)
+    assert run_here("verify", str(bundle), "--as-loaded")[0] == 1  # the record has what can't be measured any more
+    assert loaded == [{"repack": False, "gpu_layers": 0, "prompt_engine": "llama.cpp"}, {"prompt_engine": "auto"}]
 
 
 def test_the_card_is_no_stranger(tmp_path: Path, exported: Any) -> None:
@@ -142,8 +170,8 @@ def test_what_would_answer_is_held_to_the_record(bundle: Path, monkeypatch: pyte
     manifest = Bundle.open(bundle).manifest
     for worse, status in (("argmax", 0), ("greedy", 0), ("logits_kl", 1), ("features", 1)):
         wrong = {**here, worse: 0.0 if worse in ("argmax", "greedy") else 3 * here[worse] + 1}
-        monkeypatch.setattr(parity, "measure", lambda _, prompt_engine="llama.cpp", on_placement=print, wrong=wrong: (
-            (on_placement("cpu"), wrong)[1] if prompt_engine == "auto" else here
+        monkeypatch.setattr(parity, "measure", lambda _, as_loaded=None, on_placement=print, wrong=wrong: (
+            (on_placement("cpu"), wrong)[1] if as_loaded == "auto" else here
         ))  # fmt: skip
         found, out, err = run_here("verify", str(bundle), "--as-loaded")
         assert found == status, worse
@@ -161,8 +189,8 @@ def test_a_record_without_divergence_does_not_hold_the_prompt_engine(
     numbers = {name: one for name, one in manifest.parity.measured.items() if name != "logits_kl"}
     record = dataclasses.replace(manifest.parity, measured=numbers)
     write_manifest(bundle, dataclasses.replace(manifest, parity=record))
-    monkeypatch.setattr(parity, "measure", lambda _, prompt_engine="llama.cpp", on_placement=print: (
-        (on_placement("cpu"), numbers)[1] if prompt_engine == "auto" else numbers
+    monkeypatch.setattr(parity, "measure", lambda _, as_loaded=None, on_placement=print: (
+        (on_placement("cpu"), numbers)[1] if as_loaded == "auto" else numbers
     ))  # fmt: skip
     status, out, _ = run_here("verify", str(bundle), "--as-loaded")
     assert status == 0

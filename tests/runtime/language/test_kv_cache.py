@@ -303,15 +303,45 @@ class Conversations(RuleBasedStateMachine):
 
 
 def test_text_is_read_in_the_chunks_of_the_pictures_around_it() -> None:
-    """No chunk has few positions: their kernels are others."""
+    """But for a short text at the end no chunk has few positions: their kernels are others."""
     llm = FakeModel(512, joins_text=True)
     llm.context = 2048
-    prompt = [TextSegment((1,) * 14), ImageSegment("a", 1520), TextSegment((2,) * 16)]
-    cache, done = KvCache(llm, batch=512), [0]  # type: ignore[arg-type]
-    cache.prefill(prompt, embeddings_of(prompt), on_progress=lambda now, _: done.append(now))
-    assert [now - last for last, now in pairwise(done)] == [512, 512, 462, 64]
+    prompt = [TextSegment((1,) * 14), ImageSegment("a", 1015), TextSegment((2,) * 16)]
+    assert chunks(llm, prompt) == [512, 453, 64, 16]
     assert llm.held == rows_of(prompt)
-    assert cache.segments() == prompt
+
+
+@pytest.mark.parametrize(
+    ("behind", "first", "known_picture"),
+    [
+        (16, [512, 512, 510, 16], [16]),
+        (63, [512, 512, 510, 63], [63]),
+        (64, [512, 512, 510, 63, 1], [63, 1]),
+        (65, [512, 512, 510, 64, 1], [64, 1]),
+        (300, [512, 512, 512, 297, 1], [299, 1]),
+    ],
+)
+def test_the_end_of_a_prompt_is_read_alike_whatever_is_cached(
+    behind: int, first: list[int], known_picture: list[int]
+) -> None:
+    """By the kernels of few rows, or of many; and where all is there, the last position as it was read at first."""
+    llm = FakeModel(512, joins_text=True)
+    llm.context = 2048
+    picture = [TextSegment((1,) * 14), ImageSegment("a", 1520)]
+    prompt = [*picture, TextSegment((2,) * behind)]
+    cache = KvCache(llm, batch=512)  # type: ignore[arg-type]
+    assert chunks(llm, prompt, cache) == first
+    assert chunks(llm, prompt, cache) == [1]
+    chunks(llm, [*picture, TextSegment((3,))], cache)
+    assert chunks(llm, prompt, cache) == known_picture
+
+
+def chunks(llm: FakeModel, prompt: Sequence[Segment], cache: KvCache | None = None) -> list[int]:
+    """Positions that are computed at once."""
+    cache, done = cache or KvCache(llm, batch=512), []  # type: ignore[arg-type]
+    kept = cache.prefill(prompt, embeddings_of(prompt), on_progress=lambda now, _: done.append(now))
+    assert cache.segments() == list(prompt)
+    return [now - last for last, now in pairwise([kept, *done])]
 
 
 Conversations.TestCase.settings = settings(max_examples=150, stateful_step_count=12)
