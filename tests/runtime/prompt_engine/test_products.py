@@ -133,7 +133,8 @@ def test_rows_and_matrices_of_zeros() -> None:
 def test_feed_forward() -> None:
     three, activations = three_matrices()
     results = fed_forward(three, activations)
-    assert distance(results, exact_feed_forward(three, activations)) < 0.02
+    bound = 0.02 * 127 / products.weight_top()  # 7 bits where sums of 8 overflow
+    assert distance(results, exact_feed_forward(three, activations)) < bound
     parts = [fed_forward(three, activations[at : at + 7]) for at in range(0, ROWS, 7)]
     assert np.array_equal(results, np.concatenate(parts))
     activations[3] = 0
