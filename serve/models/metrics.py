@@ -12,7 +12,8 @@ HELP = {
     "requests_total": "Requests for an answer, by how they ended.",
     "prompt_tokens_total": "Positions of prompts, pictures included.",
     "cached_tokens_total": "Of these, what was read before.",
-    "image_tokens_total": "Of these, positions of pictures.",
+    "prompt_engine_tokens_total": "Of the others, what onnxruntime read; llama.cpp read the rest.",
+    "image_tokens_total": "Of all, positions of pictures.",
     "generated_tokens_total": "Tokens of answers.",
     "encode_seconds_total": "Time spent on pictures.",
     "prefill_seconds_total": "Time spent on reading prompts.",
@@ -64,6 +65,7 @@ class Metrics:
         self.ended("answered")
         self.count("prompt_tokens_total", answer.prompt_tokens)
         self.count("cached_tokens_total", answer.cached_tokens)
+        self.count("prompt_engine_tokens_total", answer.prompt_engine_tokens)
         self.count("image_tokens_total", sum(answer.image_tokens))
         self.count("generated_tokens_total", len(answer.tokens))
         self.count("encode_seconds_total", answer.timings.encode)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -453,6 +454,15 @@ def test_metrics_count(server: Reached) -> None:
     status = server.json("GET", "/v1/status")[1]
     assert status["models"] == {"llava-edge-demo": "loaded"}
     assert status["limits"] == {"pictures": 16, "picture_bytes": 20 * 2**20}
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "llama.cpp"])
+def test_metrics_say_what_reads_prompts(engine: Any) -> None:
+    with running(loading={"prompt_engine": engine}) as other:
+        other.json("POST", CHAT, about(ASKED, URI))
+        text = other.request("GET", "/metrics")[2].decode()
+        read = float(re.findall(r"^llava_edge_prompt_engine_tokens_total (.*)$", text, re.MULTILINE)[0])
+        assert (read >= 64) == (engine == "onnxruntime")
 
 
 SCHEMA = {"type": "object", "properties": {"a": {"enum": ["x", "y"]}}, "required": ["a"], "additionalProperties": False}

@@ -205,11 +205,14 @@ def question(text: str, **more: Any) -> dict[str, Any]:
 
 @contextmanager
 def running(played: Played | None = None, limits: Limits | None = None, **settings: Any) -> Iterator[Reached]:
-    """A server over ``played``, or without it over the demo bundle, or over ``facts`` as ``opener`` opens them."""
+    """A server over ``played``, or without it over the demo bundle, or over ``facts`` as ``opener`` opens them.
+
+    ``loading`` are more of its load options.
+    """
     token = settings.pop("token", TOKEN)
     facts = settings.pop("facts", None) or read_facts([demo_bundle()])
     opener = settings.pop("opener", None)
-    loading = served_options(LoadOptions(isolate=settings.pop("isolate", False)))
+    loading = served_options(LoadOptions(isolate=settings.pop("isolate", False), **settings.pop("loading", {})))
     listener = listen_at("127.0.0.1", 0)
     port = listener.getsockname()[1]
     chosen = Settings(port=port, token=token, limits=limits or Limits(), **settings)
