@@ -68,7 +68,10 @@ class KvCache:
     def reusable(self, wanted: Sequence[Segment]) -> int:
         """Positions at the start of ``wanted`` that :meth:`prefill` would not compute."""
         total, kept = total_positions(wanted), common_prefix(self.segments(), wanted)
-        return kept if kept < total else _whole_images(wanted, max(total - 1, 0))
+        if kept < total:
+            return kept
+        again = _apart(list(_behind(wanted, 0))) if self._llm.joins_text else 1
+        return _whole_images(wanted, max(total - max(again, 1), 0))
 
     def prefill(
         self,
@@ -81,9 +84,10 @@ class KvCache:
         """Bring the cache to ``wanted`` and leave the last position's logits ready.
 
         ``embeddings`` maps a picture's digest to its rows (positions, dim). Returns how many positions were
-        already there. The longest common prefix stays; at least the last position is computed
-        again for its logits. Raises :class:`Cancelled`; whole chunks that were computed are kept, also those of
-        a picture, and the next prompt goes on behind them in the same chunks.
+        already there. The longest common prefix stays; at least the last position is computed again for its logits,
+        with all that :meth:`_chunks` read together with it, so that they are the same. Raises :class:`Cancelled`; whole
+        chunks that were computed are kept, also those of a picture, and the next prompt goes on behind them in the same
+        chunks.
         """
         total = total_positions(wanted)
         self.read_by_engine = 0
