@@ -29,13 +29,18 @@ from ..speed.machine import describe_machine, machine_line
 
 @dataclass(frozen=True)
 class Cost:
-    """A row of the table: KL in nats of first tokens and of all, and the share of right answers (None: not scored)."""
+    """A row of the table: KL in nats of first tokens and of all, and the share of right answers (None: not scored).
+
+    ``firsts`` and ``wholes`` are KL by question, of its first token and the sum along its answer.
+    """
 
     name: str
     first: float
     whole: float
     largest: float
     right: float | None
+    firsts: tuple[float, ...] = ()
+    wholes: tuple[float, ...] = ()
 
 
 def measure(reference: Path, candidate: Path, questions: Sequence[Question], *, threads: int = 0) -> list[Cost]:
@@ -79,6 +84,8 @@ def _cost(name: str, questions: Sequence[Question], answers: Sequence[CandidateA
         float(every.mean()),
         float(every.max()),
         float(np.mean(known)) if known else None,
+        tuple(float(kl[0]) for kl in measured),
+        tuple(float(np.sum(kl)) for kl in measured),
     )
 
 
@@ -91,8 +98,20 @@ def guessing(questions: Sequence[Question]) -> float:
     return sum(best) / len(questions)
 
 
+def standard_error(ones: Sequence[float], others: Sequence[float]) -> float:
+    """Of the ratio of the sums of two figures of the same questions: 0 where they are the same figures.
+
+    By linearization (Cochran, Sampling Techniques, 1977, chapter 6): questions are drawn, their tokens are not.
+    """
+    one, other = np.asarray(ones), np.asarray(others)
+    if len(one) < 2 or not other.sum():
+        return 0.0
+    rest = one - one.sum() / other.sum() * other
+    return float(np.std(rest, ddof=1) * np.sqrt(len(one)) / other.sum())
+
+
 def report(costs: Sequence[Cost]) -> str:
-    """A table, each divergence also over llama.cpp's for the candidate."""
+    """A table, each divergence also over llama.cpp's for the candidate, with the standard error of that ratio."""
     base = next(cost for cost in costs if cost.name == "candidate, llama.cpp")
     lines = [
         "| | KL, first token | of llama.cpp's | KL, whole answers | of llama.cpp's | largest | right |",
@@ -100,8 +119,11 @@ def report(costs: Sequence[Cost]) -> str:
     ]
     for cost in costs:
         ratios = [
-            f"{one / other:.2f}" if other else "–"
-            for one, other in ((cost.first, base.first), (cost.whole, base.whole))
+            f"{one / other:.2f} ± {standard_error(ones, others):.2f}" if other else "–"
+            for one, other, ones, others in (
+                (cost.first, base.first, cost.firsts, base.firsts),
+                (cost.whole, base.whole, cost.wholes, base.wholes),
+            )
         ]
         right = "–" if cost.right is None else f"{100 * cost.right:.1f} %"
         lines.append(
