@@ -35,12 +35,16 @@ class Cost:
     """
 
     name: str
-    first: float
+    firsts: tuple[float, ...]
+    wholes: tuple[float, ...]
     whole: float
     largest: float
     right: float | None
-    firsts: tuple[float, ...] = ()
-    wholes: tuple[float, ...] = ()
+
+    @property
+    def first(self) -> float:
+        """The mean KL of first tokens."""
+        return float(np.mean(self.firsts))
 
 
 def measure(reference: Path, candidate: Path, questions: Sequence[Question], *, threads: int = 0) -> list[Cost]:
@@ -80,12 +84,11 @@ def _cost(name: str, questions: Sequence[Question], answers: Sequence[CandidateA
     every = np.concatenate([np.asarray(kl) for kl in measured])
     return Cost(
         name,
-        float(np.mean([kl[0] for kl in measured])),
+        tuple(float(kl[0]) for kl in measured),
+        tuple(float(np.sum(kl)) for kl in measured),
         float(every.mean()),
         float(every.max()),
         float(np.mean(known)) if known else None,
-        tuple(float(kl[0]) for kl in measured),
-        tuple(float(np.sum(kl)) for kl in measured),
     )
 
 

@@ -31,6 +31,8 @@ VARIABLE: Final = "LLAVA_EDGE_CONFIG"
 PREFIX: Final = "LLAVA_EDGE_"
 _TAKEN = ("cache", "config", "models", "token")
 """Variables with a meaning of their own, which commands read where they need it."""
+_SHORT = {"model": "-m", "output": "-o", "number": "-k"}
+"""Options that have a short form and may be configured."""
 _COMMAND_LINE_ONLY = ("help", "version", "install_completion", "show_completion")
 
 
@@ -41,11 +43,16 @@ def defaults(app: typer.Typer, words: Sequence[str]) -> dict[str, Any]:
     """
     if asks_for(words, "-h", "--help", "--version") or "_LLAVA_EDGE_COMPLETE" in os.environ or not words:
         return {}
-    named = [word for word in words if not word.startswith("-")][:2]
+    named = _named(words)
     if named[:1] == ["doctor"]:
         return {}
     commands = settings_of(app)
     return _merged(commands, _read(commands), named, all_settings(commands))
+
+
+def _named(words: Sequence[str]) -> list[str]:
+    """The words that may name a command, and one of its group."""
+    return [word for word in words if not word.startswith("-")][:2]
 
 
 def wants_json(app: typer.Typer, words: Sequence[str]) -> bool:
@@ -54,7 +61,7 @@ def wants_json(app: typer.Typer, words: Sequence[str]) -> bool:
         found: Any = defaults(app, words)
     except OptionError:
         return False
-    for word in [word for word in words if not word.startswith("-")][:2]:
+    for word in _named(words):
         inner = found.get(word)
         found = inner if isinstance(inner, dict) else found
     return found.get("as_json") is True or found.get("json_stream") is True
@@ -69,7 +76,7 @@ def set_where(app: typer.Typer, words: Sequence[str], error: LlavaEdgeError) -> 
         found: Any = defaults(app, words)
         settings: Any = settings_of(app)
         tables = [_read(settings)]
-        for word in [word for word in words if not word.startswith("-")][:2]:
+        for word in _named(words):
             if isinstance(found.get(word), dict):
                 found, settings = found[word], settings[word]
                 tables.append(tables[-1].get(word, {}))
@@ -96,8 +103,8 @@ def _complained_about(value: Any, error: LlavaEdgeError) -> bool:
 
 
 def _typed(words: Sequence[str], key: str) -> bool:
-    flag = "--" + key.replace("_", "-")
-    return any(word.partition("=")[0] in (flag, f"-{key[0]}") for word in words)
+    flags = ("--" + key.replace("_", "-"), _SHORT.get(key))
+    return any(word.partition("=")[0] in flags for word in words)
 
 
 def configuration_file() -> Path | None:

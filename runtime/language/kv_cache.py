@@ -9,10 +9,11 @@ import numpy as np
 
 from ..callbacks import Cancel, Progress, Rows
 from ..errors import Cancelled
+from ..prompt_engine.prompt_engine import ROWS
 from ..prompts.segments import ImageSegment, OpenImage, Segment, TextSegment, common_prefix, total_positions
 from .interface import LanguageModel
 
-LEAST = 64
+LEAST = ROWS
 """Positions that kernels for many rows begin with; text behind the last picture that has fewer is read by itself."""
 
 

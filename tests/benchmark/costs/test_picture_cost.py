@@ -31,8 +31,8 @@ def test_the_same_bundle_costs_nothing_but_what_the_engine_does(tiny_bundle: Pat
 
 def test_report_puts_each_beside_llama_cpps() -> None:
     costs = [
-        Cost("candidate, llama.cpp", 0.02, 0.1, 0.5, 0.75, (0.01, 0.03), (0.1, 0.1)),
-        Cost("candidate, onnxruntime", 0.03, 0.11, 0.6, None, (0.025, 0.035), (0.11, 0.11)),
+        Cost("candidate, llama.cpp", (0.01, 0.03), (0.1, 0.1), 0.1, 0.5, 0.75),
+        Cost("candidate, onnxruntime", (0.025, 0.035), (0.11, 0.11), 0.11, 0.6, None),
     ]
     assert report(costs).splitlines()[2:] == [
         "| candidate, llama.cpp | 2.00e-02 | 1.00 ± 0.00 | 1.00e-01 | 1.00 ± 0.00 | 5.00e-01 | 75.0 % |",

@@ -264,6 +264,17 @@ def test_what_a_command_refuses_is_said_to_be_configured(
     assert run_here("plan", "llama3-8b")[2].count(f"LLAVA_EDGE_{key.upper()}") == 1
 
 
+def test_a_short_option_is_no_other_one(written: Any) -> None:
+    file = written('max_tokens = 7\nmodel = "/none"')
+    error = OptionError(expected="fewer", got="7", fix="give fewer")
+    words = ["ask", "-m", "/other", "What?"]
+    assert configuration.set_where(app, words, error) == f"max_tokens in {file}"
+    assert configuration.set_where(app, [*words, "--max-tokens", "7"], error) == ""
+    missing = OptionError(expected="a bundle folder at /none", got="nothing", fix="give one")
+    assert configuration.set_where(app, ["ask", "What?"], missing) == f"model in {file}"
+    assert configuration.set_where(app, words, missing) == ""
+
+
 def test_a_model_that_is_not_there_is_said_to_be_configured(written: Any, tmp_path: Path) -> None:
     file = written(f'model = "{tmp_path}/none"')
     assert run_here("show")[2].endswith(f" (it is model in {file})\n")
